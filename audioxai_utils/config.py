@@ -1,0 +1,154 @@
+"""Names, sizes and paths of the study, as plain constants and frozen dataclasses.
+
+This module imports the standard library alone, so that the command line can be
+checked before anything is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+DATASETS = ("generated", "esc10", "esc50")
+NOISE_SCENARIOS = ("clean", "white", "room", "horse")
+METHODS = ("saliency", "gradcam", "lime", "shap")
+PROTOCOLS = ("paper", "audited")
+MASK_NAMES = (
+    "minmax",
+    "sigmoid",
+    "bin",
+    "topK_5",
+    "topK_30",
+    "topK_50",
+    "minmax_pos",
+    "sigmoid_pos",
+    "pos_thresh_25",
+    "pos_thresh_50",
+    "pos_thresh_75",
+    "topK_5_pos",
+    "topK_30_pos",
+    "topK_50_pos",
+)
+FAITHFULNESS_METRICS = ("FF", "AI", "AG", "FidIn", "AD")
+CONCISENESS_METRICS = ("SPS", "COMP")
+METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of Tables II-VI
+LOWER_IS_BETTER = ("AD", "COMP")
+
+DURATION = 5.0  # seconds; every clip is cut or padded to it
+DB_FLOOR = -100.0  # dB; ten times the decadic logarithm of the power floor 1e-10
+MIXING_ALPHA = 0.6  # share of the clip in a noisy mixture; 0.4 is the noise, so +3.52 dB SNR
+
+
+@dataclass(frozen=True)
+class SpectrogramParameters:
+    """One time-frequency representation; times are samples, frequencies Hz."""
+
+    name: str
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int | None = None  # None: linear frequency bins
+    f_min: float = 0.0
+    f_max: float | None = None
+
+    @property
+    def n_bins(self) -> int:
+        return self.n_mels if self.n_mels is not None else self.n_fft // 2 + 1
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of a centred transform of ``n_samples`` samples."""
+        return n_samples // self.hop_length + 1
+
+
+SPECTROGRAMS = {
+    parameters.name: parameters
+    for parameters in (
+        SpectrogramParameters("stft_db", sample_rate=16000, n_fft=512, hop_length=256),
+        SpectrogramParameters(
+            "mel_db", sample_rate=32000, n_fft=1024, hop_length=320, n_mels=64, f_min=50.0, f_max=14000.0
+        ),
+    )
+}
+SPECTROGRAM_TYPES = tuple(SPECTROGRAMS)
+
+# The study's cells in the order of Tables II-VI.
+STUDY_CELLS = (
+    ("stft_db", "clean"),
+    ("mel_db", "clean"),
+    ("mel_db", "white"),
+    ("mel_db", "room"),
+    ("mel_db", "horse"),
+)
+TABLE_NUMBERS = dict(zip(STUDY_CELLS, ("II", "III", "IV", "V", "VI")))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study is computed; ``paper`` is the published protocol to the letter."""
+
+    name: str
+    width: float  # multiplies Cnn14's 64..2048 channels
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str  # "constant" (Adam, as published) or "one_cycle" (AdamW, for training from scratch)
+    mixup: float  # Beta parameter; 0 is off
+    time_shift: bool  # random circular shift of training clips
+    n_clips: int | None  # test clips explained; None is all
+    lime_samples: int
+    background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
+    cells: tuple[tuple[str, str], ...] = STUDY_CELLS
+    train_clips: int | None = None  # per class and fold; None is all
+    double: bool = False  # float64, so that stored numbers do not hang on threads or vector units
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "smoke", width=1 / 16, epochs=3, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
+            mixup=0.0, time_shift=True, n_clips=4, lime_samples=40, background_clips=4,
+            cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
+            train_clips=2, double=True,
+        ),
+        Profile(
+            "quick", width=1 / 8, epochs=40, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
+            mixup=0.4, time_shift=True, n_clips=20, lime_samples=200, background_clips=20,
+        ),
+        Profile(
+            "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
+            mixup=0.0, time_shift=False, n_clips=None, lime_samples=1000, background_clips=None,
+        ),
+    )
+}
+
+
+def cells(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], ...]:
+    """(spectrogram_type, noise_scenario) pairs of a profile; ``full_grid`` adds the noisy STFT."""
+    if full_grid:
+        return tuple((kind, scenario) for kind in SPECTROGRAM_TYPES for scenario in NOISE_SCENARIOS)
+    return PROFILES[profile].cells
+
+
+def default_data_root(dataset: str) -> Path:
+    """``AUDIOXAI_DATA`` where it is set (not for the generated set), else ``data/<dataset>``."""
+    if dataset != "generated" and os.environ.get("AUDIOXAI_DATA"):
+        return Path(os.environ["AUDIOXAI_DATA"]).expanduser().resolve()
+    return REPOSITORY / "data" / dataset
+
+
+def default_results_dir(profile: str, dataset: str) -> Path:
+    """``AUDIOXAI_RESULTS`` where it is set, else ``results/<dataset>-<profile>``."""
+    if os.environ.get("AUDIOXAI_RESULTS"):
+        return Path(os.environ["AUDIOXAI_RESULTS"]).expanduser().resolve()
+    return REPOSITORY / "results" / f"{dataset}-{profile}"
+
+
+def check_choice(argument: str, value: str, choices) -> str:
+    """Return ``value``, or raise a ValueError that names the argument and what it accepts."""
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}; got {value!r}")
+    return value

@@ -1,0 +1,50 @@
+"""Files of a study: they appear whole or not at all, and always under the same names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it over ``path`` when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digits: int = 4) -> None:
+    """Write ``stem``.csv (full precision) and ``stem``.tex (``digits`` decimals)."""
+    stem = Path(stem)
+    with atomic_path(stem.with_name(stem.name + ".csv")) as path:
+        frame.to_csv(path, index=index)
+    with atomic_path(stem.with_name(stem.name + ".tex")) as path:
+        path.write_text(frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True), encoding="utf-8")
+
+
+def save_figure(figure, stem: str | Path, dpi: int = 150) -> None:
+    """Write a matplotlib figure as ``stem``.png and ``stem``.svg."""
+    stem = Path(stem)
+    for suffix in (".png", ".svg"):
+        with atomic_path(stem.with_name(stem.name + suffix)) as path:
+            figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Date": None} if suffix == ".svg" else None)
+
+
+def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a tidy frame as Parquet."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)
