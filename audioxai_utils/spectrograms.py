@@ -1,0 +1,126 @@
+"""Waveform to spectrogram and back, for the study's two representations.
+
+Axes are (batch, 1, frequency, time) everywhere. Power is linear, ``db`` is
+10 log10(max(power, 1e-10)) without any clipping from above (``top_db=None``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchaudio import transforms
+from torchaudio.functional import amplitude_to_DB
+
+from .config import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
+
+POWER_FLOOR = 1e-10  # -100 dB
+
+
+@dataclass(frozen=True)
+class SpectrogramBatch:
+    """One batch of spectrograms.
+
+    Attributes
+    ----------
+    db, power : torch.Tensor
+        (batch, 1, frequency, time), decibels and linear power (mel power for mel types).
+    phase : torch.Tensor
+        (batch, 1, n_fft // 2 + 1, time) radians of the complex STFT.
+    length : int
+        Samples of the waveform they come from.
+    """
+
+    db: torch.Tensor
+    power: torch.Tensor
+    phase: torch.Tensor
+    length: int
+
+    def __getitem__(self, index: slice) -> SpectrogramBatch:
+        return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
+
+    def __len__(self) -> int:
+        return len(self.db)
+
+
+def power_to_db(power: torch.Tensor) -> torch.Tensor:
+    """Decibels of a linear power, with the floor at -100 dB; any shape."""
+    return amplitude_to_DB(power, multiplier=10.0, amin=POWER_FLOOR, db_multiplier=0.0, top_db=None)
+
+
+class Spectrogram(nn.Module):
+    """Hann-windowed, centred, reflect-padded power spectrogram, linear or mel.
+
+    Call it on a waveform (batch, samples) to get a :class:`SpectrogramBatch`.
+    It follows the waveform's device after ``.to(device)``, and its dtype by itself.
+    """
+
+    def __init__(self, parameters: SpectrogramParameters) -> None:
+        super().__init__()
+        self.settings = parameters
+        self.name, self.sample_rate = parameters.name, parameters.sample_rate
+        self.n_bins, self.hop_length = parameters.n_bins, parameters.hop_length
+        self.register_buffer("window", torch.hann_window(parameters.n_fft, dtype=torch.float64))
+        self.mel_scale = self.inverse_mel_scale = None
+        if parameters.n_mels is not None:
+            shared = {
+                "n_mels": parameters.n_mels,
+                "sample_rate": parameters.sample_rate,
+                "f_min": parameters.f_min,
+                "f_max": parameters.f_max,
+                "n_stft": parameters.n_fft // 2 + 1,
+            }
+            self.mel_scale = transforms.MelScale(**shared)
+            self.inverse_mel_scale = transforms.InverseMelScale(**shared)
+
+    @property
+    def frequencies(self) -> torch.Tensor:
+        """Centre frequency of every bin, Hz, (n_bins,)."""
+        p = self.settings
+        if p.n_mels is None:
+            return torch.linspace(0, p.sample_rate / 2, p.n_bins)
+        low, high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (p.f_min, p.f_max))  # HTK mel
+        mel = torch.linspace(float(low), float(high), p.n_mels + 2)[1:-1]
+        return 700 * (10 ** (mel / 2595) - 1)
+
+    def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        if waveform.ndim != 2 or not waveform.is_floating_point():
+            raise ValueError(
+                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
+            )
+        p = self.settings
+        if waveform.shape[1] <= p.n_fft // 2:
+            raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
+        complex_stft = torch.stft(
+            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
+            pad_mode="reflect", return_complex=True,
+        ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
+        power = complex_stft.abs().square()
+        if self.mel_scale is not None:
+            power = self._in_dtype(self.mel_scale, power)  # (batch, 1, n_mels, time)
+        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+
+    def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
+        """Waveform (batch, ``length``) of a (masked) power spectrogram with the original phase.
+
+        Mel power goes back to linear power by non-negative least squares as torchaudio's
+        ``InverseMelScale`` solves it; the square root and the phase then enter the inverse STFT.
+        """
+        p = self.settings
+        if self.inverse_mel_scale is not None:
+            power = self._in_dtype(self.inverse_mel_scale, power)  # (batch, 1, n_fft // 2 + 1, time)
+        complex_stft = torch.polar(power.clamp_min(0).sqrt(), phase).squeeze(1)
+        return torch.istft(
+            complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
+        )
+
+    @staticmethod
+    def _in_dtype(scale: nn.Module, power: torch.Tensor) -> torch.Tensor:
+        return scale.to(power.dtype)(power)
+
+
+def get_spectrogram(spectrogram_type: str) -> Spectrogram:
+    """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another."""
+    check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
+    return Spectrogram(SPECTROGRAMS[spectrogram_type])
