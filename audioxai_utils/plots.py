@@ -1,0 +1,374 @@
+"""Every figure of the study, in one style.
+
+All functions return a closed matplotlib Figure (nothing is shown and none piles up); save it with
+`results.save_figure`. Maps are (frequency, time); leading axes of size one are dropped. Time is in s,
+frequency in Hz on its true scale (linear for the STFT, mel for mel bands), levels in dB.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .config import CONCISENESS_METRICS, LOWER_IS_BETTER, MASK_NAMES, METHODS, METRICS
+from .drawing import (
+    attribution_bar,
+    label_axes,
+    new_figure,
+    show_attribution,
+    show_db,
+    show_map,
+    styled,
+)
+from .scheme import transform_scheme
+from .style import METHOD_MARKERS, axes_of, method_colour, method_label, two_dimensional
+
+__all__ = [
+    "attribution_over", "confusion_matrix", "faithfulness_against_conciseness", "kept_area", "mask_grid",
+    "method_grid", "metric_heatmap", "pareto_front", "spectrogram", "training_curves", "transform_scheme",
+    "waveforms",
+]
+
+METRIC_LABELS = {
+    "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
+    "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
+}
+
+
+@styled
+def spectrogram(db, spectrogram, title: str | None = None):
+    """One spectrogram in dB with a colour bar.
+
+    Parameters
+    ----------
+    db : array (F, T)
+        Levels in dB.
+    spectrogram : str, SpectrogramParameters or Spectrogram
+        Gives the axes.
+    """
+    db = two_dimensional(db, "db")
+    axes = axes_of(spectrogram, db.shape[1])
+    figure, grid = new_figure(1, 1, (6.4, 3.0))
+    picture = show_db(grid[0, 0], db, axes)
+    label_axes(grid[0, 0], axes)
+    grid[0, 0].set_title(title or "")
+    figure.colorbar(picture, ax=grid[0, 0], label="level (dB)", extend="min")
+    return figure
+
+
+@styled
+def attribution_over(db, attribution, spectrogram, title: str | None = None):
+    """A signed attribution over its spectrogram: red supports the class, blue speaks against it."""
+    db, attribution = two_dimensional(db, "db"), two_dimensional(attribution, "attribution")
+    axes = axes_of(spectrogram, db.shape[1])
+    figure, grid = new_figure(1, 1, (6.4, 3.0))
+    picture = show_attribution(grid[0, 0], db, attribution, axes)
+    label_axes(grid[0, 0], axes)
+    grid[0, 0].set_title(title or "")
+    attribution_bar(figure, picture, ax=grid[0, 0], extend="both")
+    return figure
+
+
+@styled
+def mask_grid(masks: dict, spectrogram, title: str | None = None):
+    """The masks of one method on one clip; the title gives the kept area, its mean in per cent.
+
+    Parameters
+    ----------
+    masks : dict of str to array (F, T)
+        Masks in [0, 1] by name, as `masks.build_masks` gives them.
+    """
+    maps = {name: two_dimensional(mask, f"masks[{name!r}]") for name, mask in masks.items()}
+    n_columns = 7 if len(maps) % 7 == 0 else min(4, len(maps))
+    n_rows = -(-len(maps) // n_columns)
+    size = (1.95 * n_columns + 0.8, 1.75 * n_rows + 0.8)
+    figure, grid = new_figure(n_rows, n_columns, size, sharex=True, sharey=True)
+    for position, (ax, (name, mask)) in enumerate(zip(grid.flat, maps.items())):
+        axes = axes_of(spectrogram, mask.shape[1])
+        picture = show_map(ax, mask, axes, cmap="gray", vmin=0, vmax=1)
+        first = position % n_columns == 0
+        label_axes(ax, axes, time=position >= len(maps) - n_columns, frequency=first)
+        ax.set_ylabel(f"Hz{' (mel)' if axes.mel else ''}" if first else "")
+        area = 100 * mask.mean()
+        kept = "constant" if np.ptp(mask) == 0 else f"{area:.1f} %" if area >= 1 else f"{area:.2g} %"
+        ax.set_title(f"{name}: {kept}", fontweight="normal", fontsize=8.5)
+    for ax in grid.flat[len(maps):]:
+        ax.set_axis_off()
+    figure.colorbar(picture, ax=grid, label="mask (1 = kept)", shrink=0.8, aspect=25)
+    figure.suptitle(title or "")
+    return figure
+
+
+@styled
+def method_grid(rows, kind: str = "attribution", title: str | None = None):
+    """Clips by methods, as Fig. 2 of the study: each row a spectrogram, then every method's map.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        ``label`` (words), ``spectrogram`` (gives the axes), ``db`` (F, T), ``maps`` (method to (F, T)).
+    kind : {"attribution", "kept"}
+        Whether the maps are signed attributions or kept spectrograms in dB.
+    """
+    if kind not in ("attribution", "kept"):
+        raise ValueError(f"kind must be attribution or kept; got {kind!r}")
+    methods = list(rows[0]["maps"])
+    figure, grid = new_figure(len(rows), 1 + len(methods), (2.35 * (1 + len(methods)), 1.65 * len(rows) + 0.7))
+    for number, row in enumerate(rows):
+        db = two_dimensional(row["db"], "db")
+        axes = axes_of(row["spectrogram"], db.shape[1])
+        level = show_db(grid[number, 0], db, axes)
+        for ax, method in zip(grid[number, 1:], methods):
+            values = two_dimensional(row["maps"][method], f"maps[{method!r}]")
+            signed = show_attribution(ax, db, values, axes) if kind == "attribution" else show_db(ax, values, axes)
+        for column, ax in enumerate(grid[number]):
+            label_axes(ax, axes, time=number == len(rows) - 1, frequency=column == 0)
+            if number == 0:
+                ax.set_title("Clip" if column == 0 else method_label(methods[column - 1]))
+        grid[number, 0].set_ylabel(f"{row['label']}\nHz{' (mel)' if axes.mel else ''}")
+    figure.colorbar(level, ax=grid[:, 0] if kind == "attribution" else grid, label="level (dB)", extend="min",
+                    location="bottom" if kind == "attribution" else "right", shrink=0.9, aspect=18)
+    if kind == "attribution":
+        attribution_bar(figure, signed, ax=grid[:, 1:], location="bottom", extend="both", shrink=0.5, aspect=30)
+    figure.suptitle(title or "")
+    return figure
+
+
+@styled
+def waveforms(waveforms: dict, sample_rate: int, title: str | None = None):
+    """Waveforms under each other on one scale, each with its level (RMS in dB below full scale).
+
+    Parameters
+    ----------
+    waveforms : dict of str to array (samples,)
+        Sounds by name.
+    sample_rate : int
+        Samples per second.
+    """
+    sounds = {name: np.asarray(sound, dtype=float).reshape(-1) for name, sound in waveforms.items()}
+    figure, grid = new_figure(len(sounds), 1, (7.0, 1.15 * len(sounds) + 0.8), sharex=True, sharey=True)
+    peak = max(float(np.abs(sound).max(initial=0)) for sound in sounds.values()) or 1.0
+    for ax, (name, sound) in zip(grid[:, 0], sounds.items()):
+        ax.plot(np.arange(len(sound)) / sample_rate, sound, color="#30506b", linewidth=0.4, rasterized=True)
+        rms = np.sqrt(np.mean(sound**2)) if len(sound) else 0.0
+        level = f"{20 * np.log10(rms):.1f} dB RMS" if rms > 0 else "silent"
+        ax.set_title(f"{name} ({level})", loc="left", fontweight="normal")
+        ax.set_ylim(-1.05 * peak, 1.05 * peak)
+        ax.set_xlim(0, max(1, len(sound)) / sample_rate)
+    grid[-1, 0].set_xlabel("time (s)")
+    figure.supylabel("amplitude (full scale = 1)", fontsize=9)
+    figure.suptitle(title or "")
+    return figure
+
+
+@styled
+def training_curves(history, title: str | None = None):
+    """Loss and accuracy over epochs, with the kept epoch (best validation accuracy) marked.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        Columns epoch, train_loss, validation_loss, train_accuracy, validation_accuracy (shares or per cent).
+    """
+    best = history.loc[history["validation_accuracy"].idxmax()]
+    figure, grid = new_figure(1, 2, (8.4, 3.0), sharex=True)
+    factor = 100.0 if history[["train_accuracy", "validation_accuracy"]].max().max() <= 1 else 1.0
+    panels = (("loss", "cross-entropy (nats)", 1.0), ("accuracy", "accuracy (%)", factor))
+    for ax, (what, label, unit) in zip(grid[0], panels):
+        for part, colour, style in (("train", "#5c6b77", "--"), ("validation", "#0072B2", "-")):
+            curve = history[f"{part}_{what}"] * unit
+            ax.plot(history["epoch"], curve, style, color=colour, linewidth=1.4, label=part)
+        ax.axvline(best["epoch"], color="#D55E00", linewidth=1, linestyle=":")
+        ax.plot(best["epoch"], best[f"validation_{what}"] * unit, "o", color="#D55E00", label="kept epoch")
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    accuracy = best["validation_accuracy"] * factor
+    grid[0, 1].set_title(f"kept: epoch {int(best['epoch'])}, {accuracy:.1f} % validation", fontweight="normal")
+    grid[0, 0].legend()
+    figure.suptitle(title or "")
+    return figure
+
+
+@styled
+def confusion_matrix(matrix, classes, title: str | None = None):
+    """Clips per true (row) and predicted (column) class; the colour is the share of the row.
+
+    Parameters
+    ----------
+    matrix : array (K, K)
+        Counts.
+    """
+    matrix = np.asarray(matrix)
+    if matrix.shape != (len(classes), len(classes)):
+        raise ValueError(f"matrix must be {len(classes)} x {len(classes)} like classes; got {matrix.shape}")
+    share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    side = 1.8 + 0.42 * min(len(classes), 24)
+    figure, grid = new_figure(1, 1, (side + 0.9, side))
+    ax = grid[0, 0]
+    picture = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [str(name).replace("_", " ") for name in classes]
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(names)), names)
+    for (row, column), count in np.ndenumerate(matrix if len(classes) <= 24 else np.zeros((0, 0))):
+        if count:
+            colour = "white" if share[row, column] > 0.55 else "#222222"
+            ax.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize=8)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    accuracy = 100 * np.trace(matrix) / max(1, matrix.sum())
+    ax.set_title(f"{title + ': ' if title else ''}{accuracy:.1f} % of {matrix.sum():g} clips right")
+    figure.colorbar(picture, ax=ax, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def _present(frame, column: str, order) -> list:
+    """The values of a column: known ones in the study's order, then the others."""
+    values = list(dict.fromkeys(frame[column]))
+    return [value for value in order if value in values] + [value for value in values if value not in order]
+
+
+@styled
+def kept_area(scores, title: str | None = None):
+    """How much each mask keeps: the distribution over clips, one panel per method.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns method, mask, area (share of bins, 0 to 1), one row per clip.
+    """
+    methods, masks = _present(scores, "method", METHODS), _present(scores, "mask", MASK_NAMES)
+    figure, grid = new_figure(1, len(methods), (2.2 * len(methods) + 1.2, 0.27 * len(masks) + 1.1), sharey=True)
+    for ax, method in zip(grid[0], methods):
+        part = scores[scores["method"] == method]
+        areas = [100 * part.loc[part["mask"] == mask, "area"].to_numpy() for mask in masks]
+        box = ax.boxplot(areas, orientation="horizontal", widths=0.62, patch_artist=True, whis=(5, 95),
+                         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#777777"},
+                         medianprops={"color": "black"})
+        for patch in box["boxes"]:
+            patch.set(facecolor=method_colour(method), alpha=0.75)
+        ax.set_yticks(range(1, len(masks) + 1), masks)
+        ax.set(xlim=(-3, 103), xlabel="kept area (%)", title=method_label(method))
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+        ax.set_axisbelow(True)
+    grid[0, 0].invert_yaxis()
+    figure.suptitle(title or "")
+    return figure
+
+
+def pareto_front(points, x: str, y: str) -> list:
+    """Index labels of the rows that no other row beats in both columns (AD, COMP: lower is better)."""
+    signs = [-1.0 if name in LOWER_IS_BETTER else 1.0 for name in (x, y)]
+    values = points[[x, y]].to_numpy(float) * signs
+    front = []
+    for label, value in zip(points.index, values):
+        beaten = ((values >= value).all(axis=1) & (values > value).any(axis=1)).any()
+        if np.isfinite(value).all() and not beaten:
+            front.append(label)
+    return front
+
+
+@styled
+def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
+                                     published=None, title: str | None = None):
+    """One point per method and mask; those that no other point beats in both directions are named.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+        Columns method, mask and both metrics (means over clips). Columns ``<metric>_low`` and
+        ``<metric>_high``, where present, are drawn as interval bars.
+    published : pandas.DataFrame, optional
+        The same columns; drawn hollow.
+    """
+    results = results.groupby(["method", "mask"], as_index=False).mean(numeric_only=True)
+    figure, grid = new_figure(1, 1, (6.8, 4.6))
+    ax = grid[0, 0]
+    for method in _present(results, "method", METHODS):
+        part = results[results["method"] == method]
+        look = {"color": method_colour(method), "marker": METHOD_MARKERS.get(method, "o"), "linestyle": "none"}
+        bars = {axis: _interval(part, metric) for axis, metric in (("xerr", conciseness), ("yerr", faithfulness))}
+        ax.errorbar(part[conciseness], part[faithfulness], **bars, **look, markersize=5.5, elinewidth=0.7,
+                    alpha=0.9, label=method_label(method))
+        if published is not None:
+            other = published[published["method"] == method]
+            ax.plot(other[conciseness], other[faithfulness], **look, markersize=5.5, fillstyle="none", alpha=0.55)
+    _name_points(ax, results.loc[pareto_front(results, conciseness, faithfulness)], conciseness, faithfulness)
+    if published is not None:
+        ax.plot([], [], "o", color="#555555", fillstyle="none", label="published")
+    worse = " (lower is better)"
+    ax.set_xlabel(METRIC_LABELS[conciseness] + (worse if conciseness in LOWER_IS_BETTER else ""))
+    ax.set_ylabel(METRIC_LABELS[faithfulness] + (worse if faithfulness in LOWER_IS_BETTER else ""))
+    ax.grid(color="#e4e4e4", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_title(title or "")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _interval(part, metric: str):
+    """Lengths of interval bars (2, n), or None where no interval is given."""
+    if f"{metric}_low" not in part or f"{metric}_high" not in part:
+        return None
+    return np.maximum(0, [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]])
+
+
+def _name_points(ax, points, x: str, y: str) -> None:
+    """Write mask names beside points, from the top down, each below the one before it."""
+    ax.margins(0.09)
+    (low, high), (left, right) = ax.get_ylim(), ax.get_xlim()
+    last = np.inf
+    for _, point in points.sort_values(y, ascending=False).iterrows():
+        side = -1 if point[x] > left + 0.75 * (right - left) else 1
+        last = min(point[y] + 0.02 * (high - low), last - 0.045 * (high - low))
+        ax.annotate(point["mask"], xy=(point[x], point[y]), xytext=(point[x] + side * 0.035 * (right - left), last),
+                    ha="left" if side > 0 else "right", va="center", fontsize=7.5, zorder=5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+                    arrowprops={"arrowstyle": "-", "color": "#555555", "linewidth": 0.6, "shrinkB": 3})
+
+
+@styled
+def metric_heatmap(results, metrics=METRICS, title: str | None = None):
+    """Means of each metric: masks down, methods across; a frame marks the best value of a panel.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+        Columns method, mask and the metrics. NaN is drawn grey.
+    """
+    methods, masks = _present(results, "method", METHODS), _present(results, "mask", MASK_NAMES)
+    n_columns = min(4, len(metrics))
+    n_rows = -(-len(metrics) // n_columns)
+    size = ((0.6 * len(methods) + 0.3) * n_columns + 1.3, (0.25 * len(masks) + 1.2) * n_rows + 0.4)
+    figure, grid = new_figure(n_rows, n_columns, size, sharey=True)
+    for ax in grid.flat[len(metrics):]:
+        ax.set_axis_off()
+    for ax, metric in zip(grid.flat, metrics):
+        values = results.pivot_table(index="mask", columns="method", values=metric, dropna=False)
+        values = values.reindex(index=masks, columns=methods).to_numpy(float)
+        colours = "YlGnBu" if metric in CONCISENESS_METRICS else "YlGn"
+        good = -values if metric in LOWER_IS_BETTER else values
+        ax.set_facecolor("#cfcfcf")
+        ax.imshow(good, cmap=colours, aspect="auto")
+        _write_values(ax, values, good)
+        ax.set_xticks(range(len(methods)), [method_label(m) for m in methods], rotation=45, ha="right",
+                      rotation_mode="anchor")
+        ax.set_yticks(range(len(masks)), masks)
+        ax.set_title(f"{metric} {'↓' if metric in LOWER_IS_BETTER else '↑'}")
+        ax.spines[:].set_visible(False)
+    figure.suptitle(title or "")
+    return figure
+
+
+def _write_values(ax, values, good) -> None:
+    """Numbers in the cells of a heat map, dark on light and light on dark; a frame around the best."""
+    from matplotlib.patches import Rectangle
+
+    if not np.isfinite(good).any():
+        return
+    low, high = np.nanmin(good), np.nanmax(good)
+    digits = 1 if np.nanmax(np.abs(values)) >= 20 else 2
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = good[row, column] > low + 0.62 * (high - low) and high > low
+            ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=6.8,
+                    color="white" if dark else "#222222")
+    row, column = np.unravel_index(np.nanargmax(good), good.shape)
+    ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
