@@ -58,8 +58,11 @@ class Cnn14(nn.Module):
     Notes
     -----
     Input (batch, 1, frequency, time) in dB, output (batch, n_classes) logits.
-    ``gradcam_layer`` is the last convolution before its batch norm.
+    ``gradcam_layer`` is the last convolution before its batch norm; ``feature_axes`` names the
+    last two axes of the feature maps, for GradCAM.
     """
+
+    feature_axes = ("time", "frequency")
 
     def __init__(self, n_bins: int, n_classes: int, width: float = 1.0) -> None:
         super().__init__()

@@ -1,0 +1,45 @@
+"""Attribution methods: what in a spectrogram speaks for the explained class.
+
+The contract of every method, written once
+------------------------------------------
+``METHODS[name](model, db, target, **options)`` returns an attribution.
+
+model : nn.Module
+    ``model(db)`` returns logits (batch, classes); each clip's logits depend on that clip
+    alone in eval mode. Its parameters share ``db``'s device and dtype.
+db : Tensor (batch, 1, frequency, time)
+    Finite float spectrograms in dB.
+target : Tensor (batch,) of integers
+    The explained class c of each clip; the study takes the predicted one.
+engine : "fast" | "reference"
+    ``fast`` (default) is this package's own path, ``reference`` the library's (captum, lime,
+    shap). They give the same values. Methods with one path accept both names.
+options
+    Each method's own; see the module of its name.
+
+Returns a tensor of ``db``'s shape, dtype and device: raw, signed, in logits per dB, logits
+or probability as the method has it. A clip's attribution does not depend on the other clips
+of its batch. Scaling belongs to masks and plots alone.
+
+The model is explained in eval mode, and is left as it was found, also after an error: every
+module's ``training`` flag, hooks and attributes, every parameter's ``requires_grad`` and
+``grad``. ``db`` and its ``grad`` are not touched, and neither is any global random state.
+
+Raises TypeError for what is no model, no tensor or an unknown option, and ValueError for
+wrong shapes, types, classes or values, before anything is computed; a class out of range
+shows at the model's first output.
+
+A new method
+------------
+Write one file ``attributions/<name>.py`` with a function
+``(model, db, target, *, options...)`` under ``@register("<name>")``: it is found by its file
+name and imported at first use. Outside this package, ``register("<name>")(function)`` does.
+The function gets a model in eval mode without parameter gradients, its own copy of ``db``,
+gradients enabled, and checked arguments.
+"""
+
+from __future__ import annotations
+
+from ._registry import METHODS, register
+
+__all__ = ["METHODS", "register"]

@@ -1,0 +1,111 @@
+"""LIME: how much each superpixel of a spectrogram adds to the explained class's probability.
+
+The clip is scaled to [0, 1] by its own minimum and maximum and cut into superpixels by
+quickshift (lime's defaults). In ``n_samples`` neighbours random superpixels are hidden, that
+is set to their own mean; a weighted ridge regression from the superpixels' presence to the
+probability gives each superpixel, and so each of its bins, a weight. The random state starts
+at ``seed`` for every clip.
+
+References
+----------
+Ribeiro et al. (2016), "Why should I trust you?", algorithm 1, as ``lime`` 0.2 implements it:
+ridge instead of lasso, all superpixels kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from ._registry import register
+
+KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
+
+
+@register("lime")
+def lime(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    engine: str = "reference",
+    n_samples: int = 1000,
+    seed: int = 12345,
+    batch_size: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Superpixel weights in probability, spread over their bins.
+
+    Parameters
+    ----------
+    engine : "fast" | "reference"
+        ``reference`` is ``LimeImageExplainer``; ``fast`` takes the same superpixels, the same
+        neighbours and the same regression, and classifies large batches composed on the device.
+    n_samples : int
+        Neighbours, the clip itself included; 2 or more.
+    seed : int
+        Starts the random state of every clip.
+    batch_size : int, optional
+        Neighbours classified at once; default 10 (lime's) for ``reference``, chosen by the
+        device for ``fast``.
+    dtype : torch.dtype, optional
+        ``torch.bfloat16`` runs the fast engine's convolutions in that type.
+    """
+    if n_samples < 2:
+        raise ValueError(f"n_samples must be 2 or more; got {n_samples}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+    if engine == "reference":
+        if dtype not in (None, db.dtype):
+            raise ValueError(f"dtype={dtype} needs engine='fast'; the reference runs in the model's own type")
+        clips = zip(db, target.tolist())
+        return torch.stack([_reference(model, clip, label, n_samples, seed, batch_size or 10) for clip, label in clips])
+    from ._lime_fast import attribute
+
+    return attribute(model, db, target, n_samples, seed, batch_size, dtype)
+
+
+def scaled_image(clip: torch.Tensor) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """A (1, F, T) clip as a float64 image (F, T) in [0, 1], and the way back to decibels."""
+    decibels = clip[0].double().cpu().numpy()
+    lowest, extent = decibels.min(), np.ptp(decibels)
+    return (decibels - lowest) / (extent or 1.0), lambda image: image * extent + lowest
+
+
+def _reference(
+    model: nn.Module, clip: torch.Tensor, label: int, n_samples: int, seed: int, batch_size: int
+) -> torch.Tensor:
+    """One clip by ``LimeImageExplainer`` itself, (1, F, T)."""
+    from lime import lime_image
+
+    image, to_decibels = scaled_image(clip)
+
+    def classify(images: np.ndarray) -> np.ndarray:  # (n, F, T, 3) -> (n, classes)
+        batch = torch.from_numpy(to_decibels(images[..., 0])).to(clip)[:, None]
+        with torch.no_grad():
+            return model(batch).softmax(dim=1).double().cpu().numpy()
+
+    explainer = lime_image.LimeImageExplainer(random_state=seed)
+    with _no_progress_bar(lime_image):
+        explanation = explainer.explain_instance(
+            image, classify, labels=(label,), top_labels=None, num_samples=n_samples, batch_size=batch_size
+        )
+    weights = np.zeros(explanation.segments.max() + 1)
+    for segment, weight in explanation.local_exp[label]:
+        weights[segment] = weight
+    return torch.from_numpy(weights[explanation.segments]).to(clip)[None]
+
+
+@contextmanager
+def _no_progress_bar(lime_image) -> Iterator[None]:
+    """lime prints a progress bar per clip and has no option against it."""
+    original = lime_image.tqdm
+    lime_image.tqdm = lambda rows: rows
+    try:
+        yield
+    finally:
+        lime_image.tqdm = original

@@ -1,0 +1,135 @@
+"""Deep SHAP: the explained logit's difference from a background, shared out over the bins.
+
+The values of a clip add up to g_c(X) - mean_b g_c(b) (additivity). Both engines check that,
+because Deep SHAP sees only what are modules: a functional ``relu`` passes its plain gradient
+and the sum breaks.
+
+References
+----------
+Lundberg & Lee (2017), A Unified Approach to Interpreting Model Predictions, section 4.2;
+Shrikumar et al. (2017), Learning Important Features Through Propagating Activation
+Differences, the rescale rule (section 3.5.1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ._registry import check_spectrograms, register
+
+CAUSE = (
+    "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
+    "nonlinearity hides from Deep SHAP: use nn.ReLU, nn.MaxPool1d/2d, ... in the model, or method 'shap_functional'"
+)
+
+
+@register("shap")
+def shap(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    background: torch.Tensor,
+    engine: str = "reference",
+    chunk_size: int | None = None,
+) -> torch.Tensor:
+    """Deep SHAP values in logits.
+
+    Parameters
+    ----------
+    background : Tensor (n, 1, frequency, time)
+        Reference clips in dB; the attribution is the mean over them.
+    engine : "fast" | "reference"
+        ``reference`` is ``shap.DeepExplainer`` with its additivity check left on.
+    chunk_size : int, optional
+        Reference clips held at once by the fast engine, which bounds its memory.
+
+    Raises
+    ------
+    ValueError
+        The values do not add up to the logit's difference; see the module's first paragraph.
+    """
+    check_background(background, db, model)
+    background = background.detach()
+    if engine == "reference":
+        return _reference(model, db, target, background)
+    from ._shap_fast import attribute
+
+    return attribute(model, db, target, background, chunk_size)
+
+
+def check_background(background: torch.Tensor, db: torch.Tensor, model: nn.Module) -> None:
+    """Raise unless ``background`` holds spectrograms like ``db``'s."""
+    check_spectrograms("background", background, model)
+    if background.shape[1:] != db.shape[1:]:
+        raise ValueError(f"background must have shape (n, {', '.join(map(str, db.shape[1:]))}) like db; "
+                         f"got {tuple(background.shape)}")
+
+
+class OneLogit(nn.Module):
+    """The explained logit alone, (batch, 1)."""
+
+    def __init__(self, model: nn.Module, label: int) -> None:
+        super().__init__()
+        self.model, self.label = model, label
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        return self.model(db)[:, self.label : self.label + 1]
+
+
+def _reference(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, background: torch.Tensor
+) -> torch.Tensor:
+    """``shap.DeepExplainer``, one explainer per explained class."""
+    import shap as library
+
+    attribution = torch.empty_like(db)
+    for label in target.unique().tolist():
+        explainer = library.DeepExplainer(OneLogit(model, label), background)
+        for clip in (target == label).nonzero()[:, 0].tolist():
+            try:
+                values = explainer.shap_values(db[clip : clip + 1])  # (1, 1, F, T, 1)
+            except AssertionError as error:
+                raise ValueError(f"Deep SHAP is not additive on this model, {_difference(error)}: {CAUSE}") from error
+            attribution[clip] = torch.from_numpy(values[0, ..., 0]).to(attribution)
+    return attribution
+
+
+def _difference(error: AssertionError) -> str:
+    """The number that shap's long message holds."""
+    _, found, rest = str(error).partition("Max. diff: ")
+    return f"its values miss the logits' difference by {float(rest.split(' ')[0]):.3g}" if found else str(error)[:80]
+
+
+@torch.no_grad()
+def additivity_error(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor,
+    attribution: torch.Tensor,
+    batch_size: int = 16,
+) -> torch.Tensor:
+    """|sum of the attribution - (g_c(X) - mean_b g_c(b))| / |g_c(X) - mean_b g_c(b)| per clip.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In the state in which it was explained; eval mode is set here and put back.
+    db, attribution : Tensor (batch, 1, frequency, time)
+    target : Tensor (batch,)
+    background : Tensor (n, 1, frequency, time)
+
+    Returns
+    -------
+    Tensor (batch,), float64
+    """
+    from ._registry import untouched
+
+    with untouched(model):
+        mean = sum(model(part).double().sum(0) for part in background.split(batch_size)) / len(background)
+        logits = torch.cat([model(part).double() for part in db.split(batch_size)])
+    difference = (logits - mean).gather(1, target.to(db.device).long()[:, None])[:, 0]
+    error = attribution.to(difference).sum(dim=(1, 2, 3)) - difference
+    return error.abs() / difference.abs().clamp_min(1e-12)
