@@ -1,0 +1,39 @@
+"""The published figures of the study, so that every table can show them beside ours.
+
+The numbers are those of Pak & Teryokhina, "Constructing post-hoc interpretations for audio
+classification models" (2025), and of its supplementary results. AI, AG, AD and the accuracies are
+per cent, COMP is in nats, the other metrics are shares. The paper's own masks and metrics are meant
+(``protocol="paper"``), with the weaknesses that the audited protocol corrects.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import pandas as pd
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    with files(__package__).joinpath(name).open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def published_accuracies() -> pd.DataFrame:
+    """Table I: ``spectrogram_type``, train, validation and test accuracy (per cent) and the epoch."""
+    return _read("accuracies.csv").copy()
+
+
+def published_tables() -> pd.DataFrame:
+    """Tables II-VI as printed (four decimals): 20 rows, one per cell and method, with its best mask."""
+    return _read("tables.csv").copy()
+
+
+def published_results() -> pd.DataFrame:
+    """All published means: 5 cells x 3 subsets x 4 methods x 14 masks = 840 rows, seven digits.
+
+    Columns are ``spectrogram_type``, ``noise_scenario``, ``subset`` (all, correct, incorrect),
+    ``method``, ``mask`` and the seven metrics.
+    """
+    return _read("results.csv").copy()
