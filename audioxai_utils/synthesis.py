@@ -235,8 +235,9 @@ def _horse(rng: Generator) -> np.ndarray:
     for start in (rng.uniform(0.0, 0.5), rng.uniform(3.0, 3.5)):
         for beat in range(3):
             for step in (0.0, 0.22, 0.5):  # three-beat canter, then a pause
-                hoof = damped(rng.uniform(120, 200), 0.012) + 0.4 * damped(rng.uniform(900, 1600), 0.004)
-                add(out, hoof, start + gait * (beat + step), rng.uniform(0.5, 0.9))
+                onset, level = start + gait * (beat + step), rng.uniform(0.5, 0.9)
+                add(out, damped(rng.uniform(120, 200), 0.012), onset, level)
+                add(out, damped(rng.uniform(900, 1600), 0.004), onset, 0.4 * level)
     n = seconds(rng.uniform(1.0, 1.4))
     tremolo = np.sin(2 * np.pi * rng.uniform(9, 13) * np.arange(n) / SAMPLE_RATE)
     f0 = rng.uniform(700, 1000) * curve([0.8, 1.5, 1.4, 1.1, 0.8, 0.5], n) * (1 + 0.05 * tremolo)
