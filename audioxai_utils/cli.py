@@ -1,0 +1,259 @@
+"""The command line of ``run_all.sh``: read and check the options, then run what they ask for.
+
+The checks need the standard library alone, so that a wrong option ends in one line
+before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import config
+
+BAD_OPTIONS = 2  # exit code; 1 is a study that ran and failed
+
+EPILOGUE = """\
+examples:
+  ./run_all.sh                                  the quick study on generated sounds
+  ./run_all.sh --dataset esc10                  on real sounds (downloaded, or --data-root DIR)
+  ./run_all.sh --scenario white,room --method lime   only these cells and this method
+  ./run_all.sh --dry-run                        what would run now, and why
+  ./run_all.sh --test -k masks                  some tests (all: ./run_all.sh --test)
+
+A second run continues or does nothing; a changed parameter, notebook or module reruns
+what depends on it. AUDIOXAI_DATA and AUDIOXAI_RESULTS set the folders of real sounds and results.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one run is asked to do; paths are absolute, ``""`` is the notebooks' own default."""
+
+    profile: str
+    dataset: str
+    data_root: str
+    noise_root: str
+    audioset_weights: str
+    device: str
+    protocol: str
+    seed: str
+    cells: tuple[tuple[str, str], ...]
+    methods: tuple[str, ...]
+    cores: int
+    results_dir: Path
+    dry_run: bool
+    test: tuple[str, ...] | None  # arguments for pytest; None: run the study
+    check_only: bool
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        self.exit(BAD_OPTIONS, f"run_all.sh: {message} (see ./run_all.sh --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every option of ``run_all.sh``; lists may be repeated or separated by commas."""
+    parser = _OneLineParser(
+        prog="run_all.sh",
+        description="Explain an audio classifier's decisions in pictures and in sound, and score the explanations.",
+        epilog=EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--profile", default="quick", metavar="NAME", help="smoke (a minute or two), quick (default) or paper")
+    add("--dataset", default="generated", metavar="NAME", help="generated (default), esc10 or esc50")
+    add("--data-root", metavar="DIR", help="folder of the dataset, in the layout of ESC-50")
+    add("--noise-root", metavar="DIR", help="folder of noise recordings (default: generated noises)")
+    add("--audioset-weights", metavar="PATH|download", help="PANNs' Cnn14 weights (default: train from scratch)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
+    add("--spectrogram", action="append", metavar="NAME", help="only: " + ", ".join(config.SPECTROGRAM_TYPES))
+    add("--scenario", action="append", metavar="NAME", help="only: " + ", ".join(config.NOISE_SCENARIOS))
+    add("--method", action="append", metavar="NAME", help="only: " + ", ".join(config.METHODS))
+    add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
+    add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
+    add("--seed", metavar="N", help="seed of data, training and controls (default: the study's own)")
+    add("--cores", metavar="N", help="processor cores shared by everything that runs (default: all)")
+    add("--results", metavar="DIR", help="folder of the results (default: results/DATASET-PROFILE)")
+    add("--dry-run", action="store_true", help="say what would run, and stop")
+    add("--test", nargs=argparse.REMAINDER, metavar="ARG", help="run the tests; what follows goes to pytest")
+    add("--check-only", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Read and check the options.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not accepted, an unreadable folder or a results folder that
+        cannot be written; one line that names the option.
+    SystemExit
+        For unknown options (code 2) and ``--help`` (code 0).
+    """
+    given = build_parser().parse_args(list(arguments))
+    config.check_choice("--profile", given.profile, tuple(config.PROFILES))
+    config.check_choice("--dataset", given.dataset, config.DATASETS)
+    config.check_choice("--device", given.device, ("cpu", "cuda", "auto"))
+    config.check_choice("--protocol", given.protocol, (*config.PROTOCOLS, "both"))
+    if given.results is None:
+        results_dir = config.default_results_dir(given.profile, given.dataset)
+    else:
+        results_dir = _absolute(given.results, "--results")
+    return Options(
+        profile=given.profile,
+        dataset=given.dataset,
+        data_root=_data_root(given.data_root, given.dataset),
+        noise_root="" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root),
+        audioset_weights=_weights(given.audioset_weights),
+        device="" if given.device == "auto" else given.device,
+        protocol=given.protocol,
+        seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
+        cells=_cells(given),
+        methods=_choices("--method", given.method, config.METHODS),
+        cores=len(os.sched_getaffinity(0)) if given.cores is None else _integer("--cores", given.cores, 1, 4096),
+        results_dir=_writable_folder("--results", results_dir),
+        dry_run=given.dry_run,
+        test=None if given.test is None else tuple(given.test),
+        check_only=given.check_only,
+    )
+
+
+def _integer(option: str, text: str, lowest: int, highest: int) -> int:
+    if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
+        raise ValueError(f"{option} must be a whole number from {lowest} to {highest}; got {text!r}")
+    return int(text)
+
+
+def _choices(option: str, given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The chosen names in the study's order; all of them when the option was not given."""
+    if given is None:
+        return known
+    names = [name.strip() for value in given for name in value.split(",")]
+    for name in names:
+        config.check_choice(option, name, known)
+    return tuple(name for name in known if name in names)
+
+
+def _cells(given: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    kinds = _choices("--spectrogram", given.spectrogram, config.SPECTROGRAM_TYPES)
+    scenarios = _choices("--scenario", given.scenario, config.NOISE_SCENARIOS)
+    cells = config.cells(given.profile, given.full_grid)
+    chosen = tuple(cell for cell in cells if cell[0] in kinds and cell[1] in scenarios)
+    if not chosen:
+        available = ", ".join(" ".join(cell) for cell in cells)
+        raise ValueError(
+            f"--spectrogram and --scenario leave no cell of profile {given.profile}; it has {available} "
+            "(--full-grid adds the rest)"
+        )
+    return chosen
+
+
+def _absolute(path: str, option: str) -> Path:
+    if not path.strip():
+        raise ValueError(f"{option} needs a path; got an empty one")
+    return Path(path).expanduser().resolve()
+
+
+def _readable_folder(option: str, path: str | Path) -> str:
+    """The folder's absolute path; it must exist, be readable and hold something."""
+    folder = _absolute(str(path), option)
+    try:
+        if next(folder.iterdir(), None) is None:
+            raise ValueError(f"{option} must be a folder with files in it; {folder} is empty")
+    except OSError as error:
+        raise ValueError(f"{option} must be a readable folder; {folder}: {error.strerror}") from error
+    return str(folder)
+
+
+def _data_root(path: str | None, dataset: str) -> str:
+    """The dataset's folder; ``""`` is the default one, made or downloaded where it is missing."""
+    option = "--data-root"
+    if path is None and dataset != "generated" and os.environ.get("AUDIOXAI_DATA"):
+        option, path = "AUDIOXAI_DATA", os.environ["AUDIOXAI_DATA"]
+    if path is None:
+        return ""
+    if dataset == "generated":
+        return str(_writable_folder(option, _absolute(path, option)))
+    folder = _readable_folder(option, path)
+    if not Path(folder, "meta", "esc50.csv").is_file():
+        raise ValueError(f"{option} must have the layout of ESC-50; {folder} has no meta/esc50.csv")
+    return folder
+
+
+def _weights(path: str | None) -> str:
+    if path is None or path == "download":
+        return path or ""
+    file = _absolute(path, "--audioset-weights")
+    try:
+        with open(file, "rb"):
+            return str(file)
+    except OSError as error:
+        raise ValueError(
+            f"--audioset-weights must be a readable file or 'download'; {file}: {error.strerror}"
+        ) from error
+
+
+def _writable_folder(option: str, folder: Path) -> Path:
+    """Check that files can be made in ``folder``, or in its nearest existing parent; make nothing."""
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{option} must be a writable folder; {existing}: {error.strerror}") from error
+
+
+def check_cuda(device: str) -> None:
+    """Raise a ValueError when CUDA was asked for and torch sees none."""
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda needs a CUDA device, and torch sees none; use --device cpu")
+
+
+def run_tests(arguments: Sequence[str]) -> int:
+    """Run pytest on ``tests/``; its closing line is the last one printed."""
+    from .workflow import environment
+
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or ["tests"])]
+    if arguments and not any(Path(config.REPOSITORY, word.split("::")[0]).exists() for word in arguments):
+        command.append("tests")
+    return subprocess.run(command, cwd=config.REPOSITORY, env=environment(), check=False).returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; return the exit code."""
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        if options.check_only:
+            return 0
+        if options.test is not None:
+            return run_tests(options.test)
+        check_cuda(options.device)
+        from .workflow import run
+
+        return run(options)
+    except (ValueError, BlockingIOError) as error:
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        return BAD_OPTIONS
+    except KeyboardInterrupt:
+        print("run_all.sh: interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

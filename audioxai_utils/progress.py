@@ -1,0 +1,159 @@
+"""Readable progress of a run: Snakemake's own words go to a log, the steps' lines to the terminal."""
+
+from __future__ import annotations
+
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+HEARTBEAT = 60.0  # seconds without a line after which the running steps are named
+NOTHING_TO_DO = "Nothing to be done"
+
+
+def duration(seconds: float) -> str:
+    """``8.3 s``, ``2 min 05 s`` or ``1 h 02 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def planned_steps(log: str) -> list[tuple[str, str]]:
+    """(step, reason) of each job in the output of a Snakemake dry run."""
+    steps = []
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", log):
+        output = re.search(r"^ +output: steps/([^,\s]+)\.json", block, re.MULTILINE)
+        reason = re.search(r"^ +reason: (.*)$", block, re.MULTILINE)
+        if output:
+            steps.append((output.group(1), short_reason(reason.group(1) if reason else "")))
+    return steps
+
+
+def short_reason(reason: str) -> str:
+    """Snakemake's reason in a few words, with file names instead of whole paths."""
+    words = []
+    for part in reason.split("; "):
+        what, _, files = part.partition(": ")
+        if what.startswith("Missing output"):
+            words.append("not done yet")
+        elif what.startswith("Input files updated by another job"):
+            words.append("follows from a step above")
+        elif what.startswith("Updated input files"):
+            names = dict.fromkeys(Path(name).name for name in files.split(", "))
+            words.append("changed: " + ", ".join(names))
+        elif what.startswith("Set of input files has changed"):
+            words.append("other inputs")
+        elif what.startswith("Params have changed"):
+            words.append("changed parameters")
+        elif what:
+            words.append(what[0].lower() + what[1:])
+    words = list(dict.fromkeys(words))
+    return words[0] if words[:1] == ["not done yet"] else "; ".join(words)
+
+
+class Progress:
+    """Follows one Snakemake process and prints a line for each step that starts or ends.
+
+    Parameters
+    ----------
+    log : path
+        File that keeps everything Snakemake says, and the steps' lines among it.
+    stream : text file, optional
+        Where the readable lines go; standard output when not given.
+    """
+
+    def __init__(self, log: Path, stream: TextIO | None = None):
+        self.log = log
+        self.stream = stream or sys.stdout
+        self.total: int | None = None
+        self.ended = 0
+        self.running: dict[str, float] = {}
+        self.started = time.monotonic()
+
+    def follow(self, command: list[str], env: dict[str, str]) -> int:
+        """Run ``command``, print its progress, and return its exit code."""
+        lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, errors="replace",
+        )
+        for name in ("stdout", "stderr"):
+            threading.Thread(target=_forward, args=(getattr(process, name), name, lines), daemon=True).start()
+        try:
+            with open(self.log, "w", encoding="utf-8") as log:
+                self._relay(lines, log)
+            return process.wait()
+        finally:
+            _end(process)
+
+    def _relay(self, lines: queue.Queue, log: TextIO) -> None:
+        """Sort lines until both pipes have ended."""
+        open_pipes = 2
+        while open_pipes:
+            try:
+                source, line = lines.get(timeout=HEARTBEAT)
+            except queue.Empty:
+                self._beat()
+                continue
+            if line is None:
+                open_pipes -= 1
+                continue
+            log.write(line)
+            log.flush()
+            if source == "stdout" and line.startswith("["):
+                self.step_line(line.rstrip("\n"))
+            elif total := re.match(r"total\s+(\d+)\s*$", line):
+                self.plan(int(total.group(1)) - 1)  # without the rule that only collects
+
+    def plan(self, total: int) -> None:
+        """Note how many steps there are; say it once."""
+        if self.total is None:
+            self.total = total
+            self._print(f"{total} {'step' if total == 1 else 'steps'} to do (log: {self.log})")
+
+    def step_line(self, line: str) -> None:
+        """Print a runner's line ``[step] started|done ...|FAILED ...`` with its place in the count."""
+        name, _, what = line[1:].partition("] ")
+        if what == "started":
+            self.running[name] = time.monotonic()
+            place = ""
+        elif what.startswith(("done", "FAILED")):
+            self.running.pop(name, None)
+            self.ended += 1
+            place = f"{self.ended}/{self.total or '?'}"
+        else:
+            place = ""
+        self._print(f"{place:>7s}  {name}  {what}")
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        running = ", ".join(f"{name} ({duration(now - since)})" for name, since in self.running.items())
+        if running:
+            self._print(f"{'...':>7s}  {duration(now - self.started)} so far; running: {running}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)
+
+
+def _forward(pipe: TextIO, name: str, lines: queue.Queue) -> None:
+    for line in pipe:
+        lines.put((name, line))
+    lines.put((name, None))
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process that still runs: first politely, so that it can end its own jobs."""
+    for end, patience in ((process.terminate, 10), (process.kill, None)):
+        if process.poll() is None:
+            end()
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue

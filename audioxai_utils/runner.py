@@ -1,0 +1,280 @@
+"""Run one notebook as one step of the study: checked, bound to its parent, recorded.
+
+``python -m audioxai_utils.runner NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a
+notebook into OUTPUT with the current folder as ``results_dir``; ``--report`` turns the executed
+notebooks into pages and builds the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import config
+from .progress import duration
+from .provenance import build_manifest, write_json, write_step
+from .sources import parameter_names
+from .workflow import CELL_PARAMETERS, THREAD_VARIABLES, bound
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+KERNEL_DIED = 138  # exit code, also papermill's own
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised an error, or the kernel died; the message is one line."""
+
+
+# Nothing outlives the run
+
+
+def watch_ancestors(until: int | None = None) -> None:
+    """End this process at once when one of its ancestors ends.
+
+    A shell stands between Snakemake and this process, so that the parent alone tells
+    nothing. The kernel is bound to this process by :func:`audioxai_utils.workflow.bound`.
+
+    Parameters
+    ----------
+    until : int, optional
+        Process id of the last ancestor to watch, the run itself; where it is none of the
+        ancestors (or not given), only the parent is watched.
+    """
+    ancestors, pid = [], os.getppid()
+    while pid > 1:
+        ancestors.append(pid)
+        if pid == until:
+            break
+        pid = _parent_of(pid)
+    if until not in ancestors:
+        ancestors = ancestors[:1]
+    try:
+        handles = [os.pidfd_open(pid) for pid in ancestors]
+    except ProcessLookupError:  # one has ended already
+        os._exit(1)
+
+    def wait() -> None:
+        poll = select.poll()  # a process's handle becomes readable when it ends
+        for handle in handles:
+            poll.register(handle, select.POLLIN)
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="ancestors", daemon=True).start()
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])  # the name in brackets may hold anything
+
+
+def bound_kernel_manager() -> type:
+    """The class of kernel managers whose kernel is quiet and ends with this process."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    class BoundKernelManager(AsyncKernelManager):
+        def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+            return bound([*super().format_kernel_cmd(extra_arguments), "--Application.log_level=ERROR"])
+
+    return BoundKernelManager
+
+
+# One notebook
+
+
+def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
+    """Compare names with the notebook's parameters cell; papermill itself lets a misspelt one pass.
+
+    Raises
+    ------
+    ValueError
+        If the notebook has no cell tagged ``parameters``, or that cell lacks one of the names.
+    FileNotFoundError
+        If there is no such notebook.
+    """
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no notebook {notebook}")
+    known = parameter_names(notebook)
+    if not known:
+        raise ValueError(f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none")
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+
+
+def execute(notebook: Path, output: Path, parameters: dict[str, str]) -> None:
+    """Execute a notebook; ``output`` appears when it has ended, well or not.
+
+    Raises
+    ------
+    NotebookFailed
+        With one line naming the cell and its error, or saying that the kernel died. The
+        executed notebook is written all the same, with the error in it.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.stem}-partial.ipynb")
+    problem = None
+    try:
+        papermill.execute_notebook(
+            notebook, partial, parameters, kernel_name="python3", progress_bar=False,
+            cwd=config.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
+        )
+    except papermill.PapermillExecutionError as error:
+        problem = f"cell {error.cell_index}: {one_line(error.ename, error.evalue)}"
+        os.replace(partial, output)
+        raise NotebookFailed(problem) from error
+    except DeadKernelError as error:
+        problem = "the kernel died (killed, or out of memory)"
+        _mark_dead(partial, problem)
+        os.replace(partial, output)
+        raise NotebookFailed(problem) from error
+    os.replace(partial, output)
+
+
+def one_line(name: str, message: str, limit: int = 300) -> str:
+    """``Name: message`` on one line, without terminal colours."""
+    text = " ".join(ANSI.sub("", message).split())
+    return f"{name}: {text}"[:limit] if text else name
+
+
+def _mark_dead(path: Path, problem: str) -> None:
+    """Say in the notebook that its kernel died; papermill leaves it looking completed."""
+    import nbformat
+
+    executed = nbformat.read(path, as_version=4)
+    executed.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This notebook did not finish: {problem}.**"))
+    executed.metadata.setdefault("papermill", {})["exception"] = True
+    nbformat.write(executed, path)
+
+
+def peak_memory() -> int:
+    """Largest resident memory (bytes) of a process that this one started and that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threads: int | None = None) -> int:
+    """Execute a notebook as a step of the study in the current folder; return the exit code.
+
+    Prints one line when it starts and one when it ends. A step that ended well is recorded
+    in ``steps/``, one that failed in ``logs/failed/``.
+    """
+    results_dir, step = Path.cwd(), output.stem
+    parameters = dict(parameters)
+    label = " ".join([notebook.stem, *(parameters[name] for name in CELL_PARAMETERS if name in parameters)])
+    failure = results_dir / "logs" / "failed" / f"{step}.json"
+
+    def work() -> None:
+        parameters.setdefault("results_dir", str(results_dir))
+        check_parameters(notebook, parameters)
+        execute(notebook, output, parameters)
+
+    started = time.monotonic()
+    code = _told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
+    if code == 0:
+        write_step(
+            results_dir, step, seconds=time.monotonic() - started, peak_memory=peak_memory(), threads=threads,
+            parameters=parameters, notebook=os.path.relpath(output, results_dir),
+        )
+    return code
+
+
+def _told(label: str, work: Callable[[], None], record: Callable[[str], dict], failure: Path) -> int:
+    """Do ``work`` between two lines on standard output; a failure is recorded, 0 is the code of success."""
+    started = time.monotonic()
+    print(f"[{label}] started", flush=True)
+    try:
+        work()
+    except Exception as error:  # whatever stops a step is told in one line; the log has the whole
+        told = str(error) if isinstance(error, NotebookFailed) else one_line(type(error).__name__, str(error))
+        if not isinstance(error, NotebookFailed):
+            sys.excepthook(type(error), error, error.__traceback__)
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        write_json(failure, record(told))
+        print(f"[{label}] FAILED after {duration(time.monotonic() - started)}: {told}", flush=True)
+        return KERNEL_DIED if told.startswith("the kernel died") else 1
+    failure.unlink(missing_ok=True)
+    print(f"[{label}] done in {duration(time.monotonic() - started)}", flush=True)
+    return 0
+
+
+# The report
+
+
+def make_pages(results_dir: Path) -> list[Path]:
+    """Executed notebooks as HTML in ``report/notebooks/``, readable without a network.
+
+    A page younger than its notebook is left alone.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    pages = []
+    for notebook in sorted(results_dir.glob("notebooks/[!.]*.ipynb")):
+        page = results_dir / "report" / "notebooks" / f"{notebook.stem}.html"
+        pages.append(page)
+        if page.is_file() and page.stat().st_mtime > notebook.stat().st_mtime:
+            continue
+        body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": notebook.stem}})
+        page.parent.mkdir(parents=True, exist_ok=True)
+        temporary = page.with_name(f".{page.name}-{os.getpid()}")
+        temporary.write_text(body, encoding="utf-8")
+        os.replace(temporary, page)
+    return pages
+
+
+def run_report(threads: int | None = None) -> int:
+    """Manifest, pages and report of the results in the current folder; return the exit code."""
+    results_dir = Path.cwd()
+    failure = results_dir / "logs" / "failed" / "report.json"
+
+    def work() -> None:
+        from . import report
+
+        build_manifest(results_dir)
+        make_pages(results_dir)
+        report.build(results_dir)
+
+    started = time.monotonic()
+    log = str(results_dir / "logs" / "report.log")
+    code = _told("report", work, lambda error: {"step": "report", "notebook": log, "error": error}, failure)
+    if code == 0:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        write_step(results_dir, "report", seconds=time.monotonic() - started, peak_memory=used, threads=threads)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of one step."""
+    parser = argparse.ArgumentParser(prog="audioxai_utils.runner", description=__doc__, allow_abbrev=False)
+    parser.add_argument("notebook", nargs="?", type=Path)
+    parser.add_argument("output", nargs="?", type=Path)
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", type=int, metavar="THREADS")
+    given = parser.parse_args(arguments)
+    run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
+    watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.report or given.threads)))
+    if given.report is not None:
+        return run_report(given.report)
+    if given.notebook is None or given.output is None:
+        parser.error("needs a notebook and where to write the executed one")
+    return run_notebook(given.notebook.resolve(), given.output.resolve(), dict(given.parameters), given.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
