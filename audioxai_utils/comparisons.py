@@ -1,0 +1,268 @@
+"""What may be called better: intervals, winners, ranks and controls over tidy scores of clips.
+
+Every function takes scores with one row per (protocol, cell,) clip, method and mask, works through
+their protocols and cells one by one, and gives a tidy frame. The bootstrap, its treatment of NaN and
+its limits are described in ``statistics``. Columns that end in ``_heard`` are metrics too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .config import LOWER_IS_BETTER, METRICS
+from .frames import CELL, check_columns, in_study_order, methods_only
+from .statistics import (
+    CONFIDENCE,
+    N_RESAMPLES,
+    column_means,
+    interval,
+    paired_difference,
+    rank_shares,
+    resampled_means,
+)
+
+MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask they stand beside
+
+
+def lower_is_better(metric: str) -> bool:
+    """AD and COMP, heard or not."""
+    return metric.removesuffix("_heard") in LOWER_IS_BETTER
+
+
+def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Scores of one protocol and cell as (clips, (metric, method, mask)); NaN where a clip has no row."""
+    check_columns(scores, ["clip", "method", "mask", *metrics], "scores")
+    if scores.duplicated(["clip", "method", "mask"]).any():
+        raise ValueError("scores must have one row per clip, method and mask of a cell; some occur twice")
+    matrix = scores.pivot(index="clip", columns=["method", "mask"], values=list(metrics)).astype(float)
+    return matrix.rename_axis(columns=["metric", "method", "mask"])
+
+
+def _keys(scores: pd.DataFrame) -> list[str]:
+    return [*(["protocol"] if "protocol" in scores else []), *CELL]
+
+
+def _cells(
+    scores: pd.DataFrame, metrics: Sequence[str], best: pd.DataFrame | None
+) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """(names of protocol and cell, clip matrix) of the methods, at the masks of ``best`` if given."""
+    check_columns(scores, [*CELL, "clip", "method", "mask", *metrics], "scores")
+    rows, keys = methods_only(scores), _keys(scores)
+    if best is not None:
+        check_columns(best, [*keys, "method", "mask"], "best")
+        rows = rows.merge(best[[*keys, "method", "mask"]].drop_duplicates(), on=[*keys, "method", "mask"])
+    if rows.empty:
+        raise ValueError("scores hold no row of a method at the masks of best; are both of one run?")
+    for names, part in rows.groupby(keys, sort=False):
+        yield dict(zip(keys, names)), clip_matrix(part, metrics)
+
+
+def mean_intervals(
+    scores: pd.DataFrame,
+    metrics: Sequence[str] = METRICS,
+    best: pd.DataFrame | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """Mean and interval of every metric, method and mask, in every protocol and cell of ``scores``.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Tidy scores.
+    best : DataFrame, optional
+        From ``tables.best_masks``: only those masks.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, method, mask, metric, `n` (clips on which the metric is defined), `mean`,
+        `low`, `high`. The interval is that of a mask fixed beforehand: where the mask was chosen on
+        the same clips, the uncertainty of that choice is not in it.
+    """
+    parts = []
+    for names, matrix in _cells(scores, metrics, best):
+        n_clips = matrix.notna().sum().to_numpy()
+        low, high = interval(resampled_means(matrix, n_resamples, seed), n_clips, confidence)
+        part = matrix.columns.to_frame(index=False)
+        part = part.assign(n=n_clips, mean=column_means(matrix), low=low, high=high, **names)
+        parts.append(part)
+    columns = [*_keys(scores), "method", "mask", "metric", "n", "mean", "low", "high"]
+    return in_study_order(pd.concat(parts)[columns])
+
+
+def best_versus_second(
+    scores: pd.DataFrame,
+    metrics: Sequence[str] = METRICS,
+    best: pd.DataFrame | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """Is the winner of a table better than the runner-up, and how often would another one win?
+
+    Takes the arguments of `mean_intervals`; without ``best`` all methods and masks compete.
+
+    Returns
+    -------
+    DataFrame
+        Per (protocol,) cell and metric: `best`, `second` (``method + mask``), `best_mean`,
+        `second_mean`, `n`, `difference` (positive where the winner is better, over the clips where
+        both are defined) with `low` and `high`, `clear` (the interval lies above 0), and
+        `p_winner_changes`, the share of resamples that another candidate wins (ties share the win).
+        Winner and runner-up were picked on the same clips, which favours the winner: an interval that
+        barely clears 0 is weak evidence.
+    """
+    rows = []
+    for names, matrix in _cells(scores, metrics, best):
+        means = pd.DataFrame(resampled_means(matrix, n_resamples, seed), columns=matrix.columns)
+        for metric in metrics:
+            first, second, duel = _duel(matrix[metric], metric)
+            gap = paired_difference(first, second, n_resamples, seed, confidence).iloc[0].to_dict()
+            shares = rank_shares(means[metric], lower_is_better(metric))
+            changes = 1 - shares[duel.pop("winner"), 0]
+            clear = gap["low"] > 0
+            verdict = {"clear": clear, "p_winner_changes": changes}
+            rows.append({**names, "metric": metric, **duel, **gap, **verdict})
+    return in_study_order(pd.DataFrame(rows).astype({"n": int}))
+
+
+def _duel(values: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Scores of winner and runner-up (higher is better in both), and their names and means."""
+    if values.shape[1] < 2:
+        raise ValueError("best versus second needs at least two methods or masks; scores hold one")
+    sign = -1 if lower_is_better(metric) else 1
+    means = column_means(values)
+    winner, second = np.argsort(np.where(np.isnan(means), np.inf, -sign * means), kind="stable")[:2]
+    names = [" + ".join(name) for name in values.columns]
+    duel = {"winner": winner, "best": names[winner], "second": names[second]}
+    duel |= {"best_mean": means[winner], "second_mean": means[second]}
+    return sign * values.to_numpy()[:, winner], sign * values.to_numpy()[:, second], duel
+
+
+def rank_stability(
+    scores: pd.DataFrame,
+    metrics: Sequence[str] = METRICS,
+    best: pd.DataFrame | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of resamples in which each method (at its mask) has each rank, per cell and metric.
+
+    Takes the arguments of `mean_intervals`.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, metric, method, mask, `rank` (1 is best), `share`; see
+        ``statistics.rank_shares``.
+    """
+    parts = []
+    for names, matrix in _cells(scores, metrics, best):
+        means = pd.DataFrame(resampled_means(matrix, n_resamples, seed), columns=matrix.columns)
+        for metric in metrics:
+            shares = rank_shares(means[metric], lower_is_better(metric))
+            ranks = pd.DataFrame(shares, index=matrix[metric].columns, columns=range(1, len(shares) + 1))
+            tidy = ranks.rename_axis(columns="rank").stack().rename("share").reset_index()
+            parts.append(tidy.assign(metric=metric, **names))
+    return in_study_order(pd.concat(parts)[[*_keys(scores), "metric", "method", "mask", "rank", "share"]])
+
+
+def beats_control(
+    scores: pd.DataFrame,
+    controls: pd.DataFrame | None = None,
+    metrics: Sequence[str] = METRICS,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """Compare every method and mask of ``scores`` with its controls, clip by clip.
+
+    Parameters
+    ----------
+    controls : DataFrame, optional
+        The same columns and `control`. `method` and `mask` name the mask whose area it keeps (random,
+        energy), and are "" or NaN for all_ones and oracle. By default those rows of ``scores``.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, control, method, mask, metric, `n` pairs, `difference` (above 0: the method is
+        better), `low`, `high`, `verdict`: better, worse or, with 0 in the interval, undecided.
+    """
+    controls = scores if controls is None else controls
+    check_columns(controls, [*_keys(scores), "control", "clip", "method", "mask", *metrics], "controls")
+    controls = controls[controls["control"].fillna("") != ""]
+    parts = []
+    for names, matrix in _cells(scores, metrics, None):
+        here = (controls[list(names)] == pd.Series(names)).all(axis=1)
+        for control, rows in controls[here].groupby("control", sort=False):
+            pairs = _control_matrix(rows, matrix, metrics)
+            signs = [-1 if lower_is_better(metric) else 1 for metric, *_ in pairs.columns]
+            ours = signs * matrix[pairs.columns]
+            part = paired_difference(ours, signs * pairs, n_resamples, seed, confidence)
+            parts.append(pairs.columns.to_frame(index=False).join(part).assign(control=control, **names))
+    if not parts:
+        raise ValueError("controls hold no control of a cell of scores; are both of one run?")
+    result = pd.concat(parts)
+    result["verdict"] = np.select([result["low"] > 0, result["high"] < 0], ["better", "worse"], "undecided")
+    keys = [*_keys(scores), "control", "method", "mask", "metric"]
+    return in_study_order(result[[*keys, "n", "difference", "low", "high", "verdict"]])
+
+
+def _control_matrix(rows: pd.DataFrame, matrix: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Scores of one control in the shape of ``matrix``, as far as the control has them."""
+    common = rows["method"].isna() | (rows["method"] == "")
+    if not common.any():
+        pairs = clip_matrix(rows, metrics)
+        columns = matrix.columns.intersection(pairs.columns, sort=False)
+        if columns.empty:
+            raise ValueError("controls name no method and mask of scores; are both of one run?")
+        return pairs.reindex(index=matrix.index, columns=columns)
+    if not common.all():
+        raise ValueError("a control must name a method and mask in all of its rows or in none")
+    if rows["clip"].duplicated().any():
+        raise ValueError("a control without method and mask must have one row per clip; some occur twice")
+    values = rows.set_index("clip")[list(metrics)].reindex(matrix.index)
+    pairs = values[matrix.columns.get_level_values("metric")]
+    return pairs.set_axis(matrix.columns, axis="columns")
+
+
+def control_marks(
+    comparison: pd.DataFrame,
+    metrics: Sequence[str] = ("FF", "AD"),
+    controls: Sequence[str] = MATCHED_CONTROLS,
+) -> pd.DataFrame:
+    """Name the controls that a method and mask does not beat, for the tables.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `beats_control`.
+    metrics : sequence of str
+        A control is beaten where the verdict is "better" in each of these. By default what happens
+        when the mask is removed (FF) and when it alone is kept (AD): AG is the other side of AD, AI and
+        FidIn are the same events counted with a threshold.
+    controls : sequence of str
+        By default those of equal area.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, method, mask and `not_better_than`: "", or ``random (AD), energy (FF, AD)``.
+    """
+    keys = [*_keys(comparison), "method", "mask"]
+    check_columns(comparison, [*keys, "control", "metric", "verdict"], "comparison")
+    rows = comparison[comparison["metric"].isin(metrics) & comparison["control"].isin(controls)]
+    check_columns(rows, keys, "comparison of these metrics and controls")
+    marks = []
+    for names, part in rows.groupby(keys, sort=False):
+        lost = part[part["verdict"] != "better"].groupby("control", sort=False)["metric"]
+        failed = {control: [m for m in metrics if m in set(values)] for control, values in lost}
+        texts = [f"{control} ({', '.join(failed[control])})" for control in controls if control in failed]
+        marks.append({**dict(zip(keys, names)), "not_better_than": ", ".join(texts)})
+    return in_study_order(pd.DataFrame(marks))
