@@ -181,7 +181,7 @@ def sea_waves(voice: Generator, rng: Generator) -> np.ndarray:
 
 def crackling_fire(voice: Generator, rng: Generator) -> np.ndarray:
     """Sparse snaps of very different strength, over a low rumble."""
-    modes = [(voice.uniform(900, 8000), voice.uniform(0.0003, 0.003)) for _ in range(5)]
+    modes = [(voice.uniform(900, 7000), voice.uniform(0.0001, 0.001)) for _ in range(5)]
     snaps = unit_rms(clicks(rng, np.exp(voice.uniform(np.log(5), np.log(60))), modes, 1.0))
     rumble = shaped_noise(rng, N_SAMPLES, band(40, voice.uniform(150, 500)))
     hiss = shaped_noise(rng, N_SAMPLES, band(800, 9000))

@@ -27,7 +27,7 @@ from .sound_events import (
     shape, shaped_noise, unit_rms, wander,
 )
 
-VERSION = "1"  # a new one makes stale folders be generated again; raise it when any sound changes
+VERSION = "2"  # a new one makes stale folders be generated again; raise it when any sound changes
 SEED = 20250
 TARGETS = {  # ESC-50's own ids
     "dog": 0, "rooster": 1, "rain": 10, "sea_waves": 11, "crackling_fire": 12,
@@ -37,9 +37,9 @@ N_FOLDS, CLIPS_PER_FOLD, TAKES = 5, 8, 2  # two takes of each source, both in on
 
 # How hard the set is. Ranges are uniform draws.
 SNR_DB = (0.0, 20.0)  # event (where it sounds) to background
-DISTRACTOR_SHARE = 0.5  # of the clips have a distant event of another class in the background
-DISTRACTOR_DB = (-6.0, 6.0)  # its level against the rest of the background
-TILT_DB = (-9.0, 6.0)  # microphone and distance: treble against bass, at 8 kHz
+DISTRACTOR_SHARE = 0.6  # of the clips have a distant event of another class in the background
+DISTRACTOR_DB = (-3.0, 9.0)  # its level against the rest of the background
+TILT_DB = (-12.0, 6.0)  # microphone and distance: treble against bass, at 8 kHz
 LOW_PASS = (3000.0, 16000.0)  # Hz
 PEAK = (0.25, 0.9)  # of full scale
 
