@@ -103,7 +103,7 @@ def _gini_numerator(values: torch.Tensor) -> torch.Tensor:
     n_values = values.shape[1]
     weights = torch.arange(1 - n_values, n_values, 2, device=values.device, dtype=torch.float64)
     if values.device.type == "cpu":  # NumPy's vectorised sort is several times faster than torch's
-        ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
+        ordered = torch.from_numpy(np.sort(values.detach().numpy(), axis=1))
     else:
         ordered = values.sort(1).values
     return ordered.double() @ weights
