@@ -132,7 +132,7 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
     Parameters
     ----------
     spectrogram : str, SpectrogramParameters or Spectrogram
-        A name of the study, its parameters, or an object that carries them as ``.parameters`` or has
+        A name of the study, its parameters, or an object that carries them as ``.settings`` or has
         ``sample_rate``, ``hop_length`` and ``frequencies`` (Hz, evenly spaced).
     n_frames : int
         Frames of the picture.
@@ -145,8 +145,8 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
     if isinstance(spectrogram, str) and spectrogram not in SPECTROGRAMS:
         raise ValueError(f"spectrogram must be one of {', '.join(SPECTROGRAMS)}; got {spectrogram!r}")
     found = SPECTROGRAMS[spectrogram] if isinstance(spectrogram, str) else spectrogram
-    if isinstance(getattr(found, "parameters", None), SpectrogramParameters):
-        found = found.parameters
+    if isinstance(getattr(found, "settings", None), SpectrogramParameters):
+        found = found.settings
     if isinstance(found, SpectrogramParameters):
         return _study_axes(found, n_frames)
     if not all(hasattr(found, name) for name in ("sample_rate", "hop_length", "frequencies")):
