@@ -66,7 +66,8 @@ def register(name: str) -> Callable[[Callable], Callable]:
                 options.pop("engine", None)  # one path serves both names
             with torch.inference_mode(False), torch.enable_grad(), untouched(model):
                 _check_first_output(model, target)
-                attribution = function(model, db.detach().clone(), target.detach().to(db.device).long(), **options)
+                classes = target.detach().to(db.device, torch.long, copy=True)
+                attribution = function(model, db.detach().clone(), classes, **options)
             return _checked_result(name, attribution, db)
 
         METHODS.add(name, method)

@@ -32,7 +32,7 @@ def lime(
     db: torch.Tensor,
     target: torch.Tensor,
     *,
-    engine: str = "reference",
+    engine: str = "fast",
     n_samples: int = 1000,
     seed: int = 12345,
     batch_size: int | None = None,

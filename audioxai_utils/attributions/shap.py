@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._registry import check_spectrograms, register
+from ._registry import check_spectrograms, register, untouched
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
@@ -31,7 +31,7 @@ def shap(
     target: torch.Tensor,
     *,
     background: torch.Tensor,
-    engine: str = "reference",
+    engine: str = "fast",
     chunk_size: int | None = None,
 ) -> torch.Tensor:
     """Deep SHAP values in logits.
@@ -50,8 +50,7 @@ def shap(
     ValueError
         The values do not add up to the logit's difference; see the module's first paragraph.
     """
-    check_background(background, db, model)
-    background = background.detach()
+    background = checked_background(background, db, model)
     if engine == "reference":
         return _reference(model, db, target, background)
     from ._shap_fast import attribute
@@ -59,12 +58,13 @@ def shap(
     return attribute(model, db, target, background, chunk_size)
 
 
-def check_background(background: torch.Tensor, db: torch.Tensor, model: nn.Module) -> None:
-    """Raise unless ``background`` holds spectrograms like ``db``'s."""
+def checked_background(background: torch.Tensor, db: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    """A copy of ``background``; ValueError unless it holds spectrograms like ``db``'s."""
     check_spectrograms("background", background, model)
     if background.shape[1:] != db.shape[1:]:
-        raise ValueError(f"background must have shape (n, {', '.join(map(str, db.shape[1:]))}) like db; "
-                         f"got {tuple(background.shape)}")
+        like = ", ".join(map(str, db.shape[1:]))
+        raise ValueError(f"background must have shape (n, {like}) like db; got {tuple(background.shape)}")
+    return background.detach().clone()
 
 
 class OneLogit(nn.Module):
@@ -125,8 +125,6 @@ def additivity_error(
     -------
     Tensor (batch,), float64
     """
-    from ._registry import untouched
-
     with untouched(model):
         mean = sum(model(part).double().sum(0) for part in background.split(batch_size)) / len(background)
         logits = torch.cat([model(part).double() for part in db.split(batch_size)])

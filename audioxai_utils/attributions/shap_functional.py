@@ -13,7 +13,7 @@ from torch import nn
 
 from ._registry import register
 from .saliency import input_gradient
-from .shap import check_background
+from .shap import checked_background
 
 
 @register("shap_functional")
@@ -24,11 +24,11 @@ def shap_functional(
 
     ``chunk_size`` background clips are held at once. The gradients are computed once per class.
     """
-    check_background(background, db, model)
+    background = checked_background(background, db, model)
     attribution = torch.zeros_like(db)
     for label in target.unique().tolist():
         chosen = target == label
-        for part in background.detach().split(chunk_size):
+        for part in background.split(chunk_size):
             gradient = input_gradient(model, part, torch.full((len(part),), label, device=db.device))
             products = (gradient * part).sum(0, keepdim=True)
             attribution[chosen] += gradient.sum(0, keepdim=True) * db[chosen] - products

@@ -1,0 +1,148 @@
+"""A copy of a model that gives the same logits sooner: batch norms folded, channels last.
+
+It imports nothing of this package and takes any ``nn.Module``. What cannot be proved to be
+the same on the model at hand is left as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest logit, for rounding alone
+
+
+@torch.no_grad()
+def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype | None = None) -> nn.Module:
+    """Copy ``model`` for inference; the model itself is not changed.
+
+    A batch norm that takes a convolution's output is folded into that convolution, and a ReLU
+    after it works in place, where the copy's logits on ``example`` and on noise around it stay
+    the same up to rounding; each pair that changes them is left alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``model(db)`` -> logits.
+    example : Tensor (n, 1, frequency, time)
+        Clips of the kind that will follow, in dB, on the model's device; one is enough.
+    dtype : torch.dtype, optional
+        ``torch.bfloat16`` (or float16) runs convolutions and linear layers in that type; what
+        comes before the first of them stays in the model's own.
+
+    Returns
+    -------
+    nn.Module
+        In eval mode, without parameter gradients; logits in the model's own dtype, or in
+        ``dtype`` where one is given.
+    """
+    if dtype not in (None, torch.bfloat16, torch.float16, example.dtype):
+        raise ValueError(f"dtype must be None, torch.bfloat16, torch.float16 or the model's own; got {dtype}")
+    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    examples = _examples(example)
+    folded = _fold_proved(plain, examples, _sequences(plain, examples))
+    if example.dtype == torch.float32:
+        folded = folded.to(memory_format=torch.channels_last)
+    if dtype in (torch.bfloat16, torch.float16):
+        _lower_precision(folded, dtype)
+    return folded
+
+
+def _examples(example: torch.Tensor) -> torch.Tensor:
+    """``example``'s first clip and the same with noise of its own spread, (2, 1, F, T)."""
+    clip = example[:1]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(clip.shape, generator=generator, dtype=torch.float64).to(clip)
+    return torch.cat([clip, clip + noise * (clip.std() + 1)])
+
+
+def _sequences(model: nn.Module, examples: torch.Tensor) -> list[tuple[str, str, str | None]]:
+    """Names of (convolution, batch norm, ReLU or None) that hand one tensor on, each called once."""
+    calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []  # holds the tensors, so that identity is unique
+    handles = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(module, inputs, output) -> None:
+        calls.append((names[module], inputs[0], output))
+
+    for module in names:
+        if type(module) in (*CONVOLUTIONS, *BATCH_NORMS, nn.ReLU):
+            handles.append(module.register_forward_hook(record))
+    try:
+        model(examples)
+    finally:
+        for handle in handles:
+            handle.remove()
+    n_calls = Counter(name for name, _, _ in calls)
+    kinds = {name: type(module) for module, name in names.items()}
+    sequences = []
+    for conv, _, out in calls:
+        norm = _next(calls, out, kinds, BATCH_NORMS)
+        if kinds[conv] in CONVOLUTIONS and norm and n_calls[conv] == n_calls[norm[0]] == 1:
+            relu = _next(calls, norm[1], kinds, (nn.ReLU,))
+            sequences.append((conv, norm[0], relu[0] if relu and n_calls[relu[0]] == 1 else None))
+    return [each for each in sequences if model.get_submodule(each[1]).track_running_stats]
+
+
+def _next(calls: list, tensor: torch.Tensor, kinds: dict, wanted: tuple) -> tuple[str, torch.Tensor] | None:
+    """The one call that takes ``tensor``, if it is of a wanted kind."""
+    takers = [(name, output) for name, given, output in calls if given is tensor]
+    return takers[0] if len(takers) == 1 and kinds[takers[0][0]] in wanted else None
+
+
+def _fold_proved(plain: nn.Module, examples: torch.Tensor, sequences: list) -> nn.Module:
+    """Fold all sequences, or, where the logits change, those that do not change them."""
+    expected = plain(examples)
+    tolerance = TOLERANCE.get(examples.dtype, 1e-2)
+
+    def same(candidate: nn.Module) -> bool:
+        try:
+            difference = (candidate(examples) - expected).abs().max()
+        except RuntimeError:  # an in-place ReLU or a batch norm's attribute that the model itself uses
+            return False
+        return bool(difference <= tolerance * expected.abs().max())
+
+    folded = _folded(plain, sequences)
+    if same(folded):
+        return folded
+    proved = []
+    for conv, norm, relu in sequences:
+        for attempt in dict.fromkeys(((conv, norm, relu), (conv, norm, None))):
+            if same(_folded(plain, [attempt])):
+                proved.append(attempt)
+                break
+    folded = _folded(plain, proved)
+    return folded if same(folded) else plain
+
+
+def _folded(plain: nn.Module, sequences: list) -> nn.Module:
+    model = copy.deepcopy(plain)
+    for conv_name, norm_name, relu_name in sequences:
+        conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        bias = None if conv.bias is None else conv.bias.double()
+        weights = (norm.running_mean, norm.running_var)
+        affine = (None, None) if norm.weight is None else (norm.weight.double(), norm.bias.double())
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight.double(), bias, *(w.double() for w in weights), norm.eps, *affine
+        )
+        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+        conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+        parent, _, attribute = norm_name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, nn.Identity())
+        if relu_name:
+            model.get_submodule(relu_name).inplace = True
+    return model
+
+
+def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
+    """Run convolutions and linear layers in ``dtype``; each casts what it is given."""
+    for module in model.modules():
+        if type(module) in (*CONVOLUTIONS, nn.Linear):
+            module.to(dtype)
+            module.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(dtype), *inputs[1:]))
