@@ -184,20 +184,19 @@ def beats_control(
 
     Parameters
     ----------
-    controls : DataFrame, optional
-        The same columns and `control`. `method` and `mask` name the mask whose area it keeps (random,
+    controls : DataFrame with the same columns and `control`, optional
+        `method` and `mask` name the mask whose area it keeps (random,
         energy), and are "" or NaN for all_ones and oracle. By default those rows of ``scores``.
 
     Returns
     -------
     DataFrame
         (protocol,) cell, control, method, mask, metric, `n` pairs, `difference` (above 0: the method is
-        better), `low`, `high`, `verdict`: better, worse or, with 0 in the interval, undecided.
+        better), `low`, `high`, `verdict` (better, worse, or undecided: 0 is in the interval).
     """
-    controls = scores if controls is None else controls
+    controls, parts = scores if controls is None else controls, []
     check_columns(controls, [*_keys(scores), "control", "clip", "method", "mask", *metrics], "controls")
     controls = controls[controls["control"].fillna("") != ""]
-    parts = []
     for names, matrix in _cells(scores, metrics, None):
         here = (controls[list(names)] == pd.Series(names)).all(axis=1)
         for control, rows in controls[here].groupby("control", sort=False):
