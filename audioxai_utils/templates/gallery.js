@@ -198,7 +198,7 @@
   }
   function scores(entry) {
     const items = data.metrics.map((name) => [name, number(entry.scores[name]), data.lower.includes(name) ? "\u2193" : "\u2191"]);
-    items.push(["kept area", percent(entry.area), ""]);
+    items.push(["area", percent(entry.area), ""]);
     return make("dl", { class: "scores" }, ...items.map(([name, value, arrow]) => make("div", {},
       make("dt", {}, name, arrow ? make("span", { "aria-hidden": "true" }, ` ${arrow}`) : null), make("dd", {}, value))));
   }
@@ -221,9 +221,9 @@
     card.time = make("span", { class: "time" });
     card.status = make("span", { class: "status", role: "status" });
     const title = make("h2", {}, make("i", { class: "dot", style: `background:${data.colours[entry.method] || "#777"}` }),
-      `${words(entry.category)}: ${label("method", entry.method)}, ${entry.mask}`);
+      `${state.view === "cards" ? `${words(entry.category)}: ` : ""}${label("method", entry.method)}, ${entry.mask}`);
     const node = make("article", { class: "card", "data-id": entry.id }, title,
-      make("p", { class: "clip" }, entry.clip), badges(entry), plot(card, entry));
+      make("p", { class: "clip" }, state.view === "cards" ? entry.clip : `${words(entry.category)}, ${entry.clip}`), badges(entry), plot(card, entry));
     const rows = entry.sounds.map((record) => soundRow(card, record, entry));
     node.append(make("div", { class: "sounds" }, ...rows), make("p", { class: "clock" }, card.time, card.status),
       scores(entry), links(entry));
