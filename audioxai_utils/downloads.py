@@ -26,7 +26,7 @@ PANNS_MD5 = "541141fa2ee191a88f24a3219fff024e"
 
 MAX_UNPACKED = 4_000_000_000  # bytes; ESC-50 has 0.9e9
 ATTEMPTS = 3
-CHUNK = 1 << 18  # bytes
+CHUNK = 1 << 16  # bytes; what an interruption may cost
 TIMEOUT = (10, 60)  # seconds to connect, and between two chunks
 
 

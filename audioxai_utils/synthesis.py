@@ -285,6 +285,8 @@ def _write_clip(job: tuple) -> None:
 
 def _put_in_place(temporary: Path, root: Path) -> None:
     """Rename ``temporary`` to ``root``; what was there moves aside first and is deleted after."""
+    if is_current(root):  # another process was faster, with the same sounds
+        return
     if root.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{root.name}-old-", dir=root.parent))
         os.replace(root, old / "dataset")
@@ -292,5 +294,5 @@ def _put_in_place(temporary: Path, root: Path) -> None:
     try:
         os.replace(temporary, root)
     except OSError:
-        if not is_current(root):  # otherwise another process was faster, with the same sounds
+        if not is_current(root):
             raise
