@@ -97,6 +97,7 @@ class Profile:
     schedule: str  # "constant" (Adam, as published) or "one_cycle" (AdamW, for training from scratch)
     mixup: float  # Beta parameter; 0 is off
     time_shift: bool  # random circular shift of training clips
+    crop: float  # share of the frames that a shifted training clip keeps; Cnn14 pools over any number
     dropout: float  # multiplies the published shares
     n_clips: int | None  # test clips explained; None is all
     lime_samples: int
@@ -111,17 +112,17 @@ PROFILES = {
     for profile in (
         Profile(
             "smoke", width=1 / 16, epochs=3, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, dropout=0.0, n_clips=4, lime_samples=40, background_clips=4,
+            mixup=0.0, time_shift=True, crop=0.5, dropout=0.25, n_clips=4, lime_samples=40, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
             train_clips=2, double=True,
         ),
         Profile(
             "quick", width=1 / 8, epochs=40, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
-            mixup=0.4, time_shift=True, dropout=0.0, n_clips=20, lime_samples=200, background_clips=20,
+            mixup=0.4, time_shift=True, crop=0.5, dropout=0.25, n_clips=20, lime_samples=200, background_clips=20,
         ),
         Profile(
             "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
-            mixup=0.0, time_shift=False, dropout=1.0, n_clips=None, lime_samples=1000, background_clips=None,
+            mixup=0.0, time_shift=False, crop=1.0, dropout=1.0, n_clips=None, lime_samples=1000, background_clips=None,
         ),
     )
 }

@@ -24,8 +24,8 @@ from .style import METHOD_MARKERS, axes_of, method_colour, method_label, two_dim
 
 __all__ = [
     "attribution_over", "confusion_matrix", "faithfulness_against_conciseness", "kept_area", "mask_grid",
-    "method_grid", "metric_heatmap", "pareto_front", "spectrogram", "training_curves", "transform_scheme",
-    "waveforms",
+    "method_grid", "metric_heatmap", "pareto_front", "spectrogram", "spectrogram_grid", "training_curves",
+    "transform_scheme", "waveforms",
 ]
 
 METRIC_LABELS = {
@@ -372,3 +372,31 @@ def _write_values(ax, values, good) -> None:
                     color="white" if dark else "#222222")
     row, column = np.unravel_index(np.nanargmax(good), good.shape)
     ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
+
+
+@styled
+def spectrogram_grid(spectrograms: dict, spectrogram, n_columns: int = 5, title: str | None = None):
+    """Several spectrograms in dB on one scale and one pair of axes.
+
+    Parameters
+    ----------
+    spectrograms : dict of str to array (F, T)
+        Levels in dB by title.
+    spectrogram : str, SpectrogramParameters or Spectrogram
+        Gives the axes.
+    """
+    n_columns = min(n_columns, len(spectrograms))
+    n_rows = -(-len(spectrograms) // n_columns)
+    figure, grid = new_figure(n_rows, n_columns, (2.5 * n_columns + 1, 1.9 * n_rows + 0.5))
+    for ax in grid.flat[len(spectrograms):]:
+        ax.set_axis_off()
+    for number, (name, db) in enumerate(spectrograms.items()):
+        db = two_dimensional(db, f"spectrograms[{name!r}]")
+        axes, ax = axes_of(spectrogram, db.shape[1]), grid.flat[number]
+        level = show_db(ax, db, axes)
+        last_row = number + n_columns >= len(spectrograms)
+        label_axes(ax, axes, time=last_row, frequency=number % n_columns == 0)
+        ax.set_title(name)
+    figure.colorbar(level, ax=grid, label="level (dB)", extend="min")
+    figure.suptitle(title or "")
+    return figure

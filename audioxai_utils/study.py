@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -232,6 +233,14 @@ def scenario_name(noise_scenario: str) -> str:
     return noise_scenario if noise_scenario in config.NOISE_SCENARIOS else Path(noise_scenario).stem
 
 
+def scenario_argument(settings: Settings, name: str) -> str:
+    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file in noise_root."""
+    if name in config.NOISE_SCENARIOS or not settings.noise_root:
+        return name
+    files = [path for path in Path(settings.noise_root).glob(f"{name}.*")]
+    return str(files[0]) if files else name
+
+
 def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> str:
     digest = hashlib.sha256(f"{source_digest()} {classifier.digest} {method}".encode())
     for name, value in sorted(options.items()):
@@ -345,11 +354,74 @@ def save_scores(settings: Settings, cell: tuple[str, str], scores: pd.DataFrame)
     return path
 
 
-def load_scores(settings: Settings, cells: list[tuple[str, str]] | None = None) -> pd.DataFrame:
-    """Scores of several cells (all that there are, in the study's order); FileNotFoundError for none."""
+def load_scores(settings: Settings, cells: str = "") -> pd.DataFrame:
+    """Scores of ``cells`` ("mel_db/clean mel_db/white"; empty: all that there are); FileNotFoundError for none."""
     folder = settings.results / "scores"
-    paths = [scores_path(settings, cell) for cell in cells] if cells else sorted(folder.glob("*/*.parquet"))
+    paths = [scores_path(settings, cell.split("/", 1)) for cell in cells.split()] or sorted(folder.glob("*/*.parquet"))
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         raise FileNotFoundError(f"{(missing or [folder])[0]}: no scores; run 04_mask_study first")
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
+# --- small things the notebooks share --------------------------------------------------------
+
+
+def spectrograms_of(classifier: Classifier, clips: Clips) -> torch.Tensor:
+    """dB spectrograms (n, 1, F, T) of clips, on the classifier's device and in its dtype."""
+    device = next(classifier.model.parameters()).device
+    parts = clips.waveforms.to(device, classifier.dtype).split(LOAD_CHUNK)
+    return torch.cat([classifier.spectrogram(part).db for part in parts])
+
+
+def additivity(settings, classifier: Classifier, clips: Clips, attribution, targets, method: str) -> np.ndarray | None:
+    """Relative additivity error per clip of the methods that promise additivity, else None."""
+    if not method.startswith("shap"):
+        return None
+    from .attributions.shap import additivity_error
+
+    db = spectrograms_of(classifier, clips)
+    background = method_options(settings, classifier, method)["background"]
+    target = torch.as_tensor(np.asarray(targets), device=db.device)
+    return additivity_error(classifier.model, db, target, background, attribution.to(db)).cpu().numpy()
+
+
+def protocols(protocol: str) -> list[str]:
+    """``both`` is both of them, in order."""
+    config.check_choice("protocol", protocol, (*config.PROTOCOLS, "both"))
+    return list(config.PROTOCOLS) if protocol == "both" else [protocol]
+
+
+def methods_of(settings: Settings, cell: tuple[str, str], methods: str = "") -> list[str]:
+    """Methods with attributions of this cell, the study's own first; ``methods`` names some of them."""
+    folder = attribution_folder(settings, *cell, "x").parent
+    found = {path.name for path in folder.glob("*") if path.is_dir()}
+    if not found:
+        raise FileNotFoundError(f"{folder}: no attributions; run 03_attributions first")
+    found = found & set(methods.split()) if methods else found
+    return [*(m for m in config.METHODS if m in found), *sorted(found - set(config.METHODS))]
+
+
+def cells_of(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """Cells of a frame, in the order of the study's tables."""
+    found = list(dict.fromkeys(zip(scores["spectrogram_type"], scores["noise_scenario"])))
+    return [*(c for c in config.STUDY_CELLS if c in found), *sorted(c for c in found if c not in config.STUDY_CELLS)]
+
+
+def of_cell(frame: pd.DataFrame, cell: tuple[str, str]) -> pd.DataFrame:
+    return frame[(frame["spectrogram_type"] == cell[0]) & (frame["noise_scenario"] == cell[1])]
+
+
+def table_number(cell: tuple[str, str]) -> str:
+    """II to VI for the study's cells, else the cell's name."""
+    return config.TABLE_NUMBERS.get(cell, "_".join(cell))
+
+
+def cell_title(cell: tuple[str, str]) -> str:
+    return f"{cell[0]}, {cell[1]}"
+
+
+def report_progress(what: str, done: int, total: int) -> None:
+    """A line on stderr at every tenth part: readable in a terminal, in a log and in a notebook's page."""
+    if done == total or done * 10 // total > (done - 1) * 10 // total:
+        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)

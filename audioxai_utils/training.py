@@ -48,19 +48,20 @@ class TrainingRun:
 
 
 def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masking, and where the profile asks for them a circular time shift and mixup.
+    """Masking, and where the profile asks for them a circular time shift with a crop, and mixup.
 
     Parameters
     ----------
     db : torch.Tensor
-        (batch, 1, frequency, time) dB.
+        (batch, 1, frequency, time) dB; the result holds ``profile.crop`` of the frames.
     labels : torch.Tensor
         (batch, classes) one-hot; mixup makes them soft.
     """
     if profile.time_shift:
         shifts = torch.randint(db.shape[3], (len(db),), device=db.device)
         frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
-        db = db.gather(3, frames[:, None, None, :].expand_as(db))
+        frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
+        db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
     db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=True)(db)
     db = transforms.TimeMasking(TIME_MASK, iid_masks=True)(db)
     if profile.mixup:
