@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .config import LOWER_IS_BETTER, METRICS
-from .frames import CELL, check_columns, in_study_order, methods_only
+from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only
 from .statistics import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -30,15 +30,6 @@ MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask 
 def lower_is_better(metric: str) -> bool:
     """AD and COMP, heard or not."""
     return metric.removesuffix("_heard") in LOWER_IS_BETTER
-
-
-def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Scores of one protocol and cell as (clips, (metric, method, mask)); NaN where a clip has no row."""
-    check_columns(scores, ["clip", "method", "mask", *metrics], "scores")
-    if scores.duplicated(["clip", "method", "mask"]).any():
-        raise ValueError("scores must have one row per clip, method and mask of a cell; some occur twice")
-    matrix = scores.pivot(index="clip", columns=["method", "mask"], values=list(metrics)).astype(float)
-    return matrix.rename_axis(columns=["metric", "method", "mask"])
 
 
 def _keys(scores: pd.DataFrame) -> list[str]:

@@ -76,3 +76,12 @@ def of_protocol(frame: pd.DataFrame, protocol: str | None, argument: str) -> pd.
 def of_cell(frame: pd.DataFrame, cell: tuple[str, str]) -> pd.DataFrame:
     """Rows of one (spectrogram type, noise scenario)."""
     return frame[(frame[CELL[0]] == cell[0]) & (frame[CELL[1]] == cell[1])]
+
+
+def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Scores of one protocol and cell as (clips, (metric, method, mask)); NaN where a clip has no row."""
+    check_columns(scores, ["clip", "method", "mask", *metrics], "scores")
+    if scores.duplicated(["clip", "method", "mask"]).any():
+        raise ValueError("scores must have one row per clip, method and mask of a cell; some occur twice")
+    matrix = scores.pivot(index="clip", columns=["method", "mask"], values=list(metrics)).astype(float)
+    return matrix.rename_axis(columns=["metric", "method", "mask"])
