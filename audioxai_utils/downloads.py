@@ -13,6 +13,8 @@ import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from .locks import locked
+
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # GitHub packs the archive of the current commit, so that its bytes may change. This sum was
 # published by a project that fetched it in 2026 (645,695,005 bytes); the md5
@@ -70,33 +72,9 @@ def download(
     ValueError
         What came has another size or checksum; it is deleted.
     """
-    import pooch
-
     path = Path(path)
-    known_hash = md5 if md5 is None or ":" in md5 else f"md5:{md5}"
-    if path.is_file():
-        if _is_good(path, known_hash, size):
-            return path
-        path.unlink()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-
-    def transfer(url: str, output_file: str, _pooch) -> None:
-        _fetch(url, part, size, progress, attempts)
-        os.replace(part, output_file)
-
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        pooch.retrieve(url, known_hash=known_hash, fname=path.name, path=path.parent, downloader=transfer)
-    except ValueError as error:
-        if "hash" not in str(error):
-            raise
-        raise ValueError(f"{url}: the download's checksum is not {known_hash}; deleted, please try again") from error
-    finally:
-        logger.setLevel(level)
-    return path
+    with locked(path.parent):
+        return _download(url, path, md5, size, progress, attempts)
 
 
 def download_panns_weights(folder: str | Path, progress: bool = True) -> Path:
@@ -122,15 +100,18 @@ def download_esc50(root: str | Path, progress: bool = True) -> Path:
     url = os.environ.get("AUDIOXAI_ESC50_URL") or ESC50_URL
     checksum = os.environ.get("AUDIOXAI_ESC50_CHECKSUM") or ESC50_CHECKSUM
     archive = root.parent / "ESC-50-master.zip"
-    try:
-        download(url, archive, None if checksum == "none" else checksum, progress=progress)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}, or check the archive yourself and set AUDIOXAI_ESC50_CHECKSUM, "
-            "or unpack ESC-50 by hand and give its folder as data root"
-        ) from error
-    extract_dataset(archive, root)
-    archive.unlink()
+    with locked(root.parent):
+        if (root / "meta" / "esc50.csv").is_file():  # another process made it meanwhile
+            return root
+        try:
+            _download(url, archive, None if checksum == "none" else checksum, None, progress, ATTEMPTS)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}, or check the archive yourself and set AUDIOXAI_ESC50_CHECKSUM, "
+                "or unpack ESC-50 by hand and give its folder as data root"
+            ) from error
+        extract_dataset(archive, root)
+        archive.unlink()
     return root
 
 
@@ -178,6 +159,35 @@ def _safe_parts(member: zipfile.ZipInfo, archive: Path) -> tuple[str, ...]:
     if path.is_absolute() or ".." in path.parts or ":" in name or is_link:
         raise ValueError(f"{archive}: member {member.filename!r} is a link or leads outside the archive; refused")
     return path.parts
+
+
+def _download(url: str, path: Path, md5: str | None, size: int | None, progress: bool, attempts: int) -> Path:
+    """`download` for who holds the folder already."""
+    import pooch
+
+    known_hash = md5 if md5 is None or ":" in md5 else f"md5:{md5}"
+    if path.is_file():
+        if _is_good(path, known_hash, size):
+            return path
+        path.unlink()
+    part = path.with_name(path.name + ".part")
+
+    def transfer(url: str, output_file: str, _pooch) -> None:
+        _fetch(url, part, size, progress, attempts)
+        os.replace(part, output_file)
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        pooch.retrieve(url, known_hash=known_hash, fname=path.name, path=path.parent, downloader=transfer)
+    except ValueError as error:
+        if "hash" not in str(error):
+            raise
+        raise ValueError(f"{url}: the download's checksum is not {known_hash}; deleted, please try again") from error
+    finally:
+        logger.setLevel(level)
+    return path
 
 
 def _is_good(path: Path, known_hash: str | None, size: int | None) -> bool:

@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.random import Generator, default_rng
 
 from .config import NOISE_SCENARIOS, check_choice
+from .locks import locked
 from .sound_events import (
     EVENTS, N_SAMPLES, SAMPLE_RATE, add, band, curve, damped, envelope, formants, power_law, pulse_train, seconds,
     shape, shaped_noise, unit_rms, wander,
@@ -108,16 +109,18 @@ def generate_dataset(root: str | Path, progress: bool = True, n_workers: int = 1
     root = Path(root)
     if is_current(root):
         return root
-    if root.exists() and any(root.iterdir()) and not (root / MANIFEST).is_file():
-        raise FileExistsError(f"{root} is no generated dataset (it has no {MANIFEST}); choose an empty or new folder")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        _write_dataset(temporary, progress, n_workers)
-        temporary.chmod(0o755)
-        _put_in_place(temporary, root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked(root.parent):
+        if is_current(root):  # another process made it meanwhile
+            return root
+        if root.exists() and any(root.iterdir()) and not (root / MANIFEST).is_file():
+            raise FileExistsError(f"{root} is no generated dataset (it has no {MANIFEST}); choose an empty or new folder")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        try:
+            _write_dataset(temporary, progress, n_workers)
+            temporary.chmod(0o755)
+            _put_in_place(temporary, root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return root
 
 
@@ -285,14 +288,8 @@ def _write_clip(job: tuple) -> None:
 
 def _put_in_place(temporary: Path, root: Path) -> None:
     """Rename ``temporary`` to ``root``; what was there moves aside first and is deleted after."""
-    if is_current(root):  # another process was faster, with the same sounds
-        return
     if root.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{root.name}-old-", dir=root.parent))
         os.replace(root, old / "dataset")
         shutil.rmtree(old, ignore_errors=True)
-    try:
-        os.replace(temporary, root)
-    except OSError:
-        if not is_current(root):
-            raise
+    os.replace(temporary, root)

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -201,6 +203,17 @@ def test_interrupted_generation_leaves_nothing(tiny, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         synthesis.generate_dataset(tmp_path / "set", progress=False)
     assert len(written) == 3 and list(tmp_path.iterdir()) == []
+
+
+def test_two_at_once_make_it_once(tiny, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(synthesis, "_write_clip", lambda job: (written.append(job), time.sleep(0.02)))
+    threads = [threading.Thread(target=synthesis.generate_dataset, args=(tmp_path / "set", False)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written) == 10 and synthesis.is_current(tmp_path / "set")
 
 
 def test_stale_folder_is_made_again(tiny, tmp_path, monkeypatch):
