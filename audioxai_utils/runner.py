@@ -25,6 +25,7 @@ from .sources import parameter_names
 from .workflow import CELL_PARAMETERS, THREAD_VARIABLES, bound
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL_DIED = 138  # exit code, also papermill's own
 
 
@@ -112,6 +113,15 @@ def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
         raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
 
 
+def skip_slow_import() -> None:
+    """Leave out an optional part of jsonschema that costs each step two seconds.
+
+    Where ``rfc3987_syntax`` is installed (JupyterLab brings it), jsonschema builds its grammar
+    of web addresses at import, for a check that no notebook needs.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
 def execute(notebook: Path, output: Path, parameters: dict[str, str]) -> None:
     """Execute a notebook; ``output`` appears when it has ended, well or not.
 
@@ -121,6 +131,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str]) -> None:
         With one line naming the cell and its error, or saying that the kernel died. The
         executed notebook is written all the same, with the error in it.
     """
+    skip_slow_import()
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -133,7 +144,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str]) -> None:
             cwd=config.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
         )
     except papermill.PapermillExecutionError as error:
-        problem = f"cell {error.cell_index}: {one_line(error.ename, error.evalue)}"
+        problem = f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}"
         os.replace(partial, output)
         raise NotebookFailed(problem) from error
     except DeadKernelError as error:
@@ -218,22 +229,36 @@ def make_pages(results_dir: Path) -> list[Path]:
 
     A page younger than its notebook is left alone.
     """
+    skip_slow_import()
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    exporter = HTMLExporter()
+    for name in exporter.trait_names():
+        if name.endswith("_url"):  # every script that a page would otherwise fetch
+            setattr(exporter, name, "")
     pages = []
     for notebook in sorted(results_dir.glob("notebooks/[!.]*.ipynb")):
         page = results_dir / "report" / "notebooks" / f"{notebook.stem}.html"
         pages.append(page)
         if page.is_file() and page.stat().st_mtime > notebook.stat().st_mtime:
             continue
-        body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": notebook.stem}})
+        content = without_widgets(nbformat.read(notebook, as_version=4))
+        body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
         page.parent.mkdir(parents=True, exist_ok=True)
         temporary = page.with_name(f".{page.name}-{os.getpid()}")
         temporary.write_text(body, encoding="utf-8")
         os.replace(temporary, page)
     return pages
+
+
+def without_widgets(notebook):
+    """The notebook without outputs that need a live kernel (and a script from the network) to be seen."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [one for one in cell.outputs if WIDGET not in one.get("data", {})]
+    return notebook
 
 
 def run_report(threads: int | None = None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -48,7 +49,7 @@ class Study:
         self.cells = [tuple(cell) for cell in settings["cells"]]
         self.methods = list(settings["methods"])
         self.spectrogram_types = list(dict.fromkeys(kind for kind, _ in self.cells))
-        self.notebooks = Path(settings.get("notebooks", NOTEBOOKS))
+        self.notebooks = NOTEBOOKS
 
     def sources(self, notebook: str) -> list[str]:
         """The notebook and the modules it imports: inputs of its rule."""
@@ -81,13 +82,6 @@ class Study:
     def further(self) -> list[str]:
         """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found."""
         return sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
-
-    def all_steps(self) -> list[str]:
-        """Names of every notebook step, in the study's order."""
-        steps = ["01_data_and_noise", *(f"02_fine_tuning-{kind}" for kind in self.spectrogram_types)]
-        steps += ["-".join(("03_attributions", *cell, m)) for cell in self.cells for m in self.methods]
-        steps += ["-".join(("04_mask_study", *cell)) for cell in self.cells]
-        return [*steps, "05_metrics_and_tables", "06_listening_gallery", *self.further()]
 
     def arguments(self, notebook: str, **wildcards: str) -> str:
         """The notebook's parameters for the runner's command line; a change of it reruns the step.
@@ -265,7 +259,7 @@ def _conclude(results_dir: Path, progress: Progress, code: int) -> int:
 
 
 def _last_error(text: str) -> str:
-    """The most telling line of what Snakemake said: its last one that names an error, else the last."""
+    """The most telling line of what Snakemake said: the last one that names an error, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["Snakemake ended without a word"]
-    telling = [line for line in lines if "Error" in line or "Exception" in line or "not permitted" in line]
-    return (telling or lines)[-1]
+    telling = [i for i, line in enumerate(lines) if re.search(r"(Error|Exception)\b", line)] or [len(lines) - 1]
+    return " ".join(lines[telling[-1] : telling[-1] + (2 if lines[telling[-1]].endswith(":") else 1)])

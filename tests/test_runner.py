@@ -1,0 +1,166 @@
+"""One notebook as a step: checked names, readable failures, nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import toy_study
+
+from audioxai_utils import runner
+
+PARAMETERS = (*toy_study.COMMON, *toy_study.CELL, "method")
+
+
+def step(folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
+    """Run a notebook of these cells as a step in ``folder``; (process, executed notebook, record)."""
+    toy_study.write_notebook(folder / "03_toy.ipynb", PARAMETERS, *sources, tagged=tagged)
+    line = [sys.executable, "-P", "-m", "audioxai_utils.runner", str(folder / "03_toy.ipynb"), "notebooks/03_toy-x.ipynb"]
+    line += ["--threads", "1", "-p", "method", "lime", *words]
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return done, folder / "notebooks" / "03_toy-x.ipynb", folder / "steps" / "03_toy-x.json"
+
+
+def failure(folder: Path) -> dict:
+    return json.loads((folder / "logs/failed/03_toy-x.json").read_text())
+
+
+def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
+    told = "import os\nfrom pathlib import Path\nfrom audioxai_utils import config\n"
+    told += "Path(results_dir, 'seen').write_text(f'{method} {os.environ[\"OMP_NUM_THREADS\"]} {os.getcwd()}')\n"
+    told += "held = b'x' * 300_000_000"
+    done, executed, record = step(tmp_path, told, words=("-p", "seed", "0012"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "seen").read_text() == f"lime 1 {toy_study.REPOSITORY}"
+    start, end = done.stdout.splitlines()
+    assert start == "[03_toy lime] started" and end.startswith("[03_toy lime] done in ")
+    assert "WARNING" not in done.stderr and "TCP" not in done.stderr
+    cells = nbformat.read(executed, as_version=4).cells
+    assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'seed = "0012"' in cells[1].source
+    written = json.loads(record.read_text())
+    assert written["parameters"] == {"method": "lime", "seed": "0012", "results_dir": str(tmp_path)}
+    assert written["notebook"] == "notebooks/03_toy-x.ipynb" and written["seconds"] > 0.5
+    assert 300e6 < written["peak_memory_bytes"] < 3000e6
+    assert sorted(path.name for path in (tmp_path / "notebooks").iterdir()) == ["03_toy-x.ipynb"]
+
+
+def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
+    done, executed, record = step(tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("cell [4]: ValueError: no clip in fold 5")
+    assert failure(tmp_path) == {
+        "step": "03_toy-x", "notebook": str(executed), "error": "cell [4]: ValueError: no clip in fold 5",
+    }
+    cells = nbformat.read(executed, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert [output.get("ename") for output in outputs if output.output_type == "error"] == ["ValueError"]
+    assert "before\n" in [output.get("text") for output in outputs]
+    assert "after\n" not in [output.get("text") for output in outputs]
+    assert not record.exists()
+
+
+def test_a_dead_kernel_fails_the_step(tmp_path):
+    done, executed, record = step(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)")
+    assert done.returncode == runner.KERNEL_DIED
+    assert failure(tmp_path)["error"].startswith("the kernel died")
+    assert "did not finish: the kernel died" in nbformat.read(executed, as_version=4).cells[0].source
+    assert not record.exists()
+
+
+@pytest.mark.parametrize(("words", "tagged", "message"), [
+    (("-p", "methods", "shap"), True, "03_toy.ipynb has no parameter methods; it has data_root, dataset"),
+    ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
+])
+def test_names_are_checked_before_anything_runs(tmp_path, words, tagged, message):
+    done, executed, record = step(tmp_path, "print(1)", words=words, tagged=tagged)
+    assert done.returncode == 1 and message in done.stdout.splitlines()[-1]
+    assert not executed.exists() and not record.exists()
+
+
+def test_a_missing_notebook_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no notebook .*missing.ipynb"):
+        runner.check_parameters(tmp_path / "missing.ipynb", {})
+
+
+def test_one_line_is_one_line():
+    assert runner.one_line("ValueError", "\x1b[31mno\x1b[0m\n  clip") == "ValueError: no clip"
+    assert runner.one_line("KeyboardInterrupt", "") == "KeyboardInterrupt"
+    assert len(runner.one_line("E", "x" * 1000)) == 300
+
+
+def test_pages_need_no_network_and_are_made_once(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "a.ipynb"
+    toy_study.write_notebook(path, ("seed",), "1 + 1")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [
+        nbformat.v4.new_output("display_data", {"text/plain": told} | extra)
+        for told, extra in (("needs a kernel", {runner.WIDGET: {"model_id": "1"}}), ("needs none", {}))
+    ]
+    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2}}
+    nbformat.write(notebook, path)
+    (page,) = runner.make_pages(tmp_path)
+    text = page.read_text()
+    assert "seed" in text and page == tmp_path / "report" / "notebooks" / "a.html"
+    assert "needs none" in text and "needs a kernel" not in text
+    for attribute in ('src="http', "src='http", 'href="http', "url(http", 'from "http', "cdnjs", "import 'http"):
+        assert attribute not in text
+    written = page.stat().st_mtime_ns
+    runner.make_pages(tmp_path)
+    assert page.stat().st_mtime_ns == written
+
+
+def children(pid: int) -> set[int]:
+    """All living descendants of a process."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        if runner._parent_of(int(entry.name)) == pid and toy_study.alive(int(entry.name)):
+            found |= {int(entry.name)} | children(int(entry.name))
+    return found
+
+
+def program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def sleeping(tmp_path_factory):
+    """A toy study whose first notebook says its kernel's process and then sleeps."""
+    repository = toy_study.make(tmp_path_factory.mktemp("sleeping") / "repository", fast=False)
+    source = "import os, time\nfrom pathlib import Path\n"
+    source += "Path(results_dir, 'kernel').write_text(str(os.getpid()))\ntime.sleep(600)"
+    toy_study.write_notebook(repository / "notebooks" / "01_data_and_noise.ipynb", toy_study.COMMON, source)
+    return repository
+
+
+@pytest.mark.parametrize("victim", ["audioxai_utils.cli", "-m snakemake", "audioxai_utils.runner"])
+def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, victim):
+    line, env = toy_study.command(sleeping, tmp_path / "results", "--scenario", "clean", "--method", "lime")
+    run = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        kernel = tmp_path / "results" / "kernel"
+        assert toy_study.wait_for(lambda: kernel.is_file() and kernel.read_text()), program(run.pid)
+        family = {run.pid} | children(run.pid)
+        assert int(kernel.read_text()) in family
+        programs = {pid: program(pid) for pid in family}
+        (chosen,) = [pid for pid, text in programs.items() if victim in text and "bash -c" not in text]
+        os.kill(chosen, signal.SIGKILL)
+        printed, _ = run.communicate(timeout=60)
+        left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}  # noqa: E731
+        assert toy_study.wait_for(lambda: not left(), 10), left()
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == (-signal.SIGKILL if victim == "audioxai_utils.cli" else 1), printed
+    if victim == "audioxai_utils.runner":
+        assert "data_and_noise" in printed.splitlines()[-1]

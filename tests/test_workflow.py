@@ -1,0 +1,189 @@
+"""The study's graph: what runs, what reruns, what a failure leaves, who holds the folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import toy_study
+
+from audioxai_utils import workflow
+from audioxai_utils.cli import parse
+
+SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
+STEPS = {
+    "01_data_and_noise", "02_fine_tuning-mel_db", "05_metrics_and_tables", "06_listening_gallery", "report",
+    *(f"03_attributions-mel_db-{s}-{m}" for s in ("clean", "white") for m in ("lime", "saliency")),
+    *(f"04_mask_study-mel_db-{s}" for s in ("clean", "white")),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A toy study that has run once: (repository, results, what it printed)."""
+    repository = toy_study.make(tmp_path_factory.mktemp("graph") / "repository", fast=True)
+    results = repository.parent / "results"
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return repository, results, done.stdout
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    """A copy of the finished results, to be changed; the repository is put back afterwards."""
+    repository, results, _ = finished
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy, copy_function=shutil.copy2)
+    yield repository, copy
+    for path in repository.rglob("*.ipynb"):
+        if path not in before:
+            path.unlink()
+    for path, content in before.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def planned(repository: Path, results: Path, *words: str) -> set[str]:
+    done = toy_study.run(repository, results, *SMALL, "--dry-run", *words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert f"{len(lines) - 1} steps to do" in lines[-1]
+    return {line.split()[0] for line in lines[:-1]}
+
+
+def test_all_steps_run_in_order_with_their_parameters(finished):
+    _, results, printed = finished
+    assert {path.stem for path in (results / "steps").glob("*.json")} == STEPS
+    record = json.loads((results / "steps/03_attributions-mel_db-white-lime.json").read_text())
+    assert record["parameters"] == {
+        "profile": "quick", "dataset": "generated", "data_root": "", "noise_root": "", "seed": "", "device": "",
+        "spectrogram_type": "mel_db", "noise_scenario": "white", "method": "lime",
+    }
+    tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["parameters"]
+    assert (tables["protocol"], tables["methods"], tables["cells"]) == (
+        "both", "saliency lime", "mel_db/clean mel_db/white",
+    )
+    lines = [line.split() for line in printed.splitlines()]
+    ended = [words[1] for words in lines if len(words) > 2 and words[2] == "done"]
+    assert set(ended) == STEPS and ended[0] == "01_data_and_noise" and ended[-1] == "report"
+    assert ["11/11", "report", "done", "in", "0.1", "s"] in lines
+    assert "11 steps to do" in printed and "finished in" in printed
+
+
+def test_a_second_run_does_nothing(study):
+    repository, results = study
+    before = {path: path.stat().st_mtime_ns for path in (results / "steps").iterdir()}
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (results / "steps").iterdir()}
+
+
+def test_a_changed_parameter_reruns_what_depends_on_it(study):
+    assert planned(*study, "--seed", "7") == STEPS
+    assert planned(*study, "--protocol", "paper") == {
+        name for name in STEPS if name.startswith(("04", "05", "06", "report"))
+    }
+
+
+def test_a_changed_module_reruns_the_notebooks_that_import_it(study):
+    repository, results = study
+    (repository / "audioxai_utils" / "unused.py").write_text("value = 3\n")  # reruns nothing
+    (repository / "audioxai_utils" / "used.py").write_text("value = 3\n")
+    assert planned(repository, results) == {
+        name for name in STEPS if name.startswith(("03", "04", "05", "06", "report"))
+    }
+
+
+def test_a_changed_notebook_reruns_and_a_new_one_joins(study):
+    repository, results = study
+    toy_study.write_notebook(repository / "notebooks/07_audit.ipynb", toy_study.COMMON, "1")
+    toy_study.write_notebook(repository / "notebooks/06_listening_gallery.ipynb", toy_study.COMMON, "2")
+    assert planned(repository, results) == {"06_listening_gallery", "07_audit", "report"}
+
+
+def test_a_failure_ends_the_run_with_its_error_while_siblings_finish(study):
+    repository, results = study
+    shutil.rmtree(results)
+    (results / "fail").mkdir(parents=True)
+    (results / "fail" / "03_attributions-mel_db-clean-lime").touch()
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 1
+    assert (results / "steps/04_mask_study-mel_db-white.json").is_file()
+    assert not (results / "steps/04_mask_study-mel_db-clean.json").exists()
+    *_, told, where = done.stderr.strip().splitlines()
+    assert told.strip() == "03_attributions-mel_db-clean-lime: ValueError: as asked"
+    assert where.strip() == "notebooks/03_attributions-mel_db-clean-lime.ipynb"
+    (results / "fail" / "03_attributions-mel_db-clean-lime").unlink()
+    assert planned(repository, results) == {
+        "03_attributions-mel_db-clean-lime", "04_mask_study-mel_db-clean", "05_metrics_and_tables",
+        "06_listening_gallery", "report",
+    }
+
+
+def test_a_broken_notebook_is_one_line(study):
+    repository, results = study
+    (repository / "notebooks/05_metrics_and_tables.ipynb").write_text("{}")
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "05_metrics_and_tables.ipynb must be a notebook" in done.stderr
+
+
+def test_two_runs_do_not_share_a_folder(study):
+    repository, results = study
+    with workflow.locked(results):
+        done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "another run (process" in done.stderr and str(results) in done.stderr
+    with workflow.locked(results):  # free again
+        pass
+
+
+def test_the_lock_is_free_after_a_kill(tmp_path):
+    code = "import sys, time; from pathlib import Path; from audioxai_utils.workflow import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    line, env = toy_study.command(toy_study.REPOSITORY, tmp_path)
+    holder = subprocess.Popen([line[0], "-c", code, tmp_path], env=env, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(BlockingIOError, match=f"process {holder.pid}"), workflow.locked(tmp_path):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with workflow.locked(tmp_path):
+        pass
+
+
+def test_threads_are_shared_out():
+    settings = workflow.settings_of(parse(["--full-grid"]))
+    study = workflow.Study(settings, cores=16)
+    assert len(study.cells) == 8
+    assert [study.threads(n) for n in (1, 2, 3, 16, 32)] == [16, 8, 5, 1, 1]
+
+
+def test_nothing_is_written_to_the_home():
+    home = str(Path.home())
+    env = workflow.environment()
+    places = [env[name] for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR",
+                                     "JUPYTER_RUNTIME_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
+    venv = Path(workflow.sys.prefix)
+    assert all(Path(place).is_relative_to(venv) or not place.startswith(home) for place in places)
+
+
+def test_a_bound_command_ends_with_its_parent():
+    code = "import subprocess, time; from audioxai_utils.workflow import bound\n"
+    code += "print(subprocess.Popen(bound(['sleep', '60'])).pid, flush=True); time.sleep(60)"
+    line, env = toy_study.command(toy_study.REPOSITORY, Path("."))
+    parent = subprocess.Popen([line[0], "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    time.sleep(0.5)
+    assert toy_study.alive(child)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert toy_study.wait_for(lambda: not toy_study.alive(child), 5)
