@@ -110,7 +110,7 @@ class _Assets:
             path.write_bytes(data)
         return name
 
-    def picture(self, key: bytes, draw, quality: int | None = 82) -> str:
+    def picture(self, key: bytes, draw, quality: int | None = 72) -> str:
         """Name of the picture that ``draw()`` gives; drawn once per key."""
         if key not in self.known:
             self.known[key] = self._file(pictures.encode(draw(), quality), ".webp")
@@ -251,7 +251,7 @@ def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
 
 
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
-                  links: Sequence[tuple[str, str]] = (), quality: float = 0.6) -> dict:
+                  links: Sequence[tuple[str, str]] = (), quality: float = 0.7) -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
 
     Parameters

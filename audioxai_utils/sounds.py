@@ -96,7 +96,7 @@ def loudness(waveform, sample_rate: int) -> float:
     return float(BEXT_OFFSET + 10 * np.log10(mean)) if mean > 0 else -np.inf
 
 
-def store(waveform, sample_rate: int, quality: float = 0.6) -> StoredSound:
+def store(waveform, sample_rate: int, quality: float = 0.7) -> StoredSound:
     """Compress a mono sound to MP3 (the one format that Chromium, Firefox and Safari all play).
 
     Parameters
