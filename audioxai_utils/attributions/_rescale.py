@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+BLOCK = 2**17  # values; half a megabyte in float32
 SMALL = {"elementwise": 1e-6, "max_pool": 1e-7}  # |x - b| below which shap does not divide
 
 
@@ -18,7 +19,11 @@ def _expanded(y: torch.Tensor, n: int) -> torch.Tensor:
 
 
 class ReLU(torch.autograd.Function):
-    """The quotient of a ReLU is exact however near x and b are; only 0 / 0 needs the derivative."""
+    """The rule in five plain operations: m = P / (P + N), P = max(x, b, 0), N = max(-x, -b, 0).
+
+    Equal to the quotient wherever x and b differ, and to the derivative at b where they do
+    not, so that it needs no threshold. On a CPU it runs over blocks that stay in the cache.
+    """
 
     @staticmethod
     def forward(ctx, x, b, plain):
@@ -27,10 +32,14 @@ class ReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        rise = ctx.x.relu() - ctx.b.relu()
-        m = rise.div_(ctx.x - ctx.b)
-        m = torch.where(m.isnan(), (ctx.b > 0).to(m.dtype), m)
-        return m.mul_(g), None, None
+        x, b = ctx.x, ctx.b
+        positive, negative = x.relu(), x.clamp_max(-torch.finfo(x.dtype).tiny)
+        product = torch.empty_like(b)
+        n_pairs = max(1, BLOCK // x.numel()) if b.device.type == "cpu" else len(b)
+        for block in (slice(i, i + n_pairs) for i in range(0, len(b), n_pairs)):
+            part = torch.maximum(positive, b[block], out=product[block])
+            part.div_(torch.minimum(negative, b[block]).neg_().add_(part)).mul_(g[block])
+        return product, None, None
 
 
 class Elementwise(torch.autograd.Function):
