@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 GREEN, ORANGE, BLUE, YELLOW = "#b7e1b0", "#fbc99b", "#aed4f5", "#f6e58d"
 TEXT = "#111111"
+COMPARED = ("", "this run", "published")  # but not rows "published, our mask", which are for reading
+LAYOUT = [
+    {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; white-space: nowrap"},
+    {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
+    {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
+]
 DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2}  # decimals; 3 where nothing is said
 
 
@@ -41,13 +47,22 @@ def best_and_worst(values: pd.Series, lower_is_better: bool) -> tuple[pd.Series,
     return values == best, values == worst
 
 
-def _colours(values: pd.Series) -> list[str]:
+def _colours(values: pd.Series, sources: pd.Series) -> pd.Series:
+    """CSS of one metric's cells; rows of different sources are not compared with each other."""
+    css = pd.Series("", index=values.index)
+    for source, part in values.groupby(sources):
+        if source in COMPARED:
+            css[part.index] = _source_colours(part)
+    return css
+
+
+def _source_colours(values: pd.Series) -> np.ndarray:
     metric = metric_of(values.name)
     good, bad = (BLUE, YELLOW) if metric in CONCISENESS_METRICS else (GREEN, ORANGE)
     best, worst = best_and_worst(values, metric in LOWER_IS_BETTER)
     bold = f"background-color: {good}; color: {TEXT}; font-weight: bold"
     italic = f"background-color: {bad}; color: {TEXT}; font-style: italic"
-    return list(np.select([best, worst], [bold, italic], default=""))
+    return np.select([best, worst], [bold, italic], default="")
 
 
 def _with_intervals(frame: pd.DataFrame) -> dict[str, dict[int, str]]:
@@ -79,7 +94,8 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
 
     Green and orange for the faithfulness metrics, blue and yellow for SPS and COMP; arrows in the
     heading say which way is better. Bounds (``<metric>_low``, ``<metric>_high``) are shown in the
-    metric's own cell. Missing values read "n/a".
+    metric's own cell. Missing values read "n/a". In a frame from ``tables.beside_published`` each
+    source is coloured by itself.
 
     Parameters
     ----------
@@ -97,18 +113,19 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     frame = frame.reset_index(drop=True)
     texts = _with_intervals(frame)
     styler = frame.style.hide(axis="index")
-    bounds = [f"{column}_{side}" for column in texts for side in ("low", "high")]
+    bounds = [column + side for column in texts for side in ("_low", "_high")]
     styler = styler.hide(axis="columns", subset=bounds)
     styler = styler.set_uuid(f"{zlib.crc32(frame.to_csv().encode()):08x}")
-    escape = "latex" if latex else "html"
     formats = {column: f"{{:.{DIGITS.get(metric_of(column) or column, 3)}f}}"
                for column in frame.select_dtypes("floating").columns}
-    styler = styler.format(formats, na_rep="n/a", escape=escape)
+    styler = styler.format(formats, na_rep="n/a", escape="latex" if latex else "html")
     for column, cells in texts.items():
         for row, text in cells.items():
             styler = styler.format(lambda value, text=text: text, subset=([row], [column]))
+    sources = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
     for column in (column for column in frame.columns if metric_of(column)):
-        styler = styler.apply(_colours, subset=[column], axis=0)
+        styler = styler.apply(_colours, sources=sources, subset=[column], axis=0)
+    styler = styler if latex else styler.set_table_styles(LAYOUT)
     styler = styler.format_index(lambda column: _heading(column, latex), axis="columns")
     return styler.set_caption(caption) if caption else styler
 

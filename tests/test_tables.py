@@ -322,6 +322,8 @@ def colours(html: str) -> dict[tuple[int, int], str]:
     found = {}
     for selectors, body in re.findall(r"([^{}]*)\{([^}]*)\}", html.split("</style>")[0]):
         ground = re.search(r"background-color: (#\w+)", body)
+        if not re.search(r"row\d", selectors):
+            continue  # the layout of the whole table
         assert re.search(r"[^-]color: #111111", body), "coloured cells set their text colour"
         for row, column in re.findall(r"row(\d+)_col(\d+)", selectors):
             found[int(row), int(column)] = ground.group(1)
@@ -341,6 +343,19 @@ def test_colours_are_the_study_s():
         expected[values.index(best(values)), column] = good
         expected[values.index(worst(values)), column] = bad
     assert found == expected
+
+
+def test_rows_beside_the_published_ones_are_coloured_source_by_source():
+    table = tables.study_table(published.published_results(), ("mel_db", "clean"))
+    alone = colours(tables.style_table(table).to_html())
+    both = tables.beside_published(table.assign(mask="minmax"), ("mel_db", "clean"))
+    found = colours(tables.style_table(both).to_html())
+    for source in ("this run", "published"):
+        rows = list(both.index[both["source"] == source])
+        ours = {(rows.index(row), column - 1): c for (row, column), c in found.items() if row in rows}
+        assert ours == alone
+    third = set(both.index[both["source"] == "published, our mask"])
+    assert third and not third & {row for row, _ in found}
 
 
 def test_ties_share_a_colour_nan_has_none_and_equal_columns_stay_plain():
