@@ -80,13 +80,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
         The download failed.
     """
     check_choice("dataset", name, DATASETS)
-    root = Path(data_root).expanduser().resolve() if data_root else default_data_root(name)
-    if name == "generated":
-        generate_dataset(root, progress)
-    elif not data_root and not os.environ.get("AUDIOXAI_DATA") and not root.exists():
-        from .downloads import download_esc50
-
-        root = download_esc50(default_data_root("esc50"), progress)
+    root = _provide(name, data_root, progress)
     table = _read_csv(root)
     if name == "esc10" and "esc10" in table:
         table = table[table["esc10"].astype(str).str.lower().isin(("true", "1"))]
@@ -154,7 +148,7 @@ def usable(waveforms: torch.Tensor) -> torch.Tensor:
 def load_noise(
     noise_scenario: str, sample_rate: int, noise_root: str | Path | None = None, seed: int = 0
 ) -> torch.Tensor | None:
-    """The contaminant of a scenario.
+    """The contaminant of a scenario: float32 (5 * sample_rate,), peak 1; None for ``clean``.
 
     Parameters
     ----------
@@ -163,16 +157,10 @@ def load_noise(
     sample_rate : int
         Hz.
     noise_root : str or Path, optional
-        Folder in which exactly one audio file has the scenario's name in its own (``white``,
-        ``room``, ``horse``), or an audio file that serves every scenario. Without it the noise is
-        generated.
+        Folder in which exactly one audio file has the scenario's name in its own, or an audio file
+        that serves every scenario. Without it the noise is generated.
     seed : int
         Of generated noise.
-
-    Returns
-    -------
-    torch.Tensor or None
-        float32 (5 * sample_rate,), peak 1; None for ``clean``.
 
     Raises
     ------
@@ -184,8 +172,8 @@ def load_noise(
     path = Path(noise_scenario).expanduser()
     if noise_scenario not in NOISE_SCENARIOS:
         if path.suffix.lower() not in AUDIO_SUFFIXES:
-            expected = ", ".join(NOISE_SCENARIOS)
-            raise ValueError(f"noise_scenario must be one of {expected} or an audio file; got {noise_scenario!r}")
+            expected = f"one of {', '.join(NOISE_SCENARIOS)} or an audio file"
+            raise ValueError(f"noise_scenario must be {expected}; got {noise_scenario!r}")
     elif noise_root:
         path = _match_noise(noise_scenario, Path(noise_root).expanduser())
     else:
@@ -247,6 +235,18 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()[:12]
 
 
+def _provide(name: str, data_root: str | Path | None, progress: bool) -> Path:
+    """The dataset's folder, made or downloaded where that is possible."""
+    root = Path(data_root).expanduser().resolve() if data_root else default_data_root(name)
+    if name == "generated":
+        return generate_dataset(root, progress)
+    if data_root or os.environ.get("AUDIOXAI_DATA") or root.exists():
+        return root
+    from .downloads import download_esc50
+
+    return download_esc50(default_data_root("esc50"), progress)
+
+
 def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
     """float32 (5 * sample_rate,) at the file's own level."""
     import soundfile
@@ -264,7 +264,7 @@ def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
     if not torch.isfinite(waveform).all():
         raise ValueError(f"{path}: holds NaN or infinite samples")
     if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
-        raise ValueError(f"{path}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it to a usual rate first")
+        raise ValueError(f"{path}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
     return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate))
 
 
@@ -287,17 +287,20 @@ def _match_noise(noise_scenario: str, root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"noise_root {root}: no such folder or file")
     keyword = NOISE_KEYWORDS[noise_scenario]
-    files = sorted(f for f in root.iterdir() if f.suffix.lower() in AUDIO_SUFFIXES and keyword in f.stem.lower())
-    if len(files) != 1:
-        found = ", ".join(f.name for f in files) or "none"
-        raise ValueError(f"noise_root {root}: expected one audio file with {keyword!r} in its name; found {found}")
-    return files[0]
+    files = sorted(file for file in root.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
+    matches = [file for file in files if keyword in file.stem.lower()]
+    if len(matches) != 1:
+        found = ", ".join(file.name for file in matches) or "none"
+        raise ValueError(
+            f"noise_root {root}: expected one audio file with {keyword!r} in its name; found {found}"
+        )
+    return matches[0]
 
 
 def _read_csv(root: Path) -> pd.DataFrame:
     path = root / "meta" / "esc50.csv"
     if not root.is_dir():
-        raise FileNotFoundError(f"data_root {root}: no such folder (it should hold meta/esc50.csv and audio/)")
+        raise FileNotFoundError(f"data_root {root}: no such folder (it needs meta/esc50.csv and audio/)")
     if not path.is_file():
         raise FileNotFoundError(f"data_root {root}: it has no meta/esc50.csv")
     try:
@@ -327,7 +330,10 @@ def _find_files(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[str
     clips = clips[[fault is None for fault in faults]].copy()
     problems = [fault for fault in faults if fault]
     if clips.empty:
-        raise FileNotFoundError(f"data_root {root}: none of its {len(table)} listed clips can be used; {problems[:1]}")
+        raise FileNotFoundError(
+            f"data_root {root}: none of its {len(table)} listed clips can be used ({problems[0]})"
+            if problems else f"{root}: its meta/esc50.csv lists no clip of this dataset"
+        )
     return clips, problems
 
 
@@ -351,7 +357,8 @@ def _fault(path: Path, audio: Path) -> str | None:
 def _check_classes(clips: pd.DataFrame, categories: pd.Series, root: Path) -> None:
     for target, names in categories.items():
         if len(names) > 1:
-            raise ValueError(f"{root}: target {target} has more than one category: {', '.join(map(str, names))}")
+            found = ", ".join(map(str, names))
+            raise ValueError(f"{root}: target {target} has more than one category: {found}")
     trained = set(clips.loc[clips["fold"].isin(SPLITS["train"]), "target"])
     untrained = [names[0] for target, names in categories.items() if target not in trained]
     if untrained:

@@ -42,8 +42,7 @@ def download(
 ) -> Path:
     """Fetch ``url`` to ``path`` unless a good file is there already.
 
-    An interrupted transfer leaves ``path`` + ``.part`` behind; the next attempt, or the next run,
-    goes on from there when the server can.
+    An interrupted transfer leaves ``path`` + ``.part``; the next attempt or run goes on from there.
 
     Parameters
     ----------
@@ -59,11 +58,6 @@ def download(
         Show a progress bar.
     attempts : int
         Connections tried before giving up.
-
-    Returns
-    -------
-    Path
-        ``path``.
 
     Raises
     ------
@@ -145,7 +139,7 @@ def extract_dataset(archive: str | Path, root: str | Path) -> Path:
         temporary.chmod(0o755)
         os.replace(temporary, root)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{archive}: damaged or not a zip archive ({error}); delete it and try again") from error
+        raise ValueError(f"{archive}: damaged or not a zip archive ({error}); please delete it") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return root
@@ -157,7 +151,7 @@ def _safe_parts(member: zipfile.ZipInfo, archive: Path) -> tuple[str, ...]:
     path = PurePosixPath(name)
     is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
     if path.is_absolute() or ".." in path.parts or ":" in name or is_link:
-        raise ValueError(f"{archive}: member {member.filename!r} is a link or leads outside the archive; refused")
+        raise ValueError(f"{archive}: {member.filename!r} is a link or leads outside the archive; refused")
     return path.parts
 
 
@@ -184,7 +178,7 @@ def _download(url: str, path: Path, md5: str | None, size: int | None, progress:
     except ValueError as error:
         if "hash" not in str(error):
             raise
-        raise ValueError(f"{url}: the download's checksum is not {known_hash}; deleted, please try again") from error
+        raise ValueError(f"{url}: the download's checksum is not {known_hash}; deleted, try again") from error
     finally:
         logger.setLevel(level)
     return path
@@ -218,7 +212,7 @@ def _fetch(url: str, part: Path, size: int | None, progress: bool, attempts: int
             if expected is None or part.stat().st_size == expected:
                 break
         if attempt >= attempts:
-            raise ConnectionError(f"{url}: download failed, {reason}; run again to go on from where it stopped")
+            raise ConnectionError(f"{url}: download failed, {reason}; run again to go on from there")
         time.sleep(attempt)
     if size is not None and part.stat().st_size != size:
         got = part.stat().st_size
@@ -247,8 +241,8 @@ def _transfer(url: str, part: Path, size: int | None, progress: bool) -> int | N
         start = have if response.status_code == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=not progress)
-        with bar, open(part, "ab" if start else "wb") as sink:
+        look = {"desc": part.stem, "unit": "B", "unit_scale": True, "disable": not progress}
+        with tqdm(total=total, initial=start, **look) as bar, open(part, "ab" if start else "wb") as sink:
             try:
                 for chunk in response.iter_content(CHUNK):
                     sink.write(chunk)

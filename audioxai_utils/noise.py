@@ -68,13 +68,8 @@ def mix_stems(
     ValueError
         Lengths differ, a sample is NaN or infinite, or ``alpha`` lies outside [0, 1].
     """
-    for name, waveform in (("clip", clip), ("noise", noise)):
-        if not isinstance(waveform, torch.Tensor) or not waveform.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor (..., samples); got {_describe(waveform)}")
-        if waveform.ndim == 0 or waveform.shape[-1] == 0:
-            raise ValueError(f"{name} must have samples on its last axis; got shape {tuple(waveform.shape)}")
-        if not torch.isfinite(waveform).all():
-            raise ValueError(f"{name} holds NaN or infinite samples")
+    _check_waveform("clip", clip)
+    _check_waveform("noise", noise)
     if clip.shape[-1] != noise.shape[-1]:
         raise ValueError(
             f"clip and noise must have the same length; got {clip.shape[-1]} and {noise.shape[-1]} samples "
@@ -82,10 +77,21 @@ def mix_stems(
         )
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must lie between 0 and 1; got {alpha}")
-    clip_part, noise_part = torch.broadcast_tensors(alpha * _unit_rms(clip), (1.0 - alpha) * _unit_rms(noise))
+    parts = alpha * _unit_rms(clip), (1.0 - alpha) * _unit_rms(noise)
+    clip_part, noise_part = torch.broadcast_tensors(*parts)
     peak = _or_one((clip_part + noise_part).abs().amax(dim=-1, keepdim=True))
     clip_part, noise_part = clip_part / peak, noise_part / peak
     return clip_part + noise_part, clip_part, noise_part
+
+
+def _check_waveform(name: str, waveform: torch.Tensor) -> None:
+    if not isinstance(waveform, torch.Tensor) or not waveform.is_floating_point():
+        got = f"a {waveform.dtype} tensor" if isinstance(waveform, torch.Tensor) else type(waveform).__name__
+        raise TypeError(f"{name} must be a floating-point tensor (..., samples); got {got}")
+    if waveform.ndim == 0 or waveform.shape[-1] == 0:
+        raise ValueError(f"{name} must have samples on its last axis; got shape {tuple(waveform.shape)}")
+    if not torch.isfinite(waveform).all():
+        raise ValueError(f"{name} holds NaN or infinite samples")
 
 
 def _unit_rms(waveform: torch.Tensor) -> torch.Tensor:
@@ -95,7 +101,3 @@ def _unit_rms(waveform: torch.Tensor) -> torch.Tensor:
 def _or_one(divisor: torch.Tensor) -> torch.Tensor:
     """``divisor`` with 1 in place of 0."""
     return torch.where(divisor > 0, divisor, torch.ones_like(divisor))
-
-
-def _describe(value) -> str:
-    return f"a {value.dtype} tensor" if isinstance(value, torch.Tensor) else type(value).__name__

@@ -30,7 +30,8 @@ def seconds(duration: float) -> int:
 def shaped_noise(rng: Generator, n: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """White noise times ``gain(frequency in Hz)``, scaled to RMS 1; (n,)."""
     size = _fft_size(n)
-    spectrum = rng.standard_normal(size + 2).view(np.complex128) * gain(np.fft.rfftfreq(size, 1 / SAMPLE_RATE))
+    spectrum = rng.standard_normal(size + 2).view(np.complex128)
+    spectrum *= gain(np.fft.rfftfreq(size, 1 / SAMPLE_RATE))
     return unit_rms(np.fft.irfft(spectrum, size)[:n])
 
 
@@ -56,7 +57,9 @@ def power_law(exponent: float, low: float = 30.0) -> Callable[[np.ndarray], np.n
     return lambda f: np.maximum(f / low, 1.0) ** exponent
 
 
-def formants(peaks: list[tuple[float, float, float]], floor: float = 0.03) -> Callable[[np.ndarray], np.ndarray]:
+def formants(
+    peaks: list[tuple[float, float, float]], floor: float = 0.03
+) -> Callable[[np.ndarray], np.ndarray]:
     """Sum of resonances (centre Hz, bandwidth Hz, gain) on a small ``floor``."""
     return lambda f: floor + sum(g / np.sqrt(1.0 + ((f - c) / (b / 2)) ** 2) for c, b, g in peaks)
 
@@ -183,6 +186,7 @@ def crackling_fire(voice: Generator, rng: Generator) -> np.ndarray:
     """Sparse snaps of very different strength, over a low rumble."""
     modes = [(voice.uniform(900, 7000), voice.uniform(0.0001, 0.001)) for _ in range(5)]
     snaps = unit_rms(clicks(rng, np.exp(voice.uniform(np.log(5), np.log(60))), modes, 1.0))
+    snaps = 8 * np.tanh(snaps / 8)  # as a microphone limits them: otherwise all else would be inaudible
     rumble = shaped_noise(rng, N_SAMPLES, band(40, voice.uniform(150, 500)))
     hiss = shaped_noise(rng, N_SAMPLES, band(800, 9000))
     flicker = 1 + 0.5 * wander(rng, N_SAMPLES, 6)
@@ -211,7 +215,8 @@ def crying_baby(voice: Generator, rng: Generator) -> np.ndarray:
 def sneezing(voice: Generator, rng: Generator) -> np.ndarray:
     """A rising inhalation, then an explosion of breath with a short voiced tail."""
     out, onset = np.zeros(N_SAMPLES), rng.uniform(0.0, 2.5)
-    pitch, throat = voice.uniform(180, 450), formants([(voice.uniform(500, 900), 300, 1.0), (1700, 500, 0.4)])
+    pitch = voice.uniform(180, 450)
+    throat = formants([(voice.uniform(500, 900), 300, 1.0), (1700, 500, 0.4)])
     inhale, burst, voiced = voice.uniform(0.25, 0.8), voice.uniform(0.1, 0.35), voice.uniform(0.1, 0.7)
     mouth, nose = band(voice.uniform(500, 1500), voice.uniform(4500, 11000)), band(900, 4500)
     quiet = voice.uniform(0.08, 0.3)
@@ -227,14 +232,17 @@ def sneezing(voice: Generator, rng: Generator) -> np.ndarray:
     return out
 
 
+CLOCK_MODES = ((900, 8500), (0.001, 0.014), (0.2, 1.0))  # Hz, decay s, gain
+
+
 def clock_tick(voice: Generator, rng: Generator) -> np.ndarray:
     """Regular damped clicks; tick and tock differ a little."""
     out, period = np.zeros(N_SAMPLES), voice.choice([0.2, 0.25, 0.4, 0.5, 0.5, 1.0])
-    modes = [(voice.uniform(900, 8500), voice.uniform(0.001, 0.014), voice.uniform(0.2, 1.0)) for _ in range(5)]
+    draws = [[voice.uniform(low, high) for low, high in CLOCK_MODES] for _ in range(5)]
     beats, onset = [], rng.uniform(0.0, period)
     for detune in (1.0, voice.uniform(0.75, 1.25)):
         beat = np.zeros(seconds(0.1))
-        for frequency, decay, gain in modes:
+        for frequency, decay, gain in draws:
             add(beat, damped(frequency * detune, decay), 0.0, gain)
         add(beat, rng.standard_normal(seconds(0.0015)), 0.0, voice.uniform(0.1, 0.6))
         beats.append(beat)
@@ -262,11 +270,13 @@ def chainsaw(voice: Generator, rng: Generator) -> np.ndarray:
     throttle = np.clip(curve(list(rng.uniform(-0.3, 1.4, rng.integers(3, 8))), N_SAMPLES), 0.0, 1.0)
     rate = idle + (full - idle) * throttle
     rate = rate * (1 + 0.02 * wander(rng, N_SAMPLES, 30))
-    box = formants([(voice.uniform(300, 900), 400, 1.0), (voice.uniform(1500, 3500), 1500, 0.8), (6000, 3000, 0.4)], 0.1)
+    low, high = voice.uniform(300, 900), voice.uniform(1500, 3500)
+    box = formants([(low, 400, 1.0), (high, 1500, 0.8), (6000, 3000, 0.4)], 0.1)
     source = pulse_train(rate, 0.95)
     exhaust = shaped_noise(rng, N_SAMPLES, band(400, voice.uniform(3000, 9000)))
     pulses = np.clip(source / np.sqrt(np.mean(source * source)), 0, 2)
-    return (0.35 + 0.65 * throttle) * (unit_rms(shape(source, box)) + voice.uniform(0.2, 0.9) * exhaust * (0.3 + pulses))
+    buzz = unit_rms(shape(source, box)) + voice.uniform(0.2, 0.9) * exhaust * (0.3 + pulses)
+    return (0.35 + 0.65 * throttle) * buzz
 
 
 EVENTS = {

@@ -24,11 +24,11 @@ from numpy.random import Generator, default_rng
 from .config import NOISE_SCENARIOS, check_choice
 from .locks import locked
 from .sound_events import (
-    EVENTS, N_SAMPLES, SAMPLE_RATE, add, band, curve, damped, envelope, formants, power_law, pulse_train, seconds,
-    shape, shaped_noise, unit_rms, wander,
+    EVENTS, N_SAMPLES, SAMPLE_RATE, add, band, curve, damped, envelope, formants, power_law, pulse_train,
+    seconds, shape, shaped_noise, unit_rms, wander,
 )
 
-VERSION = "2"  # a new one makes stale folders be generated again; raise it when any sound changes
+VERSION = "3"  # a new one makes stale folders be generated again; raise it when any sound changes
 SEED = 20250
 TARGETS = {  # ESC-50's own ids
     "dog": 0, "rooster": 1, "rain": 10, "sea_waves": 11, "crackling_fire": 12,
@@ -52,9 +52,10 @@ def clip_table() -> pd.DataFrame:
     rows = []
     for category, target in TARGETS.items():
         for index in range(N_FOLDS * CLIPS_PER_FOLD):
-            fold, source, take = index // CLIPS_PER_FOLD + 1, index // TAKES, "AB"[index % TAKES]
-            source_id = 1000 * target + source
-            rows.append((f"{fold}-{source_id}-{take}-{target}.flac", fold, target, category, True, source_id, take))
+            fold, take = index // CLIPS_PER_FOLD + 1, "AB"[index % TAKES]
+            source_id = 1000 * target + index // TAKES
+            name = f"{fold}-{source_id}-{take}-{target}.flac"
+            rows.append((name, fold, target, category, True, source_id, take))
     columns = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
     return pd.DataFrame(rows, columns=columns).sort_values("filename", kind="stable", ignore_index=True)
 
@@ -113,7 +114,7 @@ def generate_dataset(root: str | Path, progress: bool = True, n_workers: int = 1
         if is_current(root):  # another process made it meanwhile
             return root
         if root.exists() and any(root.iterdir()) and not (root / MANIFEST).is_file():
-            raise FileExistsError(f"{root} is no generated dataset (it has no {MANIFEST}); choose an empty or new folder")
+            raise FileExistsError(f"{root} is no generated dataset (no {MANIFEST} in it); choose a new one")
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         try:
             _write_dataset(temporary, progress, n_workers)
@@ -133,7 +134,9 @@ def is_current(root: str | Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("fingerprint") == fingerprint()
 
 
-def synthesise_noise(noise_scenario: str, sample_rate: int, seed: int = 0, duration: float = 5.0) -> np.ndarray:
+def synthesise_noise(
+    noise_scenario: str, sample_rate: int, seed: int = 0, duration: float = 5.0
+) -> np.ndarray:
     """A generated contaminant.
 
     Parameters
@@ -160,7 +163,8 @@ def synthesise_noise(noise_scenario: str, sample_rate: int, seed: int = 0, durat
     """
     check_choice("noise_scenario", noise_scenario, NOISE_SCENARIOS[1:])
     if sample_rate < 1 or not 0 < duration <= 5.0:
-        raise ValueError(f"sample_rate must be positive and duration within 0-5 s; got {sample_rate}, {duration}")
+        got = f"{sample_rate}, {duration}"
+        raise ValueError(f"sample_rate must be positive and duration within 0-5 s; got {got}")
     rng = default_rng([SEED, 1000 + NOISE_SCENARIOS.index(noise_scenario), seed])
     noise = {"white": _white, "room": _room, "horse": _horse}[noise_scenario](rng)
     n_resampled = round(N_SAMPLES * sample_rate / SAMPLE_RATE)
@@ -206,7 +210,8 @@ def _brown(rng: Generator) -> np.ndarray:
 def _hum(rng: Generator) -> np.ndarray:
     """Mains hum and its harmonics."""
     phase = 2 * np.pi * rng.choice([50.0, 60.0]) * np.arange(N_SAMPLES) / SAMPLE_RATE
-    return sum(rng.uniform(0.1, 1.0) / k * np.sin(k * phase + rng.uniform(0, 6)) for k in (1, 2, 3, 4, 5, 6, 8, 10))
+    harmonics = (1, 2, 3, 4, 5, 6, 8, 10)
+    return sum(rng.uniform(0.1, 1.0) / k * np.sin(k * phase + rng.uniform(0, 6)) for k in harmonics)
 
 
 def _wind(rng: Generator) -> np.ndarray:
@@ -260,7 +265,8 @@ def _write_dataset(root: Path, progress: bool, n_workers: int) -> None:
         (root / folder).mkdir(parents=True)
     table = clip_table()
     jobs = [
-        (root, row.filename, row.category, row.src_file % 1000, "AB".index(row.take)) for row in table.itertuples()
+        (root, row.filename, row.category, row.src_file % 1000, "AB".index(row.take))
+        for row in table.itertuples()
     ]
     bar = tqdm(total=len(jobs), desc="generating sounds", unit="clip", disable=not progress)
     with bar:
@@ -282,7 +288,8 @@ def _write_clip(job: tuple) -> None:
 
     root, filename, category, source, take = job
     event, background = synthesise_clip(category, source, take)
-    for folder, samples in (("audio", event + background), ("stems/event", event), ("stems/background", background)):
+    sounds = {"audio": event + background, "stems/event": event, "stems/background": background}
+    for folder, samples in sounds.items():
         soundfile.write(root / folder / filename, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
 
 

@@ -68,6 +68,11 @@ def test_broken_csv(folder, content):
     assert "esc50.csv: " in _error(ValueError, "esc50", folder)
 
 
+def test_csv_without_a_clip_of_the_set(folder):
+    _edit_csv(folder, lambda table: table.assign(esc10=False))
+    assert "meta/esc50.csv lists no clip of this dataset" in _error(FileNotFoundError, "esc10", folder)
+
+
 def test_csv_that_is_no_text(folder):
     (folder / "meta" / "esc50.csv").write_bytes(bytes(range(128, 256)))
     assert "not a readable csv" in _error(ValueError, "esc50", folder)
@@ -218,7 +223,7 @@ def test_formats_and_lengths(tmp_path, rate, duration, subtype, channels):
 @pytest.mark.parametrize(
     ("scenario", "files", "words"),
     [
-        ("thunder", [], "noise_scenario must be one of clean, white, room, horse or an audio file; got 'thunder'"),
+        ("thunder", [], "must be one of clean, white, room, horse or an audio file; got 'thunder'"),
         ("white", [], "expected one audio file with 'white' in its name; found none"),
         ("white", ["white1.wav", "White2.wav"], "found White2.wav, white1.wav"),
         ("horse", ["horse.wav"], "horse.wav: silent in its first 5 s"),

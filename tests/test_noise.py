@@ -99,7 +99,7 @@ def test_inputs_stay_as_they_were(pair):
         (torch.ones(5), torch.tensor([0.0, 1.0, float("nan"), 0, 0]), 0.6, ValueError, "noise holds NaN"),
         (torch.tensor([float("inf")] * 5), torch.ones(5), 0.6, ValueError, "clip holds NaN or infinite"),
         (torch.ones(5), torch.ones(5), 1.5, ValueError, "alpha must lie between 0 and 1; got 1.5"),
-        (torch.ones(5, dtype=torch.int16), torch.ones(5), 0.6, TypeError, "clip must be a floating-point tensor"),
+        (torch.ones(5).short(), torch.ones(5), 0.6, TypeError, "clip must be a floating-point tensor"),
         (torch.ones(5), [1.0] * 5, 0.6, TypeError, "noise must be a floating-point tensor.*got list"),
         (torch.ones(2, 0), torch.ones(5), 0.6, ValueError, r"clip must have samples.*\(2, 0\)"),
     ],
