@@ -1,8 +1,8 @@
 """Run one notebook as one step of the study: checked, bound to its parent, recorded.
 
 ``python -m audioxai_utils.runner NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a
-notebook into OUTPUT with the current folder as ``results_dir``; ``--report`` turns the executed
-notebooks into pages and builds the report.
+notebook into OUTPUT with the current folder as ``results_dir``; ``--report`` writes the
+manifest and builds the report.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from pathlib import Path
 from . import config
 from .progress import duration
 from .provenance import build_manifest, write_json, write_step
-from .sources import parameter_names
+from .sources import parameter_defaults
 from .workflow import CELL_PARAMETERS, THREAD_VARIABLES, bound
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL_DIED = 138  # exit code, also papermill's own
 
 
@@ -93,24 +92,40 @@ def bound_kernel_manager() -> type:
 # One notebook
 
 
-def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
-    """Compare names with the notebook's parameters cell; papermill itself lets a misspelt one pass.
+def checked_parameters(notebook: Path, parameters: dict[str, str]) -> dict[str, str | int | float]:
+    """The parameters in the types of the notebook's own defaults.
+
+    Names are compared with the notebook's parameters cell, because papermill lets a misspelt
+    one pass, and lets parameters of a notebook without that cell have no effect.
 
     Raises
     ------
     ValueError
-        If the notebook has no cell tagged ``parameters``, or that cell lacks one of the names.
+        If the notebook has no cell tagged ``parameters``, that cell lacks one of the names,
+        or a value is not of its type.
     FileNotFoundError
         If there is no such notebook.
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook {notebook}")
-    known = parameter_names(notebook)
-    if not known:
+    defaults = parameter_defaults(notebook)
+    if not defaults:
         raise ValueError(f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none")
-    unknown = sorted(set(parameters) - known)
+    unknown = sorted(set(parameters) - set(defaults))
     if unknown:
-        raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        known = ", ".join(sorted(defaults))
+        raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {known}")
+    return {name: _typed(name, text, defaults[name]) for name, text in parameters.items()}
+
+
+def _typed(name: str, text: str, default: object) -> str | int | float:
+    kind = type(default)
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"parameter {name} must be of type {kind.__name__}, as its default is; got {text!r}") from error
 
 
 def skip_slow_import() -> None:
@@ -122,7 +137,7 @@ def skip_slow_import() -> None:
     sys.modules.setdefault("rfc3987_syntax", None)
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, str]) -> None:
+def execute(notebook: Path, output: Path, parameters: dict) -> None:
     """Execute a notebook; ``output`` appears when it has ended, well or not.
 
     Raises
@@ -189,8 +204,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
 
     def work() -> None:
         parameters.setdefault("results_dir", str(results_dir))
-        check_parameters(notebook, parameters)
-        execute(notebook, output, parameters)
+        execute(notebook, output, checked_parameters(notebook, parameters))
 
     started = time.monotonic()
     code = _told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
@@ -224,53 +238,16 @@ def _told(label: str, work: Callable[[], None], record: Callable[[str], dict], f
 # The report
 
 
-def make_pages(results_dir: Path) -> list[Path]:
-    """Executed notebooks as HTML in ``report/notebooks/``, readable without a network.
-
-    A page younger than its notebook is left alone.
-    """
-    skip_slow_import()
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter()
-    for name in exporter.trait_names():
-        if name.endswith("_url"):  # every script that a page would otherwise fetch
-            setattr(exporter, name, "")
-    pages = []
-    for notebook in sorted(results_dir.glob("notebooks/[!.]*.ipynb")):
-        page = results_dir / "report" / "notebooks" / f"{notebook.stem}.html"
-        pages.append(page)
-        if page.is_file() and page.stat().st_mtime > notebook.stat().st_mtime:
-            continue
-        content = without_widgets(nbformat.read(notebook, as_version=4))
-        body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-        page.parent.mkdir(parents=True, exist_ok=True)
-        temporary = page.with_name(f".{page.name}-{os.getpid()}")
-        temporary.write_text(body, encoding="utf-8")
-        os.replace(temporary, page)
-    return pages
-
-
-def without_widgets(notebook):
-    """The notebook without outputs that need a live kernel (and a script from the network) to be seen."""
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if "outputs" in cell:
-            cell.outputs = [one for one in cell.outputs if WIDGET not in one.get("data", {})]
-    return notebook
-
-
 def run_report(threads: int | None = None) -> int:
-    """Manifest, pages and report of the results in the current folder; return the exit code."""
+    """Manifest and report of the results in the current folder; return the exit code."""
     results_dir = Path.cwd()
     failure = results_dir / "logs" / "failed" / "report.json"
 
     def work() -> None:
+        skip_slow_import()
         from . import report
 
         build_manifest(results_dir)
-        make_pages(results_dir)
         report.build(results_dir)
 
     started = time.monotonic()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from . import config
 from .progress import Progress, duration, planned_steps
 from .provenance import build_manifest, write_json
-from .sources import PACKAGE, module_closure, notebook_sources, parameter_names
+from .sources import PACKAGE, module_closure, notebook_sources, parameter_defaults
 
 if TYPE_CHECKING:
     from .cli import Options
@@ -86,17 +86,20 @@ class Study:
     def arguments(self, notebook: str, **wildcards: str) -> str:
         """The notebook's parameters for the runner's command line; a change of it reruns the step.
 
-        Of the study's settings each notebook is given those its parameters cell names.
+        Empty values are left out: the notebook's own default stands. ``audioset_weights``,
+        ``protocol``, ``cells`` ("mel_db/clean mel_db/white") and ``methods`` ("lime shap") go to
+        the notebooks whose parameters cell names them.
         """
-        accepted = parameter_names(self.notebooks / f"{notebook}.ipynb")
         values = {name: self.settings[name] for name in PARAMETERS} | wildcards
-        for name in ("audioset_weights", "protocol"):
-            if name in accepted:
-                values[name] = self.settings[name]
-        for name, several in (("cells", self.cells), ("methods", self.methods)):
-            if name in accepted:  # as text, like every parameter: "mel_db/clean mel_db/white"
-                values[name] = " ".join(one if isinstance(one, str) else "/".join(one) for one in several)
-        return " ".join(shlex.join(["-p", name, str(value)]) for name, value in values.items())
+        optional = {
+            "audioset_weights": self.settings["audioset_weights"],
+            "protocol": self.settings["protocol"],
+            "cells": " ".join("/".join(cell) for cell in self.cells),
+            "methods": " ".join(self.methods),
+        }
+        accepted = parameter_defaults(self.notebooks / f"{notebook}.ipynb")
+        values |= {name: value for name, value in optional.items() if name in accepted}
+        return " ".join(shlex.join(["-p", name, value]) for name, value in values.items() if value)
 
     def threads(self, n_jobs: int = 1) -> int:
         """Threads of each of ``n_jobs`` steps that may run at once."""
