@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -121,7 +121,8 @@ def interval(means: np.ndarray, n_clips, confidence: float = CONFIDENCE) -> tupl
     low, high = np.full((2, means.shape[1]), np.nan)
     for n in np.unique(n_clips[n_clips > 1]):
         columns = n_clips == n
-        tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - confidence) / 2, n - 1))
+        student = special.stdtrit(n - 1, (1 - confidence) / 2)
+        tail = special.ndtr(np.sqrt(n / (n - 1)) * student)
         holes = np.isnan(means).any(axis=0)
         for chosen, quantile in ((columns & ~holes, np.quantile), (columns & holes, np.nanquantile)):
             if chosen.any():
