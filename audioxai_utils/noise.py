@@ -52,14 +52,13 @@ def mix_stems(
         Waveforms (..., samples) of the same length (see `pad_or_cut`); leading axes broadcast,
         so that one noise serves a batch of clips.
     alpha : float
-        Share of the clip, between 0 and 1. The clip-to-noise ratio is
-        20 log10(alpha / (1 - alpha)) dB.
+        Share of the clip, 0 to 1; the clip-to-noise ratio is 20 log10(alpha / (1 - alpha)) dB.
 
     Returns
     -------
     mixture, clip_part, noise_part : torch.Tensor
-        (..., samples) each, with ``clip_part + noise_part == mixture`` exactly. A silent clip
-        or noise has no RMS to divide by: it contributes zeros, and the other one is heard alone.
+        (..., samples) each; ``clip_part + noise_part == mixture`` exactly. A silent clip or noise
+        has no RMS to divide by: it contributes zeros, and the other is heard alone.
 
     Raises
     ------
@@ -77,8 +76,8 @@ def mix_stems(
         )
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must lie between 0 and 1; got {alpha}")
-    parts = alpha * _unit_rms(clip), (1.0 - alpha) * _unit_rms(noise)
-    clip_part, noise_part = torch.broadcast_tensors(*parts)
+    clip_part, noise_part = alpha * _unit_rms(clip), (1.0 - alpha) * _unit_rms(noise)
+    clip_part, noise_part = torch.broadcast_tensors(clip_part, noise_part)
     peak = _or_one((clip_part + noise_part).abs().amax(dim=-1, keepdim=True))
     clip_part, noise_part = clip_part / peak, noise_part / peak
     return clip_part + noise_part, clip_part, noise_part
