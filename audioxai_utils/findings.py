@@ -50,9 +50,9 @@ def accuracy_sentence(results_dir: Path) -> str | None:
     table = read_table(results_dir, "table_I")
     if table is None:
         return None
-    parts = [f"{row.test_acc:.1f} % on {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
+    parts = [f"{row.test_acc:.1f} % from {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
              for row in table.itertuples()]
-    return f"The classifier that is explained names {' and '.join(parts)} of the clean test clips correctly."
+    return f"Of the clean test clips the classifiers that are explained name {' and '.join(parts)} correctly."
 
 
 def winner_sentence(results_dir: Path) -> str | None:

@@ -98,8 +98,8 @@ class GalleryEntry:
 class _Assets:
     """Files of the gallery, each content once."""
 
-    def __init__(self, folder: Path, quality: float):
-        self.folder, self.quality = folder, quality
+    def __init__(self, folder: Path, compression: float):
+        self.folder, self.compression = folder, compression
         self.known: dict[str, object] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -110,7 +110,7 @@ class _Assets:
             path.write_bytes(data)
         return name
 
-    def picture(self, key: bytes, draw, quality: int | None = 72) -> str:
+    def picture(self, key: bytes, draw, quality: int | None = 60) -> str:
         """Name of the picture that ``draw()`` gives; drawn once per key."""
         if key not in self.known:
             self.known[key] = self._file(pictures.encode(draw(), quality), ".webp")
@@ -121,7 +121,7 @@ class _Assets:
         samples = np.asarray(waveform.detach().cpu() if hasattr(waveform, "detach") else waveform, np.float32)
         key = _digest("sound", samples, np.array([sample_rate]))
         if key not in self.known:
-            stored = sounds.store(samples.reshape(-1), sample_rate, self.quality)
+            stored = sounds.store(samples.reshape(-1), sample_rate, self.compression)
             self.known[key] = (self._file(stored.data, ".mp3") if stored.data else "", stored)
         return self.known[key]
 
@@ -146,18 +146,23 @@ def _checked_maps(entry: GalleryEntry) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
-    """File names of an entry's five pictures, which the page calls layers."""
+    """File names of an entry's pictures, which the page calls layers.
+
+    A binary mask needs no pictures of its own for kept and removed: the page lays the mask (or its
+    negative) over the spectrogram, which is the same, because what is not kept lies on the floor.
+    """
     db, attribution, mask = _checked_maps(entry)
-    return {
+    layers = {
         "spectrogram": assets.picture(_digest("level", db), lambda: pictures.level_picture(db)),
         "attribution": assets.picture(_digest("over", db, attribution),
                                       lambda: pictures.attribution_picture(db, attribution)),
         "mask": assets.picture(_digest("mask", mask), lambda: pictures.mask_picture(mask), None),
-        "kept": assets.picture(_digest("level", db, mask),
-                               lambda: pictures.level_picture(pictures.masked_db(db, mask))),
-        "removed": assets.picture(_digest("level", db, 1 - mask),
-                                  lambda: pictures.level_picture(pictures.masked_db(db, 1 - mask))),
     }
+    if not np.isin(mask, (0, 1)).all():
+        for layer, share in (("kept", mask), ("removed", 1 - mask)):
+            layers[layer] = assets.picture(_digest("level", db, share),
+                                           lambda share=share: pictures.level_picture(pictures.masked_db(db, share)))
+    return layers
 
 
 def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
@@ -223,10 +228,7 @@ def _static_card(record: dict, axes: dict) -> str:
     """A card that needs no JavaScript: spectrogram, attribution and kept part, and three players."""
     scores = ", ".join(f"{name} {'n/a' if value is None else f'{value:.3g}'}"
                        for name, value in record["scores"].items())
-    layers = "".join(
-        f'<figure><div class="plot">{axes["f"]}<div class="picture{" crisp" if axes["upscaled"] else ""}"><img src="assets/{record["layers"][layer]}" '
-        f'alt="{layer} of {escape(record["clip"])}; {axes["words"]}" loading="lazy"></div>{axes["t"]}<div class="units" aria-hidden="true">Hz↑ s→</div></div>'
-        f"<figcaption>{layer}</figcaption></figure>" for layer in ("spectrogram", "attribution", "kept"))
+    layers = "".join(_static_layer(record, axes, layer) for layer in ("spectrogram", "attribution", "kept"))
     players = "".join(
         f"<p>{sound['part']}: {escape(sound['class'])} (p = {sound['p']})"
         + (f'<br><audio controls preload="none" src="assets/{sound["file"]}"></audio></p>' if sound["file"]
@@ -236,6 +238,18 @@ def _static_card(record: dict, axes: dict) -> str:
     return (f'<article class="card"><h3>{escape(head)}</h3><p>{escape(record["clip"])}, {escape(where)}, '
             f"{record['protocol']} protocol, kept area {100 * record['area']:.1f} %</p>{layers}{players}"
             f"<p>{scores}</p></article>")
+
+
+def _static_layer(record: dict, axes: dict, layer: str) -> str:
+    """One picture with its axes; a kept part without a picture is the mask over the spectrogram."""
+    names = record["layers"]
+    words = f"{layer} of {escape(record['clip'])}; {axes['words']}"
+    image = f'<img src="assets/{names.get(layer, names["spectrogram"])}" alt="{words}" loading="lazy">'
+    if layer not in names:
+        image += f'<img src="assets/{names["mask"]}" class="over" alt="" loading="lazy">'
+    crisp = " crisp" if axes["upscaled"] else ""
+    return (f'<figure><div class="plot">{axes["f"]}<div class="picture{crisp}">{image}</div>{axes["t"]}'
+            f'<div class="units" aria-hidden="true">Hz↑ s→</div></div><figcaption>{layer}</figcaption></figure>')
 
 
 def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
@@ -251,7 +265,7 @@ def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
 
 
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
-                  links: Sequence[tuple[str, str]] = (), quality: float = 0.7) -> dict:
+                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85) -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
 
     Parameters
@@ -264,8 +278,9 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         Heading of the page.
     links : sequence of (address, words)
         Navigation to other pages, relative to ``directory``.
-    quality : float
-        Compression of the sounds, 0 (largest) to 1 (smallest).
+    compression : float
+        Of the sounds, 0 (largest) to 1 (smallest), see `sounds.store`. With the default one explanation
+        takes about 65 kB, so that 30 MB hold more than 400.
 
     Returns
     -------
@@ -278,7 +293,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         No entries, two with the same name, or maps and sounds that do not fit.
     """
     with whole_directory(directory) as folder:
-        assets, axes, records = _Assets(folder / "assets", quality), {}, []
+        assets, axes, records = _Assets(folder / "assets", compression), {}, []
         for entry in entries:
             records.append(_record(entry, assets, axes))
         names = [record["id"] for record in records]

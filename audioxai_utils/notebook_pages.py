@@ -69,7 +69,7 @@ def _exporter():
 
     exporter = HTMLExporter(
         template_name="notebook", extra_template_basedirs=[str(TEMPLATES)], mathjax_url="", require_js_url="",
-        jquery_url="", mermaid_js_url="",
+        jquery_url="", mermaid_js_url="", exclude_anchor_links=True,
     )
     exporter.register_preprocessor(
         ExtractOutputPreprocessor(extract_output_types={"image/png", "image/jpeg"}), enabled=True
@@ -100,14 +100,17 @@ def sounds_to_files(text: str, folder: Path, address: str) -> str:
 
 
 def relink(text: str, pages: Mapping[str, str]) -> str:
-    """Turn links to notebooks into links to their pages; a notebook without a page loses its address."""
+    """Turn links to notebooks into links to their pages; a notebook without a page loses its address.
+
+    Links into the gallery are written from the report's folder and are moved one up.
+    """
 
     def turn(found: re.Match) -> str:
         stem = found["stem"]
         match = stem if stem in pages else next((page for page in pages if page.startswith(f"{stem}-")), None)
         return f'href="{match}.html{found["rest"] or ""}"' if match else f'title="{stem}.ipynb"'
 
-    return NOTEBOOK_LINK.sub(turn, text)
+    return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', 'href="../gallery/'))
 
 
 def notebook_body(path: Path, folder: Path, pages: Mapping[str, str]) -> str:

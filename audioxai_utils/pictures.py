@@ -53,7 +53,7 @@ def masked_db(db: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (db - DB_FLOOR) * mask + DB_FLOOR
 
 
-def encode(picture: np.ndarray, quality: int | None = 72) -> bytes:
+def encode(picture: np.ndarray, quality: int | None = 60) -> bytes:
     """WebP file of RGB bytes (F, T, 3), the first row at the bottom; ``quality`` None is lossless."""
     from PIL import Image
 

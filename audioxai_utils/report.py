@@ -26,8 +26,8 @@ MISSING = '<p class="missing">Not computed in this run.</p>'
 # Figures shown in the index, by the start of their file names, with captions that stand alone.
 MAIN_FIGURES = (
     ("transform_scheme", "From a sound to an explanation that can be seen, heard and scored."),
-    ("cat", "The cat figure: what each method points at, for clean STFT, clean mel and mel with three noises. Red "
-            "speaks for the predicted class and blue against it."),
+    ("one_clip_all_methods", "What each method points at in one clip: one row per spectrogram type and noise. Red "
+                             "speaks for the predicted class and blue against it."),
     ("front_paper_III", "Faithful or concise (paper protocol, mel, clean): one point per method and mask. Up and right "
                         "is better; published points are hollow."),
     ("front_audited_III", "The same points under the audited protocol."),
@@ -189,7 +189,9 @@ def _accuracies(results_dir: Path) -> str:
     ours = read_table(results_dir, "table_I")
     if ours is None:
         return heading + MISSING
-    both = pd.concat([ours.assign(source="this run"), published_accuracies().assign(source="published")])
+    published = published_accuracies().rename(columns={
+        "train_accuracy": "train_acc", "validation_accuracy": "val_acc", "test_accuracy": "test_acc"})
+    both = pd.concat([ours.assign(source="this run"), published.assign(source="published")])
     names = {"spectrogram_type": "spectrogram", "train_acc": "training", "val_acc": "validation", "test_acc": "test"}
     shown = both[["source", *ours.columns]].rename(columns=names).sort_values("spectrogram", kind="stable")
     text = shown.to_html(index=False, float_format="{:.1f}".format, border=0, na_rep="n/a")

@@ -96,7 +96,7 @@ def loudness(waveform, sample_rate: int) -> float:
     return float(BEXT_OFFSET + 10 * np.log10(mean)) if mean > 0 else -np.inf
 
 
-def store(waveform, sample_rate: int, quality: float = 0.7) -> StoredSound:
+def store(waveform, sample_rate: int, compression: float = 0.85) -> StoredSound:
     """Compress a mono sound to MP3 (the one format that Chromium, Firefox and Safari all play).
 
     Parameters
@@ -105,8 +105,10 @@ def store(waveform, sample_rate: int, quality: float = 0.7) -> StoredSound:
         Full scale is 1.
     sample_rate : int
         Hz; one of `MP3_RATES`. It is kept.
-    quality : float
-        soundfile's compression level with a variable rate, 0 (largest) to 1 (smallest).
+    compression : float
+        soundfile's level with a variable rate, 0 (largest) to 1 (smallest). At 0.85 five seconds of
+        white noise take 23 kB at 32 kHz (bandwidth 11 kHz) and 14 kB at 16 kHz (7.2 kHz); at 0.8, 28 kB
+        at 32 kHz (15 kHz).
 
     Raises
     ------
@@ -124,15 +126,15 @@ def store(waveform, sample_rate: int, quality: float = 0.7) -> StoredSound:
         return StoredSound(b"", seconds, 0.0, -np.inf)
     level = loudness(sound, sample_rate)
     gain = min(TARGET_LOUDNESS - level, PEAK_LIMIT - 20 * np.log10(np.abs(sound).max()))
-    return StoredSound(_mp3(sound * 10 ** (gain / 20), sample_rate, quality), seconds, float(gain), level + gain)
+    return StoredSound(_mp3(sound * 10 ** (gain / 20), sample_rate, compression), seconds, float(gain), level + gain)
 
 
-def _mp3(sound: np.ndarray, sample_rate: int, quality: float) -> bytes:
+def _mp3(sound: np.ndarray, sample_rate: int, compression: float) -> bytes:
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, sample_rate, format="MP3", subtype="MPEG_LAYER_III",
-                    compression_level=quality, bitrate_mode="VARIABLE")
+                    compression_level=compression, bitrate_mode="VARIABLE")
     return buffer.getvalue()
 
 

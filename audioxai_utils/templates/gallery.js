@@ -158,10 +158,10 @@
   // ---- a card ----
   function plot(card, entry) {
     const axes = card.axes;
-    const images = LAYERS.map((layer) => make("img", { src: `assets/${entry.layers[layer]}`, class: `layer layer-${layer}`,
+    const images = LAYERS.filter((layer) => entry.layers[layer]).map((layer) => make("img", { src: `assets/${entry.layers[layer]}`, class: `layer layer-${layer}`,
       alt: "", loading: "lazy", decoding: "async", draggable: "false" }));
     card.head = make("div", { class: "playhead" });
-    card.picture = make("div", { class: `picture${axes.upscaled ? " crisp" : ""}`, tabindex: "0", role: "slider",
+    card.picture = make("div", { class: `picture${axes.upscaled ? " crisp" : ""}${entry.layers.kept ? "" : " binary"}`, tabindex: "0", role: "slider",
       "aria-label": `Position in ${words(entry.category)}, ${label("method", entry.method)}, ${entry.mask}`,
       "aria-valuemin": "0", "aria-valuemax": card.seconds, "aria-valuenow": "0" }, ...images, card.head);
     card.picture.addEventListener("click", (event) => {
