@@ -49,8 +49,7 @@ def mix_stems(
     Parameters
     ----------
     clip, noise : torch.Tensor
-        Waveforms (..., samples) of the same length (see `pad_or_cut`); leading axes broadcast,
-        so that one noise serves a batch of clips.
+        Waveforms (..., samples) of one length (see `pad_or_cut`); leading axes broadcast.
     alpha : float
         Share of the clip, 0 to 1; the clip-to-noise ratio is 20 log10(alpha / (1 - alpha)) dB.
 
