@@ -104,7 +104,7 @@ def _fold_proved(plain: nn.Module, examples: torch.Tensor, sequences: list) -> n
     def same(candidate: nn.Module) -> bool:
         try:
             difference = (candidate(examples) - expected).abs().max()
-        except RuntimeError:  # an in-place ReLU or a batch norm's attribute that the model itself uses
+        except (RuntimeError, AttributeError):  # the model itself uses what was folded or overwritten
             return False
         return bool(difference <= tolerance * expected.abs().max())
 
