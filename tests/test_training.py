@@ -1,0 +1,77 @@
+"""Training: it learns, it restores the true best epoch, it repeats itself, it augments as it says."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from audioxai_utils.config import PROFILES
+from audioxai_utils.models import Cnn14
+from audioxai_utils.training import augment, predict, train_classifier
+
+SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8)
+
+
+def tones(n, seed):
+    """Two classes that differ in which half of the bins is loud."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    db = torch.randn(n, 1, 64, 40, generator=generator, dtype=torch.float64) - 60
+    db[labels == 0, :, :32] += 20
+    db[labels == 1, :, 32:] += 20
+    return db, labels
+
+
+@pytest.fixture(scope="module")
+def run():
+    torch.manual_seed(1)
+    return train_classifier(Cnn14(64, 2, 1 / 32).double(), tones(32, 0), tones(16, 1), SIZES, seed=3)
+
+
+def test_it_learns_and_keeps_a_row_per_epoch(run):
+    assert run.history["epoch"].tolist() == [1, 2, 3, 4]
+    assert set(run.history.columns) == {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+    assert run.history["train_loss"].iloc[-1] < run.history["train_loss"].iloc[0]
+    assert not run.model.training
+
+
+def test_the_weights_are_those_of_the_best_epoch(run):
+    """Audit 11: without copying the weights one gets the last epoch."""
+    db, labels = tones(16, 1)
+    accuracy = (predict(run.model, db).argmax(1) == labels).double().mean().item()
+    assert accuracy == run.history["validation_accuracy"].max()
+    assert run.best_epoch == run.history["epoch"][run.history["validation_accuracy"].argmax()]
+
+
+def test_an_early_best_epoch_is_restored_though_later_ones_are_worse():
+    """Validation labels that the first epoch meets best: a ruinous learning rate spoils the rest."""
+    sizes = dataclasses.replace(SIZES, epochs=6, learning_rate=0.5, schedule="constant")
+    torch.manual_seed(2)
+    validation = tones(16, 1)
+    run = train_classifier(Cnn14(64, 2, 1 / 32).double(), tones(32, 0), validation, sizes, seed=5)
+    accuracies = run.history["validation_accuracy"]
+    assert accuracies.iloc[-1] < accuracies.max(), "this seed no longer has a bad last epoch"
+    restored = (predict(run.model, validation[0]).argmax(1) == validation[1]).double().mean().item()
+    assert restored == accuracies.max()
+
+
+def test_the_same_seed_gives_the_same_weights(run):
+    torch.manual_seed(1)
+    again = train_classifier(Cnn14(64, 2, 1 / 32).double(), tones(32, 0), tones(16, 1), SIZES, seed=3)
+    for (name, one), other in zip(run.model.state_dict().items(), again.model.state_dict().values()):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_augmentation_shifts_crops_masks_and_mixes():
+    torch.manual_seed(0)
+    db, labels = tones(6, 0)
+    one_hot = torch.nn.functional.one_hot(labels, 2).double()
+    plain = dataclasses.replace(SIZES, time_shift=False, crop=1.0, mixup=0.0)
+    masked, same = augment(db, one_hot, plain)
+    changed = (masked != db).double().mean((1, 2, 3))
+    assert torch.equal(same, one_hot) and changed.max() > 0 and changed.max() <= (10 * 40 + 20 * 64) / (64 * 40)
+    cropped, _ = augment(db, one_hot, dataclasses.replace(plain, time_shift=True, crop=0.5))
+    assert cropped.shape == (6, 1, 64, 20)
+    _, soft = augment(db, one_hot, dataclasses.replace(plain, mixup=0.4))
+    torch.testing.assert_close(soft.sum(1), torch.ones(6, dtype=torch.float64))
+    assert ((soft > 0) & (soft < 1)).any()
