@@ -1,0 +1,206 @@
+"""Time and memory of LIME and Deep SHAP: this package's engines beside the libraries' own paths.
+
+    python benchmarks/explain.py --width 0.25 --clips 2 --samples 1000 --background 100 --threads 2
+
+Both paths explain the same clips with the same model and seed. Each runs in a fresh process
+that imports and warms up before it is timed, so that peak memory and time belong to it alone.
+The last columns say how far the values differ and, for LIME, which share of the model's own
+forward throughput (inference copy, same batch size) the whole explanation reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from audioxai_utils.attributions import METHODS  # noqa: E402
+from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.inference import inference_copy  # noqa: E402
+from audioxai_utils.models import Cnn14  # noqa: E402
+
+LOGITS = 10
+N_CALIBRATION = 8
+
+
+def clips(n: int, spectrogram_type: str, seed: int, device: str) -> torch.Tensor:
+    """Seeded decaying tones over noise in dB, (n, 1, F, T)."""
+    n_bins = SPECTROGRAMS[spectrogram_type].n_bins
+    n_frames = SPECTROGRAMS[spectrogram_type].n_frames(5 * SPECTROGRAMS[spectrogram_type].sample_rate)
+    generator = torch.Generator().manual_seed(seed)
+    frequency = torch.arange(n_bins).view(1, 1, -1, 1) / n_bins
+    frame = torch.arange(n_frames).view(1, 1, 1, -1) / n_frames
+    pitch, onset, speed = (torch.rand(n, 1, 1, 1, generator=generator) for _ in range(3))
+    tone = 45 * torch.exp(-(((frequency - pitch) / 0.08) ** 2)) * torch.exp(-8 * speed * (frame - onset).clamp_min(0))
+    noise = torch.randn(n, 1, n_bins, n_frames, generator=generator) * 5
+    return (tone * (frame > onset) + noise - 65 - 20 * frequency).clamp_min(-100).to(device)
+
+
+def build_model(arguments: argparse.Namespace) -> Cnn14:
+    """A seeded Cnn14 whose batch norms are set by generated clips, and whose logits are moderate."""
+    torch.manual_seed(arguments.seed)
+    model = Cnn14(SPECTROGRAMS[arguments.spectrogram].n_bins, LOGITS, arguments.width).to(arguments.device)
+    for module in model.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = 1.0  # take the statistics of the one batch that follows
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with torch.no_grad():
+        model.train()(clips(N_CALIBRATION, arguments.spectrogram, arguments.seed + 1, arguments.device))
+    return model.eval()
+
+
+def options_of(path: str, arguments: argparse.Namespace) -> tuple[str, dict]:
+    """Method and options of "lime fast", "lime bfloat16", "shap reference", ..."""
+    method, engine = path.split()
+    if method == "shap":
+        background = clips(arguments.background, arguments.spectrogram, arguments.seed + 2, arguments.device)
+        return method, {"engine": engine, "background": background}
+    if engine == "bfloat16":
+        return method, {"engine": "fast", "n_samples": arguments.samples, "dtype": torch.bfloat16}
+    return method, {"engine": engine, "n_samples": arguments.samples}
+
+
+def measure(path: str, arguments: argparse.Namespace) -> dict:
+    """Explain the clips by one path in this process; seconds a clip, peak MB and the values."""
+    torch.set_num_threads(arguments.threads)
+    model = build_model(arguments)
+    db = clips(arguments.clips, arguments.spectrogram, arguments.seed, arguments.device)
+    with torch.no_grad():
+        target = torch.cat([model(clip[None]) for clip in db]).argmax(dim=1)
+    method, options = options_of(path, arguments)
+    small = {"background": options["background"][:2]} if method == "shap" else {"n_samples": 4}
+    METHODS[method](model, db[:1], target[:1], **{**options, **small})  # imports and first calls
+    before = peak_mb(arguments.device, start=True)
+    synchronise(arguments.device)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    values = METHODS[method](model, db, target, **options)
+    synchronise(arguments.device)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    return {
+        "path": path, "seconds": seconds / len(db), "cpu_seconds": cpu / len(db),
+        "peak_mb": peak_mb(arguments.device) - before, "values": values.double().cpu(),
+    }  # fmt: skip
+
+
+def measure_forward(arguments: argparse.Namespace) -> dict:
+    """Seconds a clip of the bare model and of its inference copy, in the fast engine's batches."""
+    from audioxai_utils.attributions._lime_fast import BATCH_SIZE
+
+    torch.set_num_threads(arguments.threads)
+    size = BATCH_SIZE.get(torch.device(arguments.device).type, 64)
+    batch = clips(size, arguments.spectrogram, arguments.seed, arguments.device)
+    model = build_model(arguments)
+    found = {}
+    paths = {"model": model, "inference copy": inference_copy(model, batch)}
+    if arguments.bfloat16:
+        paths["bfloat16"] = inference_copy(model, batch, torch.bfloat16)
+    for name, network in paths.items():
+        with torch.inference_mode():
+            network(batch)
+            n_batches = max(3, min(arguments.samples * arguments.clips // size, 60))
+            synchronise(arguments.device)
+            start, start_cpu = time.perf_counter(), time.process_time()
+            for _ in range(n_batches):
+                network(batch)
+            synchronise(arguments.device)
+        found[name] = (time.perf_counter() - start) / n_batches / size
+        found[name + " cpu"] = (time.process_time() - start_cpu) / n_batches / size
+    return found
+
+
+def synchronise(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_mb(device: str, start: bool = False) -> float:
+    """Largest memory so far: the GPU's allocations, else this process's resident set."""
+    if torch.device(device).type == "cuda":
+        if start:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_fresh_process(function, *given):
+    """Run ``function`` alone in a new interpreter; its errors come through."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, given)
+
+
+def compare(method: str, arguments: argparse.Namespace, forward: dict) -> list[dict]:
+    """One row per engine of a method, with the ratio to the library's path."""
+    engines = ["reference", "fast", *(["bfloat16"] if method == "lime" and arguments.bfloat16 else [])]
+    results = [in_fresh_process(measure, f"{method} {engine}", arguments) for engine in engines]
+    library = results[0]
+    rows = []
+    for result in results:
+        pairs = list(zip(result["values"], library["values"]))
+        row = {
+            "path": result["path"],
+            "s/clip": result["seconds"],
+            "CPU s/clip": result["cpu_seconds"],
+            "ratio": library["seconds"] / result["seconds"],
+            "CPU ratio": library["cpu_seconds"] / result["cpu_seconds"],
+            "peak MB": result["peak_mb"],
+            "difference": max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs),
+            "Spearman": min(spearman(a, b) for a, b in pairs),
+        }
+        if method == "lime":
+            own = "bfloat16" if result["path"].endswith("bfloat16") else "inference copy"
+            row["of forward"] = arguments.samples * forward[own] / result["seconds"]
+            row["of forward (CPU)"] = arguments.samples * forward[own + " cpu"] / result["cpu_seconds"]
+        rows.append(row)
+    return rows
+
+
+def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a.flatten(), b.flatten()).statistic)
+
+
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["lime", "shap"], choices=["lime", "shap"])
+    parser.add_argument("--spectrogram", default="mel_db", choices=SPECTROGRAM_TYPES)
+    parser.add_argument("--width", type=float, default=0.25, help="of Cnn14 (default 0.25)")
+    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=200, help="LIME's neighbours")
+    parser.add_argument("--background", type=int, default=100, help="Deep SHAP's background clips")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="also LIME in bfloat16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    arguments = parse()
+    processor = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else platform.processor()
+    print(
+        f"{arguments.spectrogram}, Cnn14 width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
+        f"samples, {arguments.background} background clips; {arguments.device} ({processor or platform.machine()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}), {arguments.threads} threads, torch {torch.__version__}"
+    )
+    forward = in_fresh_process(measure_forward, arguments)
+    print("forward, ms a clip: " + ", ".join(f"{name} {1000 * s:.2f}" for name, s in forward.items()))
+    table = pd.DataFrame([row for method in arguments.methods for row in compare(method, arguments, forward)])
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep=""))
+    if arguments.csv:
+        table.to_csv(arguments.csv, index=False)
+
+
+if __name__ == "__main__":
+    main()
