@@ -256,7 +256,9 @@ def _conclude(results_dir: Path, progress: Progress, code: int) -> int:
     print(f"run_all.sh: the study did not finish ({took}); log: {progress.log}", file=sys.stderr)
     for failure in failures:
         print(f"  {failure['step']}: {failure['error']}\n    {failure['notebook']}", file=sys.stderr)
-    if not failures:
+    for name in progress.running:
+        print(f"  {name} ended without a word: killed, perhaps for want of memory", file=sys.stderr)
+    if not failures and not progress.running:
         print(f"  {_last_error(progress.log.read_text('utf-8', 'replace'))}", file=sys.stderr)
     return 1
 
