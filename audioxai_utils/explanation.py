@@ -15,7 +15,7 @@ from .attributions import METHODS
 from .checks import gradient_check
 from .masks import build_masks
 from .reconstruction import kept_audio, removed_audio
-from .scoring import probabilities, score_masks
+from .scoring import Splitter, probabilities, score_masks
 from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
 
 
@@ -136,7 +136,8 @@ def explain(
     if unknown:
         raise ValueError(f"masks must be among {', '.join(built)}; got {unknown[0]!r}")
     built = {name: built[name] for name in masks or built}
-    scores = score_masks(model, transform, batch, built, protocol, heard).drop(columns="index").set_index("mask")
+    splitter = Splitter(model, transform, batch)
+    scores = score_masks(splitter, built, protocol, heard).drop(columns="index").set_index("mask")
     return Explanation(
         samples, transform.sample_rate, transform, batch, method, protocol, target, p, attribution, built, scores
     )

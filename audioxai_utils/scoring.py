@@ -38,24 +38,36 @@ def hear(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) 
     return kept, spectrogram(removed_audio(batch, mask, spectrogram)).db
 
 
-def score_masks(
-    model: nn.Module,
-    spectrogram: Spectrogram,
-    batch: SpectrogramBatch,
-    masks: dict[str, torch.Tensor],
-    protocol: str = "paper",
-    heard: bool = False,
-) -> pd.DataFrame:
+class Splitter:
+    """Probabilities of what masks keep and remove of one batch; equal masks are classified once.
+
+    Most masks are the same under both protocols, and masks of equal area share their controls.
+    A mask is recognised by its projection on a fixed random direction, clip by clip.
+    """
+
+    def __init__(self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch) -> None:
+        self.model, self.spectrogram, self.batch = model, spectrogram, batch
+        self.p = probabilities(model, batch.db)  # (batch, classes)
+        generator = torch.Generator().manual_seed(0)
+        self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(batch.db.device)
+        self._known: dict[tuple, tuple[torch.Tensor, ...]] = {}
+
+    def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
+        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound re-analysed."""
+        key = (heard, *(mask.double().flatten(1) @ self._direction).tolist())
+        if key not in self._known:
+            parts = hear(self.batch, mask, self.spectrogram) if heard else apply_mask(self.batch.db, mask)
+            self._known[key] = probabilities(self.model, torch.cat(parts)).split(len(mask))
+        return self._known[key]
+
+
+def score_masks(splitter: Splitter, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False):
     """All metrics of several masks of a batch of clips.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        dB spectrograms to logits.
-    spectrogram : Spectrogram
-        The transform that made ``batch``; used where ``heard`` is set.
-    batch : SpectrogramBatch
-        The clips.
+    splitter : Splitter
+        Of the model and the clips; use one for all masks of these clips.
     masks : dict of str to torch.Tensor
         Name to mask (batch, 1, frequency, time).
     protocol : {"paper", "audited"}
@@ -69,14 +81,11 @@ def score_masks(
         One row per clip and mask: ``index`` (place in the batch), mask, target, p_clip,
         p_kept, p_removed, the seven metrics, area, degenerate.
     """
-    p = probabilities(model, batch.db)
     parts = []
     for name, mask in masks.items():
-        p_kept, p_removed = (probabilities(model, db) for db in apply_mask(batch.db, mask))
-        scores = _score(p, p_kept, p_removed, mask, protocol)
+        scores = _score(splitter.p, *splitter(mask), mask, protocol)
         if heard:
-            p_heard = [probabilities(model, db) for db in hear(batch, mask, spectrogram)]
-            again = faithfulness(p, *p_heard, protocol)
+            again = faithfulness(splitter.p, *splitter(mask, heard=True), protocol)
             scores |= {f"{metric}_heard": again[metric] for metric in FAITHFULNESS_METRICS}
         parts.append(_frame(name, scores))
     return pd.concat(parts, ignore_index=True)

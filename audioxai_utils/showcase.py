@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
-from . import config, study
+from . import config, pipeline, study
 from .gallery import BEST_MASK, GalleryEntry
 from .masks import apply_mask, build_masks
 from .reconstruction import kept_audio, removed_audio
@@ -72,9 +72,9 @@ def entries(
     for cell in cells:
         classifier = study.load_classifier(settings, cell[0])
         clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, study.scenario_argument(settings, cell[1]))
-        methods = [m for m in study.methods_of(settings, cell) if m in set(study.of_cell(scores, cell)["method"])]
+        methods = [m for m in pipeline.methods_of(settings, cell) if m in set(study.of_cell(scores, cell)["method"])]
         for method in methods:
-            attribution, _ = study.load_attributions(settings, clips, cell, method)
+            attribution, _ = pipeline.load_attributions(settings, clips, cell, method)
             for protocol in protocols if cell == deep else [main]:
                 chosen = study.of_cell(best, cell).query("protocol == @protocol and method == @method")["mask"]
                 yield from _of_method(classifier, clips, attribution, cell, method, protocol,
@@ -123,6 +123,6 @@ def method_grid_rows(settings: study.Settings, scores: pd.DataFrame, clip: str) 
         clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, study.scenario_argument(settings, cell[1]))
         i = clips.frame.index[clips.frame["clip"] == clip][0]
         db = classifier.spectrogram(clips.waveforms[i : i + 1].to(settings.device, classifier.dtype)).db[0, 0].cpu()
-        maps = {m: study.load_attributions(settings, clips, cell, m)[0][i, 0] for m in study.methods_of(settings, cell)}
+        maps = {m: pipeline.load_attributions(settings, clips, cell, m)[0][i, 0] for m in pipeline.methods_of(settings, cell)}
         rows.append({"label": study.cell_title(cell), "spectrogram": cell[0], "db": db, "maps": maps})
     return rows

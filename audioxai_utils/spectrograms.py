@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torchaudio import transforms
-from torchaudio.functional import amplitude_to_DB
+from torchaudio.functional import amplitude_to_DB, melscale_fbanks
 
 from .config import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
 
@@ -62,17 +61,13 @@ class Spectrogram(nn.Module):
         self.name, self.sample_rate = parameters.name, parameters.sample_rate
         self.n_bins, self.hop_length = parameters.n_bins, parameters.hop_length
         self.register_buffer("window", torch.hann_window(parameters.n_fft, dtype=torch.float64))
-        self.mel_scale = self.inverse_mel_scale = None
+        filters = None
         if parameters.n_mels is not None:
-            shared = {
-                "n_mels": parameters.n_mels,
-                "sample_rate": parameters.sample_rate,
-                "f_min": parameters.f_min,
-                "f_max": parameters.f_max,
-                "n_stft": parameters.n_fft // 2 + 1,
-            }
-            self.mel_scale = transforms.MelScale(**shared)
-            self.inverse_mel_scale = transforms.InverseMelScale(**shared)
+            filters = melscale_fbanks(
+                parameters.n_fft // 2 + 1, parameters.f_min, parameters.f_max, parameters.n_mels, parameters.sample_rate
+            ).double()  # (n_fft // 2 + 1, n_mels), HTK
+        self.register_buffer("filters", filters)
+        self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
 
     @property
     def frequencies(self) -> torch.Tensor:
@@ -97,27 +92,29 @@ class Spectrogram(nn.Module):
             pad_mode="reflect", return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
         power = complex_stft.abs().square()
-        if self.mel_scale is not None:
-            power = self._in_dtype(self.mel_scale, power)  # (batch, 1, n_mels, time)
+        if self.filters is not None:
+            power = _through(power, self.filters)  # (batch, 1, n_mels, time)
         return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
         """Waveform (batch, ``length``) of a (masked) power spectrogram with the original phase.
 
-        Mel power goes back to linear power by non-negative least squares as torchaudio's
-        ``InverseMelScale`` solves it; the square root and the phase then enter the inverse STFT.
+        Mel power goes back to linear power by the least squares of torchaudio's ``InverseMelScale``
+        (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
+        once; the square root and the phase then enter the inverse STFT.
         """
         p = self.settings
-        if self.inverse_mel_scale is not None:
-            power = self._in_dtype(self.inverse_mel_scale, power)  # (batch, 1, n_fft // 2 + 1, time)
+        if self.inverse_filters is not None:
+            power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         complex_stft = torch.polar(power.clamp_min(0).sqrt(), phase).squeeze(1)
         return torch.istft(
             complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
         )
 
-    @staticmethod
-    def _in_dtype(scale: nn.Module, power: torch.Tensor) -> torch.Tensor:
-        return scale.to(power.dtype)(power)
+
+def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Frequencies (batch, 1, F, T) mapped by ``matrix`` (F, G) to (batch, 1, G, T)."""
+    return matrix.to(power.dtype).T @ power
 
 
 def get_spectrogram(spectrogram_type: str) -> Spectrogram:

@@ -1,7 +1,6 @@
-"""The study, step by step, on files: what the notebooks call.
+"""One run of the study: its settings, its clips and its classifiers.
 
-A cell is a spectrogram type with a noise scenario. Everything is resumable: an attribution
-is one file a clip, named by what it was computed from, and a finished one is not computed again.
+A cell is a spectrogram type with a noise scenario. What is computed in a cell is in ``pipeline``.
 """
 
 from __future__ import annotations
@@ -9,23 +8,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from . import config
-from .attributions import METHODS
-from .data import Dataset, background_clips, load_dataset, load_noise, load_waveforms, usable
-from .masks import build_masks
+from .data import Dataset, load_dataset, load_noise, load_stems, load_waveforms, usable
 from .models import Cnn14, load_state
-from .noise import mix
-from .results import atomic_path, save_parquet
-from .scoring import probabilities, score_masks
+from .noise import mix_stems
+from .results import atomic_path
+from .scoring import probabilities
 from .spectrograms import Spectrogram, get_spectrogram
 
 LOAD_CHUNK = 64  # clips turned into spectrograms at once
@@ -99,11 +93,16 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of a cell: ``frame`` has a row and ``waveforms`` (n, samples) a row for each."""
+    """Clips of a cell: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
+
+    ``stems`` are target and contaminant, (n, samples) each, that add up to ``waveforms``: clip and
+    noise of a noisy scenario, event and background of a clean generated clip, else None.
+    """
 
     frame: pd.DataFrame
     waveforms: torch.Tensor
     problems: list[str]
+    stems: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -129,12 +128,20 @@ def load_clips(settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_
     if frame.empty:
         raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
     noise = load_noise(noise_scenario, sample_rate, settings.noise_root or None)
-    return Clips(frame, waveforms if noise is None else mix(waveforms, noise), problems)
+    if noise is None:
+        return Clips(frame, waveforms, problems)
+    mixture, *stems = mix_stems(waveforms, noise)
+    return Clips(frame, mixture, problems, tuple(stems))
 
 
 def explained_clips(settings: Settings, sample_rate: int, noise_scenario: str) -> Clips:
-    """The test clips that are explained, the same ones in every cell."""
-    return load_clips(settings, choose(settings.data.split("test"), settings.sizes.n_clips), sample_rate, noise_scenario)
+    """The test clips that are explained, the same ones in every cell, with their stems where there are any."""
+    frame = choose(settings.data.split("test"), settings.sizes.n_clips)
+    clips = load_clips(settings, frame, sample_rate, noise_scenario)
+    if clips.stems is None and settings.dataset == "generated":
+        stems = [load_stems(settings.data, clip, sample_rate) for clip in clips.frame["clip"]]
+        clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
+    return clips
 
 
 def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str, noise_scenario: str = "clean"):
@@ -146,6 +153,19 @@ def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str,
     clips = load_clips(settings, frame, spectrogram.sample_rate, noise_scenario)
     db = torch.cat([spectrogram(part.to(settings.dtype)).db for part in clips.waveforms.split(LOAD_CHUNK)])
     return db, torch.from_numpy(clips.frame["label"].to_numpy()).long(), clips
+
+
+def scenario_name(noise_scenario: str) -> str:
+    """A scenario given as an audio file goes by its stem in file names."""
+    return noise_scenario if noise_scenario in config.NOISE_SCENARIOS else Path(noise_scenario).stem
+
+
+def scenario_argument(settings: Settings, name: str) -> str:
+    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file in noise_root."""
+    if name in config.NOISE_SCENARIOS or not settings.noise_root:
+        return name
+    files = [path for path in Path(settings.noise_root).glob(f"{name}.*")]
+    return str(files[0]) if files else name
 
 
 # --- the classifier --------------------------------------------------------------------------
@@ -200,170 +220,6 @@ def accuracy(settings: Settings, classifier: Classifier, noise_scenario: str) ->
     return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
 
 
-# --- attributions ----------------------------------------------------------------------------
-
-
-def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
-    """The study's options of a method at this profile."""
-    if method == "lime":
-        return {"n_samples": settings.sizes.lime_samples, "seed": 12345}
-    if method.startswith("shap"):
-        frame = background_clips(settings.data, settings.sizes.background_clips)
-        clips = load_clips(settings, frame, classifier.spectrogram.sample_rate)
-        waveforms = clips.waveforms.to(settings.device, classifier.dtype)
-        return {"background": torch.cat([classifier.spectrogram(part).db for part in waveforms.split(LOAD_CHUNK)])}
-    return {}
-
-
-@functools.cache
-def source_digest() -> str:
-    """Digest of the code that attributions are computed with: a changed method computes them anew."""
-    folder = Path(__file__).parent
-    files = [*sorted((folder / "attributions").glob("*.py"))]
-    files += [folder / f"{name}.py" for name in ("spectrograms", "noise", "models", "inference")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
-
-
-def attribution_folder(settings: Settings, spectrogram_type: str, noise_scenario: str, method: str) -> Path:
-    return settings.results / "attributions" / spectrogram_type / scenario_name(noise_scenario) / method
-
-
-def scenario_name(noise_scenario: str) -> str:
-    """A scenario given as an audio file goes by its stem in file names."""
-    return noise_scenario if noise_scenario in config.NOISE_SCENARIOS else Path(noise_scenario).stem
-
-
-def scenario_argument(settings: Settings, name: str) -> str:
-    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file in noise_root."""
-    if name in config.NOISE_SCENARIOS or not settings.noise_root:
-        return name
-    files = [path for path in Path(settings.noise_root).glob(f"{name}.*")]
-    return str(files[0]) if files else name
-
-
-def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> str:
-    digest = hashlib.sha256(f"{source_digest()} {classifier.digest} {method}".encode())
-    for name, value in sorted(options.items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
-    digest.update(waveform.numpy().tobytes())
-    return digest.hexdigest()[:24]
-
-
-def attribute(
-    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], method: str, shard=(0, 1)
-) -> Iterator[dict]:
-    """Attribute every clip (of a shard) of a cell by one method, one file a clip.
-
-    Yields
-    ------
-    dict
-        clip, seconds, target, p, computed (False where the file was there already).
-    """
-    folder = attribution_folder(settings, *cell, method)
-    options = method_options(settings, classifier, method)
-    for i in range(shard[0], len(clips), shard[1]):
-        row, waveform = clips.frame.iloc[i], clips.waveforms[i]
-        path, key = folder / f"{row['clip']}.npz", _key(classifier, waveform, method, options)
-        record = _read_attribution(path, key)
-        computed = record is None
-        if computed:
-            record = _attribute_clip(classifier, waveform, method, options) | {"key": key}
-            with atomic_path(path) as temporary:
-                np.savez(temporary, **record)
-        scalars = {name: record[name].item() for name in ("seconds", "target", "p")}
-        yield {"clip": row["clip"], "category": row["category"], **scalars, "computed": computed}
-
-
-def _attribute_clip(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> dict:
-    device = next(classifier.model.parameters()).device
-    db = classifier.spectrogram(waveform[None].to(device, classifier.dtype)).db
-    p = probabilities(classifier.model, db)[0]
-    target = p.argmax()[None]
-    started = time.perf_counter()
-    attribution = METHODS[method](classifier.model, db, target, **options)
-    if db.device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    return {
-        "attribution": attribution[0, 0].cpu().numpy(), "target": np.array(int(target)),
-        "p": np.array(float(p.max())), "seconds": np.array(seconds),
-    }
-
-
-def _read_attribution(path: Path, key: str | None = None) -> dict | None:
-    """A stored attribution; None where there is none, or one of another key."""
-    if not path.is_file():
-        return None
-    with np.load(path) as content:
-        record = {name: content[name] for name in content.files}
-    return record if key is None or str(record["key"]) == key else None
-
-
-def load_attributions(settings: Settings, clips: Clips, cell: tuple[str, str], method: str) -> tuple[torch.Tensor, list]:
-    """Attributions (n, 1, F, T) of a cell's clips, and the seconds each took.
-
-    Raises
-    ------
-    FileNotFoundError
-        One is missing: notebook 03 has to run first.
-    """
-    folder = attribution_folder(settings, *cell, method)
-    records = [_read_attribution(folder / f"{clip}.npz") for clip in clips.frame["clip"]]
-    missing = sum(record is None for record in records)
-    if missing:
-        raise FileNotFoundError(f"{folder}: {missing} of {len(clips)} attributions are missing; run 03_attributions")
-    values = torch.from_numpy(np.stack([record["attribution"] for record in records])[:, None])
-    return values, [float(record["seconds"]) for record in records]
-
-
-# --- scores ----------------------------------------------------------------------------------
-
-
-def score(
-    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], method: str, protocol: str
-) -> pd.DataFrame:
-    """Scores of all masks of one method on a cell's clips, tidy: one row per clip and mask."""
-    attribution, seconds = load_attributions(settings, clips, cell, method)
-    parts = []
-    for start in range(0, len(clips), 8):  # eight clips' masks in memory at once
-        rows = slice(start, start + 8)
-        waveforms = clips.waveforms[rows].to(settings.device, classifier.dtype)
-        masks = build_masks(attribution[rows].to(settings.device, classifier.dtype), protocol)
-        batch = classifier.spectrogram(waveforms)
-        part = score_masks(classifier.model, classifier.spectrogram, batch, masks, protocol)
-        parts.append(part.assign(index=part["index"] + start))
-    scores = pd.concat(parts, ignore_index=True)
-    place = scores.pop("index").to_numpy()
-    frame = clips.frame.iloc[place].reset_index(drop=True)
-    correct = frame["label"].to_numpy() == scores["target"].to_numpy()
-    known = {
-        "protocol": protocol, "spectrogram_type": cell[0], "noise_scenario": scenario_name(cell[1]), "method": method,
-        "clip": frame["clip"], "category": frame["category"], "label": frame["label"], "correct": correct,
-    }
-    return pd.concat([pd.DataFrame(known), scores], axis=1).assign(seconds=np.array(seconds)[place])
-
-
-def scores_path(settings: Settings, cell: tuple[str, str]) -> Path:
-    return settings.results / "scores" / cell[0] / f"{scenario_name(cell[1])}.parquet"
-
-
-def save_scores(settings: Settings, cell: tuple[str, str], scores: pd.DataFrame) -> Path:
-    path = scores_path(settings, cell)
-    save_parquet(scores, path)
-    return path
-
-
-def load_scores(settings: Settings, cells: str = "") -> pd.DataFrame:
-    """Scores of ``cells`` ("mel_db/clean mel_db/white"; empty: all that there are); FileNotFoundError for none."""
-    folder = settings.results / "scores"
-    paths = [scores_path(settings, cell.split("/", 1)) for cell in cells.split()] or sorted(folder.glob("*/*.parquet"))
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        raise FileNotFoundError(f"{(missing or [folder])[0]}: no scores; run 04_mask_study first")
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-
-
 # --- small things the notebooks share --------------------------------------------------------
 
 
@@ -374,32 +230,10 @@ def spectrograms_of(classifier: Classifier, clips: Clips) -> torch.Tensor:
     return torch.cat([classifier.spectrogram(part).db for part in parts])
 
 
-def additivity(settings, classifier: Classifier, clips: Clips, attribution, targets, method: str) -> np.ndarray | None:
-    """Relative additivity error per clip of the methods that promise additivity, else None."""
-    if not method.startswith("shap"):
-        return None
-    from .attributions.shap import additivity_error
-
-    db = spectrograms_of(classifier, clips)
-    background = method_options(settings, classifier, method)["background"]
-    target = torch.as_tensor(np.asarray(targets), device=db.device)
-    return additivity_error(classifier.model, db, target, background, attribution.to(db)).cpu().numpy()
-
-
 def protocols(protocol: str) -> list[str]:
     """``both`` is both of them, in order."""
     config.check_choice("protocol", protocol, (*config.PROTOCOLS, "both"))
     return list(config.PROTOCOLS) if protocol == "both" else [protocol]
-
-
-def methods_of(settings: Settings, cell: tuple[str, str], methods: str = "") -> list[str]:
-    """Methods with attributions of this cell, the study's own first; ``methods`` names some of them."""
-    folder = attribution_folder(settings, *cell, "x").parent
-    found = {path.name for path in folder.glob("*") if path.is_dir()}
-    if not found:
-        raise FileNotFoundError(f"{folder}: no attributions; run 03_attributions first")
-    found = found & set(methods.split()) if methods else found
-    return [*(m for m in config.METHODS if m in found), *sorted(found - set(config.METHODS))]
 
 
 def cells_of(scores: pd.DataFrame) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ LEVELS = [
      "tables", "workflow"},
     {"cli", "gallery", "report", "scheme", "scoring"},
     {"explanation", "plots", "runner", "study"},
+    {"pipeline"},
     {"audit", "showcase", "widgets"},
     {"__init__"},
 ]

@@ -1,0 +1,276 @@
+"""What is computed in a cell of the study: attributions and scores, on files.
+
+Everything is resumable: an attribution is one file a clip, with a key of all it was computed
+from, and a finished one is not computed again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import config
+from .attributions import METHODS
+from .controls import (
+    all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask, si_sdr,
+)
+from .data import background_clips
+from .masks import build_masks
+from .reconstruction import kept_audio
+from .results import atomic_path, save_parquet
+from .scoring import Splitter, probabilities, score_masks
+from .study import LOAD_CHUNK, Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
+
+SCORE_CHUNK = 8  # clips whose masks are in memory at once
+
+
+# --- attributions ----------------------------------------------------------------------------
+
+
+def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
+    """The study's options of a method at this profile."""
+    if method == "lime":
+        return {"n_samples": settings.sizes.lime_samples, "seed": 12345}
+    if method.startswith("shap"):
+        frame = background_clips(settings.data, settings.sizes.background_clips)
+        clips = load_clips(settings, frame, classifier.spectrogram.sample_rate)
+        waveforms = clips.waveforms.to(settings.device, classifier.dtype)
+        return {"background": torch.cat([classifier.spectrogram(part).db for part in waveforms.split(LOAD_CHUNK)])}
+    return {}
+
+
+@functools.cache
+def source_digest() -> str:
+    """Digest of the code that attributions are computed with: a changed method computes them anew."""
+    folder = Path(__file__).parent
+    files = [*sorted((folder / "attributions").glob("*.py"))]
+    files += [folder / f"{name}.py" for name in ("spectrograms", "noise", "models", "inference")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
+
+
+def attribution_folder(settings: Settings, spectrogram_type: str, noise_scenario: str, method: str) -> Path:
+    return settings.results / "attributions" / spectrogram_type / scenario_name(noise_scenario) / method
+
+
+def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> str:
+    digest = hashlib.sha256(f"{source_digest()} {classifier.digest} {method}".encode())
+    for name, value in sorted(options.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    digest.update(waveform.numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def attribute(
+    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], method: str, shard=(0, 1)
+) -> Iterator[dict]:
+    """Attribute every clip (of a shard) of a cell by one method, one file a clip.
+
+    Yields
+    ------
+    dict
+        clip, seconds, target, p, computed (False where the file was there already).
+    """
+    folder = attribution_folder(settings, *cell, method)
+    options = method_options(settings, classifier, method)
+    for i in range(shard[0], len(clips), shard[1]):
+        row, waveform = clips.frame.iloc[i], clips.waveforms[i]
+        path, key = folder / f"{row['clip']}.npz", _key(classifier, waveform, method, options)
+        record = _read_attribution(path, key)
+        computed = record is None
+        if computed:
+            record = _attribute_clip(classifier, waveform, method, options) | {"key": key}
+            with atomic_path(path) as temporary:
+                np.savez(temporary, **record)
+        scalars = {name: record[name].item() for name in ("seconds", "target", "p")}
+        yield {"clip": row["clip"], "category": row["category"], **scalars, "computed": computed}
+
+
+def _attribute_clip(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> dict:
+    device = next(classifier.model.parameters()).device
+    db = classifier.spectrogram(waveform[None].to(device, classifier.dtype)).db
+    p = probabilities(classifier.model, db)[0]
+    target = p.argmax()[None]
+    started = time.perf_counter()
+    attribution = METHODS[method](classifier.model, db, target, **options)
+    if db.device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return {
+        "attribution": attribution[0, 0].cpu().numpy(), "target": np.array(int(target)),
+        "p": np.array(float(p.max())), "seconds": np.array(seconds),
+    }
+
+
+def _read_attribution(path: Path, key: str | None = None) -> dict | None:
+    """A stored attribution; None where there is none, or one of another key."""
+    if not path.is_file():
+        return None
+    with np.load(path) as content:
+        record = {name: content[name] for name in content.files}
+    return record if key is None or str(record["key"]) == key else None
+
+
+def load_attributions(settings: Settings, clips: Clips, cell: tuple[str, str], method: str) -> tuple[torch.Tensor, list]:
+    """Attributions (n, 1, F, T) of a cell's clips, and the seconds each took.
+
+    Raises
+    ------
+    FileNotFoundError
+        One is missing: notebook 03 has to run first.
+    """
+    folder = attribution_folder(settings, *cell, method)
+    records = [_read_attribution(folder / f"{clip}.npz") for clip in clips.frame["clip"]]
+    missing = sum(record is None for record in records)
+    if missing:
+        raise FileNotFoundError(f"{folder}: {missing} of {len(clips)} attributions are missing; run 03_attributions")
+    values = torch.from_numpy(np.stack([record["attribution"] for record in records])[:, None])
+    return values, [float(record["seconds"]) for record in records]
+
+
+def methods_of(settings: Settings, cell: tuple[str, str], methods: str = "") -> list[str]:
+    """Methods with attributions of this cell, the study's own first; ``methods`` names some of them."""
+    folder = attribution_folder(settings, *cell, "x").parent
+    found = {path.name for path in folder.glob("*") if path.is_dir()}
+    if not found:
+        raise FileNotFoundError(f"{folder}: no attributions; run 03_attributions first")
+    found = found & set(methods.split()) if methods else found
+    return [*(m for m in config.METHODS if m in found), *sorted(found - set(config.METHODS))]
+
+
+def additivity(settings, classifier: Classifier, clips: Clips, attribution, targets, method: str) -> np.ndarray | None:
+    """Relative additivity error per clip of the methods that promise additivity, else None."""
+    if not method.startswith("shap"):
+        return None
+    from .attributions.shap import additivity_error
+
+    db = spectrograms_of(classifier, clips)
+    background = method_options(settings, classifier, method)["background"]
+    target = torch.as_tensor(np.asarray(targets), device=db.device)
+    return additivity_error(classifier.model, db, target, background, attribution.to(db)).cpu().numpy()
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+def score(
+    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], methods: list[str],
+    protocols: list[str],
+) -> Iterator[pd.DataFrame]:
+    """Score all masks of the methods on a cell's clips, a few clips at a time.
+
+    Under ``audited`` what is heard is scored too, and every mask has its controls: rows with ``control``
+    random or energy of exactly the mask's area, and all_ones and oracle once per clip. Where target and
+    contaminant are known, so is what a mask keeps of either (dB) and the SI-SDR (dB) of its sound.
+
+    Yields
+    ------
+    pandas.DataFrame
+        Tidy: one row per protocol, clip, method, mask and control ("" for the method itself).
+    """
+    attributed = {method: load_attributions(settings, clips, cell, method) for method in methods}
+    for start in range(0, len(clips), SCORE_CHUNK):
+        rows = slice(start, min(start + SCORE_CHUNK, len(clips)))
+        part = _Part.of(classifier, clips, rows)
+        frames = []
+        for method, (attribution, seconds) in attributed.items():
+            values = attribution[rows].to(part.splitter.batch.db)
+            for protocol in protocols:
+                masks = build_masks(values, protocol)
+                scores = part.score(masks, protocol)
+                frames.append(scores.assign(method=method, seconds=np.array(seconds[rows])[scores["index"]]))
+                if protocol == "audited":
+                    frames += [frame.assign(method=method) for frame in part.controls(masks)]
+        if "audited" in protocols:
+            frames += part.bounds()
+        yield _tidy(pd.concat(frames, ignore_index=True), clips.frame.iloc[rows], cell)
+
+
+class _Part:
+    """A few clips of a cell with everything their masks are scored against."""
+
+    def __init__(self, splitter: Splitter, names: list[str], stems) -> None:
+        self.splitter, self.stems = splitter, stems
+        self.ranks = control_ranks(splitter.batch.power, [clip_seed(name) for name in names])
+
+    @classmethod
+    def of(cls, classifier: Classifier, clips: Clips, rows: slice) -> _Part:
+        device = next(classifier.model.parameters()).device
+        spectrogram, target = classifier.spectrogram, None
+        batch = spectrogram(clips.waveforms[rows].to(device, classifier.dtype))
+        if clips.stems is not None:
+            target = [stem[rows].to(device, classifier.dtype) for stem in clips.stems]
+        return cls(Splitter(classifier.model, spectrogram, batch), list(clips.frame["clip"].iloc[rows]), target)
+
+    def score(self, masks: dict[str, torch.Tensor], protocol: str) -> pd.DataFrame:
+        scores = score_masks(self.splitter, masks, protocol, heard=protocol == "audited")
+        if protocol == "audited" and self.stems is not None:
+            truth = [self._truth(mask) for mask in masks.values()]
+            for name in truth[0]:
+                scores[name] = torch.cat([values[name] for values in truth]).cpu().numpy()
+        return scores.assign(protocol=protocol, control="")
+
+    def _truth(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch, spectrogram = self.splitter.batch, self.splitter.spectrogram
+        powers = [spectrogram(stem).power for stem in self.stems]
+        sound = kept_audio(batch, mask, spectrogram)
+        return energy_kept(mask, *powers) | {"si_sdr": si_sdr(sound, self.stems[0])}
+
+    def controls(self, masks: dict[str, torch.Tensor]) -> Iterator[pd.DataFrame]:
+        """random and energy at the area of every mask."""
+        by_name: dict[str, dict[str, torch.Tensor]] = {"random": {}, "energy": {}}
+        for name, mask in masks.items():
+            for control, matched in control_masks(mask, self.splitter.batch.power, ranks=self.ranks).items():
+                by_name[control][name] = matched
+        for control, matched in by_name.items():
+            yield score_masks(self.splitter, matched, "audited").assign(protocol="audited", control=control)
+
+    def bounds(self) -> list[pd.DataFrame]:
+        """all_ones, and oracle where the stems are known."""
+        masks = {"all_ones": all_ones(self.splitter.batch.db)}
+        if self.stems is not None:
+            powers = [self.splitter.spectrogram(stem).power for stem in self.stems]
+            masks["oracle"] = oracle_mask(*powers).to(self.splitter.batch.db)
+        return [
+            self.score({"": mask}, protocol).assign(control=name, method="")
+            for name, mask in masks.items() for protocol in config.PROTOCOLS
+        ]
+
+
+def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, cell: tuple[str, str]) -> pd.DataFrame:
+    """Names of clip, cell, method, mask and control in front of the numbers."""
+    clip = frame.iloc[scores.pop("index").to_numpy()].reset_index(drop=True)
+    known = {
+        "protocol": scores.pop("protocol"), "spectrogram_type": cell[0], "noise_scenario": scenario_name(cell[1]),
+        "method": scores.pop("method"), "mask": scores.pop("mask"), "control": scores.pop("control"),
+        "clip": clip["clip"], "category": clip["category"], "label": clip["label"],
+        "correct": clip["label"].to_numpy() == scores["target"].to_numpy(),
+    }
+    return pd.concat([pd.DataFrame(known), scores], axis=1)
+
+
+def scores_path(settings: Settings, cell: tuple[str, str]) -> Path:
+    return settings.results / "scores" / cell[0] / f"{scenario_name(cell[1])}.parquet"
+
+
+def save_scores(settings: Settings, cell: tuple[str, str], scores: pd.DataFrame) -> Path:
+    path = scores_path(settings, cell)
+    save_parquet(scores, path)
+    return path
+
+
+def load_scores(settings: Settings, cells: str = "") -> pd.DataFrame:
+    """Scores of ``cells`` ("mel_db/clean mel_db/white"; empty: all that there are); FileNotFoundError for none."""
+    folder = settings.results / "scores"
+    paths = [scores_path(settings, cell.split("/", 1)) for cell in cells.split()] or sorted(folder.glob("*/*.parquet"))
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise FileNotFoundError(f"{(missing or [folder])[0]}: no scores; run 04_mask_study first")
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
