@@ -51,7 +51,7 @@ set_up() {
     mkdir -p "$venv" || fail "cannot write to $root"
     touch "$unfinished"
     rm -f -- "$stamp"
-    say "setting up $venv (once; about 4 minutes and 8 GB, mostly torch) ..."
+    say "setting up $venv (once; some minutes and 6 GB, mostly torch) ..."
     [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" >"$log" 2>&1 || install_failed
     "$venv/bin/python" - "$root/pyproject.toml" >"$venv/requirements.txt" <<'PYTHON'
 import sys, tomllib

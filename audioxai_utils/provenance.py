@@ -18,6 +18,7 @@ KEY_PACKAGES = (
     "torch", "torchaudio", "numpy", "scipy", "scikit-image", "scikit-learn", "pandas", "captum", "shap", "lime",
     "librosa", "soundfile", "lightning",
 )
+STEP_FACTS = ("finished", "seconds", "cpu_seconds", "peak_memory_bytes", "threads")  # of each step in the manifest
 
 
 def write_step(
@@ -25,6 +26,7 @@ def write_step(
     step: str,
     *,
     seconds: float,
+    cpu_seconds: float | None = None,
     peak_memory: int | None = None,
     parameters: dict | None = None,
     notebook: str = "",
@@ -40,6 +42,8 @@ def write_step(
         Name of the step, such as ``03_attributions-mel_db-clean-lime``.
     seconds : float
         Wall-clock time of the step (s).
+    cpu_seconds : float, optional
+        Processor time of all its processes (s); it does not hang on what else the machine does.
     peak_memory : int, optional
         Largest resident memory of one of its processes (bytes).
     parameters : dict, optional
@@ -59,6 +63,7 @@ def write_step(
         "step": step,
         "finished": _now(),
         "seconds": round(float(seconds), 3),
+        "cpu_seconds": None if cpu_seconds is None else round(float(cpu_seconds), 3),
         "peak_memory_bytes": peak_memory,
         "threads": threads,
         "notebook": notebook,
@@ -120,7 +125,7 @@ def build_manifest(results_dir: str | Path) -> dict:
         "seconds": round(sum(record["seconds"] for record in records), 3),
         "peak_memory_bytes": max((record["peak_memory_bytes"] or 0 for record in records), default=0),
         "steps": {
-            record["step"]: {name: record[name] for name in ("finished", "seconds", "peak_memory_bytes", "threads")}
+            record["step"]: {name: record.get(name) for name in STEP_FACTS}
             for record in records
         },
         "versions": {"python": platform.python_version()} | _versions(),

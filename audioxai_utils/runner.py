@@ -186,6 +186,12 @@ def _mark_dead(path: Path, problem: str) -> None:
     nbformat.write(executed, path)
 
 
+def processor_time() -> float:
+    """Seconds of processor time of this process and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def peak_memory() -> int:
     """Largest resident memory (bytes) of a process that this one started and that has ended."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
@@ -211,7 +217,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
     if code == 0:
         write_step(
             results_dir, step, seconds=time.monotonic() - started, peak_memory=peak_memory(), threads=threads,
-            parameters=parameters, notebook=os.path.relpath(output, results_dir),
+            parameters=parameters, notebook=os.path.relpath(output, results_dir), cpu_seconds=processor_time(),
         )
     return code
 
@@ -255,7 +261,10 @@ def run_report(threads: int | None = None) -> int:
     code = _told("report", work, lambda error: {"step": "report", "notebook": log, "error": error}, failure)
     if code == 0:
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        write_step(results_dir, "report", seconds=time.monotonic() - started, peak_memory=used, threads=threads)
+        write_step(
+            results_dir, "report", seconds=time.monotonic() - started, peak_memory=used, threads=threads,
+            cpu_seconds=processor_time(),
+        )
     return code
 
 

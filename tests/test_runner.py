@@ -47,6 +47,7 @@ def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
     written = json.loads(record.read_text())
     assert written["parameters"] == {"method": "lime", "seed": "0012", "results_dir": str(tmp_path)}
     assert written["notebook"] == "notebooks/03_toy-x.ipynb" and written["seconds"] > 0.5
+    assert written["cpu_seconds"] > 0.3
     assert 300e6 < written["peak_memory_bytes"] < 3000e6
     assert sorted(path.name for path in (tmp_path / "notebooks").iterdir()) == ["03_toy-x.ipynb"]
 
