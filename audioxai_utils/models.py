@@ -92,7 +92,10 @@ class Cnn14(nn.Module):
         if db.ndim != 4 or db.shape[1:3] != (1, self.n_bins):
             raise ValueError(f"db must be (batch, 1, {self.n_bins}, time); got {tuple(db.shape)}")
         x = self.bn0(db.squeeze(1).contiguous())  # (batch, frequency, time)
-        x = x.transpose(1, 2).unsqueeze(1)  # (batch, 1, time, frequency), PANNs' order
+        return self.after_bn0(x.transpose(1, 2).unsqueeze(1))
+
+    def after_bn0(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a normalised input in PANNs' order, (batch, 1, time, frequency)."""
         for i in range(1, 7):
             x = getattr(self, f"conv_block{i}")(x, pool=2 if i < 6 else 1)
             x = self.dropouts[i - 1](x)

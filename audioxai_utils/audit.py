@@ -1,0 +1,159 @@
+"""The twelve findings on the published protocol, each measured on this run's own results.
+
+A finding is a row: number, finding, measured (what, in words), ours_paper, ours_audited, published. The
+notebook 07_audit writes the numbers into its text and the table opens the report.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from . import config, pipeline, study
+from .attributions import METHODS
+from .attributions.shap import additivity_error
+from .masks import apply_mask, build_masks
+from .metrics import faithfulness
+from .published import published_results
+from .scoring import probabilities
+
+SIGMOID_METHODS = ("saliency", "lime", "shap")  # whose raw values are tiny; Grad-CAM's are not
+FILLS = ("-100 dB", "clip minimum", "training mean")
+
+
+def published_value(cell: tuple[str, str], method: str, mask: str, metric: str) -> float:
+    """A published mean over all clips; NaN where it was not published."""
+    rows = study.of_cell(published_results(), cell).query("subset == 'all' and method == @method and mask == @mask")
+    return float(rows[metric].iloc[0]) if len(rows) else math.nan
+
+
+def published_degenerate_share(cell: tuple[str, str], method: str = "saliency", mask: str = "topK_50_pos") -> float:
+    """Share of all-ones masks that explains a published SPS: a topK_50 mask has 0.5, an all-ones mask 0."""
+    return 1 - published_value(cell, method, mask, "SPS") / 0.5
+
+
+def mean_of(scores: pd.DataFrame, value: str, **where: str) -> float:
+    """Mean of a column over the rows in which other columns have given values; NaN for none."""
+    chosen = np.logical_and.reduce([scores[name] == wanted for name, wanted in where.items()])
+    return float(scores.loc[chosen, value].mean())
+
+
+# --- 5: which SHAP ---------------------------------------------------------------------------
+
+
+def shap_additivity(settings: study.Settings, classifier: study.Classifier, clips: study.Clips) -> pd.DataFrame:
+    """Additivity error per clip of Deep SHAP and of what was published as SHAP, on the same weights."""
+    db = study.spectrograms_of(classifier, clips)
+    target = probabilities(classifier.model, db).argmax(1)
+    background = pipeline.method_options(settings, classifier, "shap")["background"]
+    rows = []
+    for method in ("shap", "shap_functional"):
+        for i, clip in enumerate(clips.frame["clip"]):
+            one, c = db[i : i + 1], target[i : i + 1]
+            attribution = METHODS[method](classifier.model, one, c, background=background)
+            error = additivity_error(classifier.model, one, c, background, attribution)
+            rows.append({"method": method, "clip": clip, "additivity_error": float(error)})
+    return pd.DataFrame(rows)
+
+
+# --- 6: gradients of the usual Cnn14 on this device ------------------------------------------
+
+
+def usual_gradient_cosine(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> float:
+    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights.
+
+    The usual forward pass is rebuilt with (batch, 1, time, frequency) input and a 2-D ``bn0`` on its
+    transposition; its outputs are the same.
+    """
+    right = _gradient(model, db, target)
+    wrong = _gradient(UsualCnn14(model), db.transpose(2, 3).contiguous(), target).transpose(2, 3)
+    return float(functional.cosine_similarity(right.flatten(), wrong.flatten(), dim=0))
+
+
+class UsualCnn14(nn.Module):
+    """The weights of our Cnn14 behind a transposed 2-D ``bn0``; input (batch, 1, time, frequency)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        n = self.model.bn0
+        x = functional.batch_norm(
+            db.transpose(1, 3), n.running_mean, n.running_var, n.weight, n.bias, training=False, eps=n.eps
+        ).transpose(1, 3)  # (batch, 1, time, frequency)
+        return self.model.after_bn0(x)
+
+
+def _gradient(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    db = db.detach().clone().requires_grad_()
+    logit = model(db).gather(1, target[:, None]).sum()
+    return torch.autograd.grad(logit, db)[0]
+
+
+# --- 7: scored and heard ---------------------------------------------------------------------
+
+
+def heard_gap(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of what is scored and of what is heard, per cell, method and mask (audited rows)."""
+    rows = scores[(scores["protocol"] == "audited") & (scores["control"] == "")]
+    pairs = [column for metric in config.FAITHFULNESS_METRICS for column in (metric, f"{metric}_heard")]
+    return rows.groupby(["spectrogram_type", "noise_scenario", "method", "mask"], sort=False)[pairs].mean().reset_index()
+
+
+def round_trip(scores: pd.DataFrame) -> pd.DataFrame:
+    """What inversion alone costs: the all-ones mask heard, per cell."""
+    rows = scores[(scores["protocol"] == "audited") & (scores["control"] == "all_ones")]
+    columns = ["FidIn_heard", "AD_heard", *(["si_sdr"] if "si_sdr" in rows else [])]
+    return rows.groupby(["spectrogram_type", "noise_scenario"], sort=False)[columns].mean().reset_index()
+
+
+# --- 8: what silence is ----------------------------------------------------------------------
+
+
+def fill_sensitivity(
+    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, cell: tuple[str, str], best: pd.DataFrame
+) -> pd.DataFrame:
+    """FF, AD and FidIn of each method's best mask for three fills of what is masked."""
+    db = study.spectrograms_of(classifier, clips)
+    train_db, _, _ = study.split_spectrograms(settings, classifier.spectrogram, "train")
+    values = (config.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), train_db.mean((0, 3), keepdim=True).to(db))
+    p, rows = probabilities(classifier.model, db), []
+    for chosen in study.of_cell(best, cell).itertuples():
+        attribution, _ = pipeline.load_attributions(settings, clips, cell, chosen.method)
+        mask = build_masks(attribution.to(db), chosen.protocol)[chosen.mask]
+        for name, fill in zip(FILLS, values):
+            parts = [probabilities(classifier.model, part) for part in apply_mask(db, mask, fill)]
+            scores = faithfulness(p, *parts, chosen.protocol)
+            means = {metric: float(scores[metric].mean()) for metric in ("FF", "AD", "FidIn")}
+            rows.append({"protocol": chosen.protocol, "method": chosen.method, "mask": chosen.mask, "fill": name, **means})
+    return pd.DataFrame(rows)
+
+
+# --- the summary -----------------------------------------------------------------------------
+
+
+def sentence(template: str, **values: float) -> str:
+    """Fill numbers in; "not measured" where one of them is NaN."""
+    if any(isinstance(value, float) and math.isnan(value) for value in values.values()):
+        return "not measured"
+    return template.format(**values)
+
+
+def ranking(best: pd.DataFrame, protocol: str, cell: tuple[str, str]) -> list[str]:
+    """Methods of a cell from the best to the worst by the study's score."""
+    rows = study.of_cell(best, cell).query("protocol == @protocol").sort_values("score", ascending=False)
+    return rows["method"].tolist()
+
+
+def findings_table(rows: list[dict]) -> pd.DataFrame:
+    """The twelve rows in order; ValueError unless every number from 1 to 12 is there once."""
+    frame = pd.DataFrame(rows).sort_values("number", ignore_index=True)
+    if frame["number"].tolist() != list(range(1, 13)):
+        raise ValueError(f"findings must be numbered 1 to 12; got {frame['number'].tolist()}")
+    return frame
