@@ -157,3 +157,18 @@ def findings_table(rows: list[dict]) -> pd.DataFrame:
     if frame["number"].tolist() != list(range(1, 13)):
         raise ValueError(f"findings must be numbered 1 to 12; got {frame['number'].tolist()}")
     return frame
+
+
+# --- 12: what the file says ------------------------------------------------------------------
+
+
+def stored_sound(waveform: torch.Tensor, sample_rate: int) -> dict:
+    """Sample rate (Hz) and duration (s) of a sound after it was stored as the gallery stores it."""
+    import io
+
+    import soundfile
+
+    from .sounds import store
+
+    with soundfile.SoundFile(io.BytesIO(store(waveform.numpy(), sample_rate).data)) as file:
+        return {"sample_rate": file.samplerate, "seconds": file.frames / file.samplerate}

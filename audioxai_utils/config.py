@@ -103,7 +103,7 @@ class Profile:
     lime_samples: int
     background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
     cells: tuple[tuple[str, str], ...] = STUDY_CELLS
-    train_clips: int | None = None  # per class and fold; None is all
+    clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
     double: bool = False  # float64, so that stored numbers do not hang on threads or vector units
 
 
@@ -114,7 +114,7 @@ PROFILES = {
             "smoke", width=1 / 16, epochs=3, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
             mixup=0.0, time_shift=True, crop=0.5, dropout=0.25, n_clips=4, lime_samples=40, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
-            train_clips=2, double=True,
+            clips_per_class=2, double=True,
         ),
         Profile(
             "quick", width=1 / 8, epochs=40, batch_size=16, learning_rate=2e-3, schedule="one_cycle",

@@ -147,8 +147,8 @@ def explained_clips(settings: Settings, sample_rate: int, noise_scenario: str) -
 def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str, noise_scenario: str = "clean"):
     """(dB spectrograms (n, 1, F, T), labels (n,), Clips) of a split."""
     frame = settings.data.split(split)
-    per_class = settings.sizes.train_clips
-    if per_class is not None and split != "test":
+    per_class = settings.sizes.clips_per_class
+    if per_class is not None:  # of the test fold too
         frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
     clips = load_clips(settings, frame, spectrogram.sample_rate, noise_scenario)
     db = torch.cat([spectrogram(part.to(settings.dtype)).db for part in clips.waveforms.split(LOAD_CHUNK)])

@@ -12,7 +12,7 @@ LEVELS = [
     {"checks", "comparisons", "data", "drawing", "findings", "notebook_pages", "pages", "pictures", "reconstruction",
      "tables", "workflow"},
     {"cli", "gallery", "report", "scheme", "scoring"},
-    {"explanation", "plots", "runner", "study"},
+    {"audit_figures", "explanation", "plots", "runner", "study"},
     {"pipeline"},
     {"audit", "showcase", "widgets"},
     {"__init__"},

@@ -1,0 +1,164 @@
+"""A cell of a tiny study on files: settings, resuming, scores with controls, and clear refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from audioxai_utils import pipeline, study
+from audioxai_utils.config import MASK_NAMES
+from audioxai_utils.controls import kept_bins
+from audioxai_utils.masks import build_masks
+
+CELL = ("mel_db", "white")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Three classes of tones, two clips in each fold, and an untrained classifier."""
+    root, rows = tmp_path_factory.mktemp("tones"), []
+    (root / "meta").mkdir(), (root / "audio").mkdir()
+    rng, time = np.random.default_rng(0), np.arange(8000) / 16000
+    for fold in range(1, 6):
+        for target, category in enumerate(("low", "middle", "high")):
+            for take in "AB":
+                name = f"{fold}-{target}-{take}-{target}.wav"
+                wave = np.sin(2 * np.pi * 300 * 3**target * time) + 0.05 * rng.standard_normal(8000)
+                soundfile.write(root / "audio" / name, 0.5 * wave, 16000)
+                rows.append({"filename": name, "fold": fold, "target": target, "category": category})
+    pd.DataFrame(rows).to_csv(root / "meta" / "esc50.csv", index=False)
+    results = tmp_path_factory.mktemp("results")
+    made = study.Settings("smoke", "esc50", str(root), "", str(results), 0, "cpu")
+    model = study.new_model(made, study.get_spectrogram("mel_db"))
+    study.save_classifier(made, model, "mel_db", {"best_epoch": 1})
+    return made
+
+
+@pytest.fixture(scope="module")
+def cell(settings):
+    classifier = study.load_classifier(settings, "mel_db")
+    clips = study.explained_clips(settings, 32000, CELL[1])
+    for method in ("saliency", "gradcam"):
+        list(pipeline.attribute(settings, classifier, clips, CELL, method))
+    return classifier, clips
+
+
+@pytest.fixture(scope="module")
+def scores(settings, cell):
+    return pd.concat(pipeline.score(settings, *cell, CELL, ["saliency", "gradcam"], ["paper", "audited"]))
+
+
+def test_clips_are_spread_over_classes_and_their_stems_add_up(cell):
+    _, clips = cell
+    assert clips.frame["category"].value_counts().to_dict() == {"low": 2, "middle": 1, "high": 1}
+    torch.testing.assert_close(sum(clips.stems), clips.waveforms)
+
+
+def test_a_finished_clip_is_not_computed_again_and_a_lost_one_is(settings, cell):
+    classifier, clips = cell
+    again = list(pipeline.attribute(settings, classifier, clips, CELL, "saliency"))
+    assert not any(row["computed"] for row in again)
+    lost = pipeline.attribution_folder(settings, *CELL, "saliency") / f"{clips.frame['clip'][1]}.npz"
+    before = pipeline.load_attributions(settings, clips, CELL, "saliency")[0]
+    lost.unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 4 attributions are missing"):
+        pipeline.load_attributions(settings, clips, CELL, "saliency")
+    assert [r["computed"] for r in pipeline.attribute(settings, classifier, clips, CELL, "saliency")] == [False, True, False, False]
+    assert torch.equal(pipeline.load_attributions(settings, clips, CELL, "saliency")[0], before)
+
+
+def test_another_sound_or_option_is_computed_anew(settings, cell):
+    classifier, clips = cell
+    key = pipeline._key(classifier, clips.waveforms[0], "lime", {"n_samples": 10})
+    assert key == pipeline._key(classifier, clips.waveforms[0], "lime", {"n_samples": 10})
+    assert key != pipeline._key(classifier, clips.waveforms[1], "lime", {"n_samples": 10})
+    assert key != pipeline._key(classifier, clips.waveforms[0], "lime", {"n_samples": 11})
+
+
+def test_shards_share_out_the_clips(settings, cell):
+    parts = [list(pipeline.attribute(settings, *cell, CELL, "gradcam", shard=(i, 3))) for i in range(3)]
+    assert sorted(row["clip"] for part in parts for row in part) == sorted(cell[1].frame["clip"])
+    assert [len(part) for part in parts] == [2, 1, 1]
+
+
+def test_one_row_per_clip_method_mask_and_control(scores):
+    keys = ["protocol", "method", "mask", "control", "clip"]
+    assert not scores.duplicated(keys).any()
+    counts = scores.groupby(["protocol", "control"]).size()
+    assert counts["paper", ""] == counts["audited", ""] == 2 * 14 * 4
+    assert counts["audited", "random"] == counts["audited", "energy"] == 2 * 14 * 4
+    assert counts["audited", "oracle"] == counts["audited", "all_ones"] == 4
+    assert set(scores.query("control == ''")["mask"]) == set(MASK_NAMES)
+
+
+def test_controls_keep_exactly_the_area_of_their_mask(settings, cell, scores):
+    classifier, clips = cell
+    attribution = pipeline.load_attributions(settings, clips, CELL, "saliency")[0]
+    n_bins = {name: kept_bins(mask).tolist() for name, mask in build_masks(attribution, "audited").items()}
+    rows = scores.query("method == 'saliency' and control in ['random', 'energy']")
+    for row in rows.itertuples():
+        i = clips.frame["clip"].tolist().index(row.clip)
+        assert round(row.area * 64 * 501) == n_bins[row.mask][i]
+
+
+def test_all_ones_keeps_everything_and_the_oracle_improves_the_ratio(scores):
+    ones = scores.query("control == 'all_ones' and protocol == 'audited'")
+    assert (ones["area"] == 1).all() and (ones["FidIn"] == 1).all() and (ones["AI"] == 0).all()
+    np.testing.assert_allclose(ones["snr_gain"], 0, atol=1e-9)
+    oracle = scores.query("control == 'oracle' and protocol == 'audited'")
+    assert (oracle["snr_gain"] > 3).all()
+    assert (oracle["si_sdr"] > ones["si_sdr"].to_numpy()).all()
+
+
+def test_scores_come_back_from_their_file(settings, scores):
+    pipeline.save_scores(settings, CELL, scores)
+    again = pipeline.load_scores(settings, "mel_db/white")
+    pd.testing.assert_frame_equal(again, scores.reset_index(drop=True), check_dtype=False)
+    with pytest.raises(FileNotFoundError, match="run 04_mask_study"):
+        pipeline.load_scores(settings, "mel_db/room")
+
+
+def test_methods_are_those_with_attributions(settings):
+    assert pipeline.methods_of(settings, CELL) == ["saliency", "gradcam"]
+    assert pipeline.methods_of(settings, CELL, "gradcam lime") == ["gradcam"]
+    with pytest.raises(FileNotFoundError, match="run 03_attributions"):
+        pipeline.methods_of(settings, ("stft_db", "clean"))
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"profile": "fast"}, "profile must be one of smoke, quick, paper"), ({"dataset": "urbansound"}, "dataset must be"),
+])
+def test_settings_refuse_what_they_do_not_know(changes, words):
+    with pytest.raises(ValueError, match=words):
+        study.Settings(**changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="finds no CUDA"):
+        study.Settings(device="cuda")
+
+
+def test_a_checkpoint_of_other_classes_or_without_content_is_refused(settings, tmp_path):
+    other = study.Settings("smoke", "esc50", settings.data_root, "", str(tmp_path), 0, "cpu")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        study.load_classifier(other, "mel_db")
+    path = study.checkpoint_path(other, "mel_db")
+    path.parent.mkdir()
+    content = torch.load(study.checkpoint_path(settings, "mel_db"), weights_only=True)
+    torch.save(content | {"classes": ["a", "b", "c"]}, path)
+    with pytest.raises(ValueError, match="trained on other classes"):
+        study.load_classifier(other, "mel_db")
+    torch.save({"model": content["model"]}, path)
+    with pytest.raises(ValueError, match="run notebook 02"):
+        study.load_classifier(other, "mel_db")
+
+
+def test_broken_clips_are_left_out_with_a_line_each(settings):
+    frame = settings.data.split("test").copy()
+    frame.loc[0, "path"] = "/nowhere/missing.wav"
+    clips = study.load_clips(settings, frame, 32000)
+    assert len(clips) == len(frame) - 1 and len(clips.problems) == 1 and "missing.wav" in clips.problems[0]
+    with pytest.raises(ValueError, match="none of the 1 clips can be used"):
+        study.load_clips(settings, frame.iloc[:1], 32000)
