@@ -73,8 +73,10 @@ def show_attribution(ax, db, attribution, axes):
     return show_map(ax, attribution / scale, axes, cmap=ATTRIBUTION_COLOURS, vmin=-1, vmax=1, alpha=opacity)
 
 
-def attribution_bar(figure, picture, **options):
+def attribution_bar(figure, picture, wide: bool = True, **options):
+    """Colour bar of an attribution; its label takes two lines where it is not ``wide``."""
     from matplotlib.cm import ScalarMappable
 
     bar = ScalarMappable(norm=picture.norm, cmap=picture.cmap)  # without the map's own transparency
-    return figure.colorbar(bar, label="attribution (1 = 99th percentile of its size)", **options)
+    label = "attribution (1 = 99th percentile of its size)"
+    return figure.colorbar(bar, label=label if wide else "attribution (1 = its\n99th percentile)", **options)

@@ -65,12 +65,13 @@ def _alt_text(output) -> str:
 def _exporter():
     """nbconvert's HTML exporter with the project's template and no addresses to load from."""
     from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import ExtractOutputPreprocessor
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExtractOutputPreprocessor
 
     exporter = HTMLExporter(
         template_name="notebook", extra_template_basedirs=[str(TEMPLATES)], mathjax_url="", require_js_url="",
         jquery_url="", mermaid_js_url="", exclude_anchor_links=True,
     )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     exporter.register_preprocessor(
         ExtractOutputPreprocessor(extract_output_types={"image/png", "image/jpeg"}), enabled=True
     )

@@ -128,7 +128,9 @@ def method_grid(rows, kind: str = "attribution", title: str | None = None):
     figure.colorbar(level, ax=grid[:, 0] if kind == "attribution" else grid, label="level (dB)", extend="min",
                     location="bottom" if kind == "attribution" else "right", shrink=0.9, aspect=18)
     if kind == "attribution":
-        attribution_bar(figure, signed, ax=grid[:, 1:], location="bottom", extend="both", shrink=0.5, aspect=30)
+        wide = len(methods) > 2
+        attribution_bar(figure, signed, wide, ax=grid[:, 1:], location="bottom", extend="both",
+                        shrink=0.5 if wide else 0.9, aspect=30 if wide else 18)
     figure.suptitle(title or "")
     return figure
 

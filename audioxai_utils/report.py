@@ -22,19 +22,31 @@ from .style import cell_label
 from .table_styles import style_table
 
 TITLE = "What does the classifier hear?"
+QUESTION = (
+    "<p>A sound classifier says what it hears. Four methods (saliency, Grad-CAM, LIME and SHAP) say which parts of the "
+    "spectrogram speak for its decision, fourteen rules turn each answer into a mask, and each mask splits the sound "
+    "into a part that is kept and a part that is removed. Do the kept parts carry the decision, are they small, and "
+    "does it stay so when the sound is noisy?</p>"
+)
 MISSING = '<p class="missing">Not computed in this run.</p>'
 # Figures shown in the index, by the start of their file names, with captions that stand alone.
 MAIN_FIGURES = (
     ("transform_scheme", "From a sound to an explanation that can be seen, heard and scored."),
-    ("one_clip_all_methods", "What each method points at in one clip: one row per spectrogram type and noise. Red "
-                             "speaks for the predicted class and blue against it."),
-    ("front_paper_III", "Faithful or concise (paper protocol, mel, clean): one point per method and mask. Up and right "
-                        "is better; published points are hollow."),
-    ("front_audited_III", "The same points under the audited protocol."),
-    ("training_mel_db", "Loss and accuracy of the mel classifier while it was trained; the kept epoch is marked."),
+    (
+        "one_clip_all_methods",
+        "What each method points at in one clip: one row per spectrogram type and noise. Red speaks for the "
+        "predicted class and blue against it.",
+    ),
+    (
+        "front_paper_III",
+        "Faithful or concise (paper protocol, mel, clean): one point per method and mask. Up and right is better; "
+        "published points are hollow.",
+    ),
+    ("front_audited_III", "Faithful or concise under the audited protocol (mel, clean)."),
+    ("training_mel_db", "Loss and accuracy of the mel classifier in training; the kept epoch is marked."),
     ("confusion_mel_db", "What the mel classifier confuses on the clean test fold."),
     ("area_paper_mel_db_clean", "Share of the spectrogram that each mask keeps (mel, clean, paper protocol)."),
-    ("scores_paper_mel_db_clean", "Means of the seven metrics (mel, clean, paper protocol); a frame marks the best."),
+    ("scores_paper_mel_db_clean", "Means of the seven metrics (mel, clean, paper protocol); frames mark the best."),
 )
 
 
@@ -83,15 +95,28 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def _copy_results(results_dir: Path, folder: Path) -> None:
-    """Tables, figures and the manifest, so that the report is complete without the run's folder."""
-    for name, suffixes in (("tables", {".csv", ".tex"}), ("figures", {".png", ".svg"})):
-        for path in sorted((results_dir / name).rglob("*")):
-            if path.suffix in suffixes and not path.name.startswith("."):
-                target = folder / name / path.relative_to(results_dir / name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, target)
-    if (results_dir / "manifest.json").is_file():
-        shutil.copy2(results_dir / "manifest.json", folder / "manifest.json")
+    """Tables, figures and the manifest, so that the report is complete without the run's folder.
+
+    Vector files are large; only those of the main figures come along.
+    """
+    figures = sorted(results_dir.glob("figures/[!.]*.png"))
+    vectors = [path.with_suffix(".svg") for path in main_figures(figures)]
+    tables = [path for path in results_dir.glob("tables/**/[!.]*") if path.suffix in (".csv", ".tex")]
+    for path in (*figures, *vectors, *tables, results_dir / "manifest.json"):
+        if path.is_file():
+            target = folder / path.relative_to(results_dir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+
+
+def main_figures(available: list[Path]) -> dict[Path, str]:
+    """The figures that the index shows, with their captions, as far as they are there."""
+    main = {}
+    for start, caption in MAIN_FIGURES:
+        found = next((p for p in available if p.stem == start or p.stem.startswith(f"{start}_")), None)
+        if found is not None:
+            main.setdefault(found, caption)
+    return main
 
 
 def _write_notebooks(notebooks: list[Path], folder: Path) -> dict[str, str]:
@@ -122,10 +147,7 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
     """index.html of the report."""
     parts = [
         f"<h1>{TITLE}</h1>",
-        "<p>A sound classifier says what it hears. Four methods (saliency, Grad-CAM, LIME and SHAP) say which parts of "
-        "the spectrogram speak for its decision, fourteen rules turn each answer into a mask, and each mask splits the "
-        "sound into a part that is kept and a part that is removed. Do the kept parts carry the decision, are they "
-        "small, and does it stay so when the sound is noisy?</p>",
+        QUESTION,
         _answer(results_dir), _gallery_part(folder), _figures_part(folder), _accuracies(results_dir),
         *(_tables_part(results_dir, protocol) for protocol in PROTOCOLS),
         _notebooks_part(titles), _downloads(folder), _manifest_part(results_dir),
@@ -170,11 +192,7 @@ def _figure(path: Path, caption: str) -> str:
 def _figures_part(folder: Path) -> str:
     """The main figures, and links to all others."""
     available = sorted((folder / "figures").glob("*.png"))
-    main = {}
-    for start, caption in MAIN_FIGURES:
-        found = next((path for path in available if path.stem == start or path.stem.startswith(f"{start}_")), None)
-        if found is not None and found not in main:
-            main[found] = caption
+    main = main_figures(available)
     if not available:
         return f"<h2>Figures</h2>{MISSING}"
     others = "".join(f'<li><a href="figures/{escape(path.name)}">{escape(path.stem.replace("_", " "))}</a></li>'
