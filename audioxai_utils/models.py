@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
+MIN_FRAMES = 32
 DROPOUT = (0.2,) * len(CHANNELS) + (0.5, 0.5)
 
 
@@ -91,6 +92,8 @@ class Cnn14(nn.Module):
     def forward(self, db: torch.Tensor) -> torch.Tensor:
         if db.ndim != 4 or db.shape[1:3] != (1, self.n_bins):
             raise ValueError(f"db must be (batch, 1, {self.n_bins}, time); got {tuple(db.shape)}")
+        if db.shape[3] < MIN_FRAMES:
+            raise ValueError(f"db must have at least {MIN_FRAMES} frames, five poolings halve them; got {db.shape[3]}")
         x = self.bn0(db.squeeze(1).contiguous())  # (batch, frequency, time)
         return self.after_bn0(x.transpose(1, 2).unsqueeze(1))
 

@@ -145,3 +145,5 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 def test_wrong_shapes_are_refused(model):
     with pytest.raises(ValueError, match=r"\(batch, 1, 64, time\)"):
         model(torch.zeros(1, 1, 65, 40, dtype=torch.float64))
+    with pytest.raises(ValueError, match="at least 32 frames"):
+        model(torch.zeros(1, 1, 64, 31, dtype=torch.float64))

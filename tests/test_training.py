@@ -16,7 +16,7 @@ def tones(n, seed):
     """Two classes that differ in which half of the bins is loud."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
-    db = torch.randn(n, 1, 64, 40, generator=generator, dtype=torch.float64) - 60
+    db = torch.randn(n, 1, 64, 80, generator=generator, dtype=torch.float64) - 60
     db[labels == 0, :, :32] += 20
     db[labels == 1, :, 32:] += 20
     return db, labels
@@ -69,9 +69,9 @@ def test_augmentation_shifts_crops_masks_and_mixes():
     plain = dataclasses.replace(SIZES, time_shift=False, crop=1.0, mixup=0.0)
     masked, same = augment(db, one_hot, plain)
     changed = (masked != db).double().mean((1, 2, 3))
-    assert torch.equal(same, one_hot) and changed.max() > 0 and changed.max() <= (10 * 40 + 20 * 64) / (64 * 40)
+    assert torch.equal(same, one_hot) and changed.max() > 0 and changed.max() <= (10 * 80 + 20 * 64) / (64 * 80)
     cropped, _ = augment(db, one_hot, dataclasses.replace(plain, time_shift=True, crop=0.5))
-    assert cropped.shape == (6, 1, 64, 20)
+    assert cropped.shape == (6, 1, 64, 40)
     _, soft = augment(db, one_hot, dataclasses.replace(plain, mixup=0.4))
     torch.testing.assert_close(soft.sum(1), torch.ones(6, dtype=torch.float64))
     assert ((soft > 0) & (soft < 1)).any()
