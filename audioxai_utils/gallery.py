@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from . import pictures, sounds
-from .config import LOWER_IS_BETTER, MASK_NAMES, METHODS, METRICS, NOISE_SCENARIOS, PROTOCOLS, SPECTROGRAM_TYPES
+from .config import (
+    LOWER_IS_BETTER,
+    MASK_NAMES,
+    METHODS,
+    METRICS,
+    NOISE_SCENARIOS,
+    PROTOCOLS,
+    SPECTROGRAM_TYPES,
+)
 from .pages import escape, navigation, page, whole_directory, write_stylesheet
 from .style import (
     METHOD_COLOURS,
@@ -160,8 +168,10 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
     }
     if not np.isin(mask, (0, 1)).all():
         for layer, share in (("kept", mask), ("removed", 1 - mask)):
-            layers[layer] = assets.picture(_digest("level", db, share),
-                                           lambda share=share: pictures.level_picture(pictures.masked_db(db, share)))
+            layers[layer] = assets.picture(
+                _digest("level", db, share),
+                lambda share=share: pictures.level_picture(pictures.masked_db(db, share)),
+            )
     return layers
 
 
@@ -191,14 +201,14 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
     """One entry of the page's data; writes its files."""
     db = two_dimensional(entry.db, "db")
     mask = two_dimensional(entry.mask, "mask")
-    where = axes_of(entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1])
+    where = axes_of(entry.spectrogram_type if entry.spectrogram is None else entry.spectrogram, db.shape[1])
     key = f"{entry.spectrogram_type}-{db.shape[1]}"
     axes.setdefault(key, _axes_record(where))
     area = float(mask.mean()) if entry.area is None else float(entry.area)
     constant = bool(np.ptp(mask) == 0) if entry.degenerate is None else bool(entry.degenerate)
     return {
-        "id": entry.name, "clip": entry.clip, "category": entry.category, "spectrogram": entry.spectrogram_type,
-        "scenario": entry.noise_scenario, "method": entry.method, "mask": entry.mask_name,
+        "id": entry.name, "clip": entry.clip, "category": entry.category,
+        "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario, "method": entry.method, "mask": entry.mask_name,
         "protocol": entry.protocol, "correct": bool(entry.correct), "degenerate": constant,
         "area": _number(area), "tags": [str(tag) for tag in entry.tags], "axes": key,
         "scores": {name: _number(entry.scores[name]) for name in METRICS if name in entry.scores},
@@ -264,6 +274,16 @@ def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
     return page(data["title"], body, navigation=navigation(links, "index.html"), scripts=scripts)
 
 
+def _write_page(folder: Path, data: dict, links: Sequence[tuple[str, str]]) -> None:
+    """The page, its data, its script and its stylesheet."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    files = {"gallery-data.js": f"window.AUDIOXAI_GALLERY={text};\n", "gallery.js": template("gallery.js")}
+    for name, content in files.items():
+        (folder / "assets" / name).write_text(content, encoding="utf-8")
+    write_stylesheet(folder / "assets")
+    (folder / "index.html").write_text(_page(data, links), encoding="utf-8")
+
+
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
                   links: Sequence[tuple[str, str]] = (), compression: float = 0.85) -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
@@ -284,8 +304,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
 
     Returns
     -------
-    dict
-        ``entries``, ``files`` and ``bytes``.
+    dict of ``entries``, ``files`` and ``bytes``
 
     Raises
     ------
@@ -302,10 +321,6 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         if len(set(names)) < len(names):
             raise ValueError(f"entries must differ; got {max(names, key=names.count)} more than once")
         data = _data(records, axes, title)
-        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-        (folder / "assets" / "gallery-data.js").write_text(f"window.AUDIOXAI_GALLERY={text};\n", encoding="utf-8")
-        (folder / "assets" / "gallery.js").write_text(template("gallery.js"), encoding="utf-8")
-        write_stylesheet(folder / "assets")
-        (folder / "index.html").write_text(_page(data, links), encoding="utf-8")
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {"entries": len(records), "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+        _write_page(folder, data, links)
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        return {"entries": len(records), "files": len(sizes), "bytes": sum(sizes)}

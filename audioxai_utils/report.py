@@ -19,7 +19,7 @@ from .notebook_pages import notebook_body, notebook_title
 from .pages import escape, navigation, page, readable_size, whole_directory, write_stylesheet
 from .published import published_accuracies
 from .style import cell_label
-from .table_styles import style_table
+from .table_styles import BLUE, GREEN, ORANGE, YELLOW, style_table
 
 TITLE = "What does the classifier hear?"
 QUESTION = (
@@ -165,7 +165,8 @@ def _answer(results_dir: Path) -> str:
         text = sentence(results_dir)
         words = escape(text) if text else '<span class="missing">not computed in this run.</span>'
         items.append(f"<li><strong>{escape(question)}</strong> {words}</li>")
-    return f'<section class="answer" aria-labelledby="answer"><h2 id="answer">The answer</h2><ol>{"".join(items)}</ol></section>'
+    return ('<section class="answer" aria-labelledby="answer"><h2 id="answer">The answer</h2>'
+            f'<ol>{"".join(items)}</ol></section>')
 
 
 def _gallery_part(folder: Path) -> str:
@@ -214,15 +215,15 @@ def _accuracies(results_dir: Path) -> str:
     shown = both[["source", *ours.columns]].rename(columns=names).sort_values("spectrogram", kind="stable")
     text = shown.to_html(index=False, float_format="{:.1f}".format, border=0, na_rep="n/a")
     return (f'{heading}<div class="scroll" tabindex="0" role="region" aria-label="Table I">{text}</div>'
-            "<p>Accuracies in per cent and the epoch that was kept. The published classifier starts from AudioSet weights "
-            "at full width and knows 50 classes.</p>")
+            "<p>Accuracies in per cent and the epoch that was kept. The published classifier starts from AudioSet "
+            "weights at full width and knows 50 classes.</p>")
 
 
 COLOUR_KEY = (
-    '<p class="key"><span style="background:#b7e1b0">best</span><span style="background:#fbc99b">worst</span> of FF, AI, AG, '
-    'FidIn and AD; <span style="background:#aed4f5">best</span><span style="background:#f6e58d">worst</span> of SPS and '
-    "COMP. An arrow up: higher is better. Area is the share that the mask keeps, degenerate the share of clips whose mask "
-    "is constant.</p>"
+    f'<p class="key"><span style="background:{GREEN}">best</span><span style="background:{ORANGE}">worst</span> of '
+    f'FF, AI, AG, FidIn and AD; <span style="background:{BLUE}">best</span><span style="background:{YELLOW}">worst'
+    "</span> of SPS and COMP. An arrow up: higher is better. Area is the share that the mask keeps, degenerate the "
+    "share of clips whose mask is constant.</p>"
 )
 
 
@@ -247,7 +248,8 @@ def _notebooks_part(titles: dict[str, str]) -> str:
     heading = '<h2 id="notebooks">Notebooks, as they were run</h2>'
     if not titles:
         return heading + MISSING
-    items = "".join(f'<li><a href="notebooks/{escape(stem)}.html">{escape(title)}</a></li>' for stem, title in titles.items())
+    items = "".join(f'<li><a href="notebooks/{escape(stem)}.html">{escape(title)}</a></li>'
+                    for stem, title in titles.items())
     return f'{heading}<ul>{items}</ul>'
 
 
@@ -256,9 +258,12 @@ def _downloads(folder: Path) -> str:
     files = sorted((folder / "tables").rglob("*.csv"))
     if not files:
         return ""
-    items = "".join(f'<li><a href="{path.relative_to(folder).as_posix()}">{path.relative_to(folder / "tables").as_posix()}</a> '
-                    f"({readable_size(path.stat().st_size)})</li>" for path in files)
-    return f"<h2>Tables as files</h2><details><summary>{len(files)} tables (CSV; LaTeX beside them)</summary><ul>{items}</ul></details>"
+    items = []
+    for path in files:
+        name, size = path.relative_to(folder / "tables").as_posix(), readable_size(path.stat().st_size)
+        items.append(f'<li><a href="tables/{escape(name)}">{escape(name)}</a> ({size})</li>')
+    summary = f"<summary>{len(files)} tables (CSV; LaTeX beside them)</summary>"
+    return f'<h2>Tables as files</h2><details>{summary}<ul>{"".join(items)}</ul></details>'
 
 
 def _manifest_part(results_dir: Path) -> str:
@@ -271,10 +276,10 @@ def _manifest_part(results_dir: Path) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(manifest))
     steps = "".join(f"<tr><td>{escape(step)}</td><td>{record.get('seconds', float('nan')):.1f}</td></tr>"
                     for step, record in manifest.get("steps", {}).items())
-    table = (f"<details><summary>Seconds per step</summary><div class='scroll'><table class='words'><thead><tr><th>step</th>"
-             f"<th>seconds</th></tr></thead><tbody>{steps}</tbody></table></div></details>") if steps else ""
-    return (f'{heading}<dl class="facts">{facts}</dl>{table}<p><a href="manifest.json">The whole manifest</a> lists '
-            "every version and fingerprint.</p>")
+    table = ("<details><summary>Seconds per step</summary><div class='scroll'><table class='words'><thead><tr>"
+             f"<th>step</th><th>seconds</th></tr></thead><tbody>{steps}</tbody></table></div></details>")
+    return (f'{heading}<dl class="facts">{facts}</dl>{table if steps else ""}<p><a href="manifest.json">The whole '
+            "manifest</a> lists every version and fingerprint.</p>")
 
 
 def _facts(manifest: dict) -> list[tuple[str, str]]:
@@ -287,7 +292,7 @@ def _facts(manifest: dict) -> list[tuple[str, str]]:
         "written": manifest.get("written"), "profile": settings.get("profile"), "dataset": settings.get("dataset"),
         "data": f"{data['files']} files, SHA-256 {data['sha256'][:16]}…" if "sha256" in data else None,
         "seed": manifest.get("seed"), "device": manifest.get("device") or "chosen by the run",
-        "commit": f"{commit['id'][:12]}{' with local changes' if commit.get('dirty') else ''}" if commit.get("id") else None,
+        "commit": commit["id"][:12] + (" with local changes" if commit.get("dirty") else "") if commit.get("id") else None,
         "processor": f"{hardware['processor']}, {hardware['cores']} cores" if "processor" in hardware else None,
         "time of all steps": f"{seconds / 60:.1f} min" if seconds else None,
         "largest step in memory": readable_size(memory) if memory else None,

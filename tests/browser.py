@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 WIDTHS = (360, 768, 1280, 1920)
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+LIBRARIES = all(importlib.util.find_spec(name) for name in ("playwright", "axe_playwright_python"))
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or not LIBRARIES,
+    reason="no Chromium here (apt-get install chromium; pip install playwright axe-playwright-python)",
+)
 
 
 @contextmanager
