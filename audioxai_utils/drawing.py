@@ -16,10 +16,21 @@ from .style import (
 )
 
 RC = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9,
-    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold",
-    "figure.facecolor": "white", "savefig.facecolor": "white", "svg.hashsalt": "audioxai", "image.resample": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "audioxai",
+    "image.resample": False,
 }
 
 
@@ -40,7 +51,9 @@ def new_figure(n_rows: int, n_columns: int, size: tuple[float, float], **options
     """A closed figure with a grid of axes (n_rows, n_columns)."""
     import matplotlib.pyplot as plt
 
-    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options)
+    figure, grid = plt.subplots(
+        n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options
+    )
     plt.close(figure)  # pyplot forgets it; it can still be drawn, saved and displayed
     return figure, grid
 

@@ -50,8 +50,10 @@ def accuracy_sentence(results_dir: Path) -> str | None:
     table = read_table(results_dir, "table_I")
     if table is None:
         return None
-    parts = [f"{row.test_acc:.1f} % from {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
-             for row in table.itertuples()]
+    parts = [
+        f"{row.test_acc:.1f} % from {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
+        for row in table.itertuples()
+    ]
     return f"Of the clean test clips the classifiers that are explained name {' and '.join(parts)} correctly."
 
 
@@ -60,9 +62,11 @@ def winner_sentence(results_dir: Path) -> str | None:
     first = _first_by_rule(results_dir, "paper", MAIN_CELL)
     if first is None:
         return None
-    return (f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part still leads to "
-            f"the same class on {100 * first['FidIn']:.0f} % of the clips, and removing it lowers that class's "
-            f"probability by {first['FF']:.2f} on average.")
+    return (
+        f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part still leads to "
+        f"the same class on {100 * first['FidIn']:.0f} % of the clips, and removing it lowers that class's "
+        f"probability by {first['FF']:.2f} on average."
+    )
 
 
 def noise_sentence(results_dir: Path) -> str | None:
@@ -72,9 +76,14 @@ def noise_sentence(results_dir: Path) -> str | None:
     noisy = {scenario: value for scenario, value in means.items() if scenario != "clean"}
     if "clean" not in means or not noisy:
         return None
-    parts = [f"{100 * value:.0f} % with {SCENARIO_LABELS.get(scenario, scenario)}" for scenario, value in noisy.items()]
-    return (f"Averaged over the methods at their best masks, the kept part keeps the class on {100 * means['clean']:.0f} % "
-            f"of the clean clips, and on {', '.join(parts)}.")
+    parts = [
+        f"{100 * value:.0f} % with {SCENARIO_LABELS.get(scenario, scenario)}"
+        for scenario, value in noisy.items()
+    ]
+    return (
+        f"Averaged over the methods at their best masks, the kept part keeps the class on {100 * means['clean']:.0f} % "
+        f"of the clean clips, and on {', '.join(parts)}."
+    )
 
 
 def area_sentence(results_dir: Path) -> str | None:
@@ -84,11 +93,15 @@ def area_sentence(results_dir: Path) -> str | None:
         return None
     least, most = table.loc[table["area"].idxmin()], table.loc[table["area"].idxmax()]
     worst = table.loc[table["degenerate"].idxmax()]
-    text = (f"These best masks keep between {100 * least['area']:.1f} % ({method_label(least['method'])}) and "
-            f"{100 * most['area']:.1f} % ({method_label(most['method'])}) of the spectrogram")
+    text = (
+        f"These best masks keep between {100 * least['area']:.1f} % ({method_label(least['method'])}) and "
+        f"{100 * most['area']:.1f} % ({method_label(most['method'])}) of the spectrogram"
+    )
     if worst["degenerate"] > 0:
-        return (f"{text}, and the mask of {method_label(worst['method'])} is constant, so that it selects nothing, on "
-                f"{100 * worst['degenerate']:.0f} % of the clips.")
+        return (
+            f"{text}, and the mask of {method_label(worst['method'])} is constant, so that it selects nothing, on "
+            f"{100 * worst['degenerate']:.0f} % of the clips."
+        )
     return f"{text}, and none of them is constant on any clip."
 
 
@@ -99,9 +112,11 @@ def audited_sentence(results_dir: Path) -> str | None:
         return None
     before = _first_by_rule(results_dir, "paper", MAIN_CELL)
     same = before is not None and (before["method"], before["mask"]) == (first["method"], first["mask"])
-    text = (f"Under the audited protocol, which mends known flaws of the published one, {_pair(first)} "
-            f"{'still ' if same else ''}comes first on clean mel spectrograms, with the class kept on "
-            f"{100 * first['FidIn']:.0f} % of the clips")
+    text = (
+        f"Under the audited protocol, which mends known flaws of the published one, {_pair(first)} "
+        f"{'still ' if same else ''}comes first on clean mel spectrograms, with the class kept on "
+        f"{100 * first['FidIn']:.0f} % of the clips"
+    )
     table = study_tables(results_dir, "audited").get(MAIN_CELL)
     if table is None or "not_better_than" not in table:
         return f"{text}."

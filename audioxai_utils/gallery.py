@@ -208,7 +208,8 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
     constant = bool(np.ptp(mask) == 0) if entry.degenerate is None else bool(entry.degenerate)
     return {
         "id": entry.name, "clip": entry.clip, "category": entry.category,
-        "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario, "method": entry.method, "mask": entry.mask_name,
+        "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario,
+        "method": entry.method, "mask": entry.mask_name,
         "protocol": entry.protocol, "correct": bool(entry.correct), "degenerate": constant,
         "area": _number(area), "tags": [str(tag) for tag in entry.tags], "axes": key,
         "scores": {name: _number(entry.scores[name]) for name in METRICS if name in entry.scores},

@@ -16,8 +16,10 @@ from pathlib import Path
 from .style import TEMPLATES
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-WIDGET_NOTE = ("<p class='missing'>Here the notebook has a control that needs a running kernel: open it in JupyterLab "
-               "to use it.</p>")
+WIDGET_NOTE = (
+    "<p class='missing'>Here the notebook has a control that needs a running kernel: open it in JupyterLab "
+    "to use it.</p>"
+)
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s](?:[^$\n]*[^$\s])?)\$(?!\w)", re.S)
 KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
 INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
@@ -68,8 +70,13 @@ def _exporter():
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExtractOutputPreprocessor
 
     exporter = HTMLExporter(
-        template_name="notebook", extra_template_basedirs=[str(TEMPLATES)], mathjax_url="", require_js_url="",
-        jquery_url="", mermaid_js_url="", exclude_anchor_links=True,
+        template_name="notebook",
+        extra_template_basedirs=[str(TEMPLATES)],
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+        mermaid_js_url="",
+        exclude_anchor_links=True,
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     exporter.register_preprocessor(
@@ -80,8 +87,16 @@ def _exporter():
 
 def notebook_title(notebook, stem: str) -> str:
     """The notebook's first heading; for a notebook that runs several times, with the part that differs."""
-    heading = next((line.lstrip("# ").strip() for cell in notebook.cells if cell.cell_type == "markdown"
-                    for line in cell.source.splitlines() if line.startswith("# ")), stem)
+    heading = next(
+        (
+            line.lstrip("# ").strip()
+            for cell in notebook.cells
+            if cell.cell_type == "markdown"
+            for line in cell.source.splitlines()
+            if line.startswith("# ")
+        ),
+        stem,
+    )
     part = stem.partition("-")[2].replace("-", ", ").replace("_db", "")
     return f"{heading} ({part})" if part else heading
 

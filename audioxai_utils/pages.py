@@ -51,10 +51,17 @@ def navigation(links: Sequence[tuple[str, str]], current: str = "") -> str:
     return f'<nav aria-label="Report"><ul>{"".join(items)}</ul></nav>' if items else ""
 
 
-def page(title: str, body: str, assets: str = "assets", navigation: str = "", head: str = "", scripts: str = "") -> str:
+def page(
+    title: str, body: str, assets: str = "assets", navigation: str = "", head: str = "", scripts: str = ""
+) -> str:
     """A whole HTML page around ``body`` (HTML), with the shared stylesheet of the ``assets`` folder."""
     return Template(template("page.html")).substitute(
-        title=escape(title), body=body, assets=escape(assets), navigation=navigation, head=head, scripts=scripts
+        title=escape(title),
+        body=body,
+        assets=escape(assets),
+        navigation=navigation,
+        head=head,
+        scripts=scripts,
     )
 
 

@@ -58,7 +58,11 @@ def encode(picture: np.ndarray, quality: int | None = 60) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    options = {"lossless": True, "quality": 50, "method": 3} if quality is None else {"quality": quality, "method": 4}
+    options = (
+        {"lossless": True, "quality": 50, "method": 3}
+        if quality is None
+        else {"quality": quality, "method": 4}
+    )
     Image.fromarray(np.ascontiguousarray(picture[::-1])).save(buffer, format="WEBP", **options)
     return buffer.getvalue()
 

@@ -45,8 +45,14 @@ MAIN_FIGURES = (
     ("front_audited_III", "Faithful or concise under the audited protocol (mel, clean)."),
     ("training_mel_db", "Loss and accuracy of the mel classifier in training; the kept epoch is marked."),
     ("confusion_mel_db", "What the mel classifier confuses on the clean test fold."),
-    ("area_paper_mel_db_clean", "Share of the spectrogram that each mask keeps (mel, clean, paper protocol)."),
-    ("scores_paper_mel_db_clean", "Means of the seven metrics (mel, clean, paper protocol); frames mark the best."),
+    (
+        "area_paper_mel_db_clean",
+        "Share of the spectrogram that each mask keeps (mel, clean, paper protocol).",
+    ),
+    (
+        "scores_paper_mel_db_clean",
+        "Means of the seven metrics (mel, clean, paper protocol); frames mark the best.",
+    ),
 )
 
 
@@ -148,11 +154,21 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
     parts = [
         f"<h1>{TITLE}</h1>",
         QUESTION,
-        _answer(results_dir), _gallery_part(folder), _figures_part(folder), _accuracies(results_dir),
+        _answer(results_dir),
+        _gallery_part(folder),
+        _figures_part(folder),
+        _accuracies(results_dir),
         *(_tables_part(results_dir, protocol) for protocol in PROTOCOLS),
-        _notebooks_part(titles), _downloads(folder), _manifest_part(results_dir),
+        _notebooks_part(titles),
+        _downloads(folder),
+        _manifest_part(results_dir),
     ]
-    links = [("index.html", "Report"), ("#tables", "Tables"), ("#notebooks", "Notebooks"), ("#run", "This run")]
+    links = [
+        ("index.html", "Report"),
+        ("#tables", "Tables"),
+        ("#notebooks", "Notebooks"),
+        ("#run", "This run"),
+    ]
     if (folder / "gallery" / "index.html").is_file():
         links.insert(1, ("gallery/index.html", "Gallery"))
     return page(TITLE, "\n".join(parts), navigation=navigation(links, "index.html"))
@@ -165,15 +181,19 @@ def _answer(results_dir: Path) -> str:
         text = sentence(results_dir)
         words = escape(text) if text else '<span class="missing">not computed in this run.</span>'
         items.append(f"<li><strong>{escape(question)}</strong> {words}</li>")
-    return ('<section class="answer" aria-labelledby="answer"><h2 id="answer">The answer</h2>'
-            f'<ol>{"".join(items)}</ol></section>')
+    return (
+        '<section class="answer" aria-labelledby="answer"><h2 id="answer">The answer</h2>'
+        f"<ol>{''.join(items)}</ol></section>"
+    )
 
 
 def _gallery_part(folder: Path) -> str:
     if not (folder / "gallery" / "index.html").is_file():
         return f'<h2 id="gallery-link">Listen</h2>{MISSING}'
-    return ('<h2 id="gallery-link">Listen</h2><p><a href="gallery/index.html">The listening gallery</a> plays what each '
-            "explanation keeps and removes, beside its pictures and scores.</p>")
+    return (
+        '<h2 id="gallery-link">Listen</h2><p><a href="gallery/index.html">The listening gallery</a> plays what each '
+        "explanation keeps and removes, beside its pictures and scores.</p>"
+    )
 
 
 def _png_size(path: Path) -> tuple[int, int]:
@@ -186,8 +206,10 @@ def _figure(path: Path, caption: str) -> str:
     width, height = _png_size(path)
     vector = path.with_suffix(".svg")
     link = f' <a href="figures/{escape(vector.name)}">(vector file)</a>' if vector.is_file() else ""
-    return (f'<figure class="sheet"><img src="figures/{escape(path.name)}" width="{width // 2}" height="{height // 2}" '
-            f'alt="{escape(caption)}" loading="lazy"><figcaption>{escape(caption)}{link}</figcaption></figure>')
+    return (
+        f'<figure class="sheet"><img src="figures/{escape(path.name)}" width="{width // 2}" height="{height // 2}" '
+        f'alt="{escape(caption)}" loading="lazy"><figcaption>{escape(caption)}{link}</figcaption></figure>'
+    )
 
 
 def _figures_part(folder: Path) -> str:
@@ -196,8 +218,11 @@ def _figures_part(folder: Path) -> str:
     main = main_figures(available)
     if not available:
         return f"<h2>Figures</h2>{MISSING}"
-    others = "".join(f'<li><a href="figures/{escape(path.name)}">{escape(path.stem.replace("_", " "))}</a></li>'
-                     for path in available if path not in main)
+    others = "".join(
+        f'<li><a href="figures/{escape(path.name)}">{escape(path.stem.replace("_", " "))}</a></li>'
+        for path in available
+        if path not in main
+    )
     more = f"<details><summary>All other figures</summary><ul>{others}</ul></details>" if others else ""
     return "<h2>Main figures</h2>" + "".join(_figure(path, caption) for path, caption in main.items()) + more
 
@@ -208,15 +233,23 @@ def _accuracies(results_dir: Path) -> str:
     ours = read_table(results_dir, "table_I")
     if ours is None:
         return heading + MISSING
-    published = published_accuracies().rename(columns={
-        "train_accuracy": "train_acc", "validation_accuracy": "val_acc", "test_accuracy": "test_acc"})
+    published = published_accuracies().rename(
+        columns={"train_accuracy": "train_acc", "validation_accuracy": "val_acc", "test_accuracy": "test_acc"}
+    )
     both = pd.concat([ours.assign(source="this run"), published.assign(source="published")])
-    names = {"spectrogram_type": "spectrogram", "train_acc": "training", "val_acc": "validation", "test_acc": "test"}
+    names = {
+        "spectrogram_type": "spectrogram",
+        "train_acc": "training",
+        "val_acc": "validation",
+        "test_acc": "test",
+    }
     shown = both[["source", *ours.columns]].rename(columns=names).sort_values("spectrogram", kind="stable")
     text = shown.to_html(index=False, float_format="{:.1f}".format, border=0, na_rep="n/a")
-    return (f'{heading}<div class="scroll" tabindex="0" role="region" aria-label="Table I">{text}</div>'
-            "<p>Accuracies in per cent and the epoch that was kept. The published classifier starts from AudioSet "
-            "weights at full width and knows 50 classes.</p>")
+    return (
+        f'{heading}<div class="scroll" tabindex="0" role="region" aria-label="Table I">{text}</div>'
+        "<p>Accuracies in per cent and the epoch that was kept. The published classifier starts from AudioSet "
+        "weights at full width and knows 50 classes.</p>"
+    )
 
 
 COLOUR_KEY = (
@@ -237,7 +270,9 @@ def _tables_part(results_dir: Path, protocol: str) -> str:
     for cell, table in tables.items():
         caption = f"Table {TABLE_NUMBERS[cell]}: {cell_label(*cell)}, {protocol} protocol."
         text = style_table(table, caption=caption).to_html()
-        parts.append(f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">{text}</div>')
+        parts.append(
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">{text}</div>'
+        )
     missing = [f"{TABLE_NUMBERS[cell]} ({cell_label(*cell)})" for cell in STUDY_CELLS if cell not in tables]
     if missing:
         parts.append(f'<p class="missing">Not computed in this run: {escape("; ".join(missing))}.</p>')
@@ -248,9 +283,11 @@ def _notebooks_part(titles: dict[str, str]) -> str:
     heading = '<h2 id="notebooks">Notebooks, as they were run</h2>'
     if not titles:
         return heading + MISSING
-    items = "".join(f'<li><a href="notebooks/{escape(stem)}.html">{escape(title)}</a></li>'
-                    for stem, title in titles.items())
-    return f'{heading}<ul>{items}</ul>'
+    items = "".join(
+        f'<li><a href="notebooks/{escape(stem)}.html">{escape(title)}</a></li>'
+        for stem, title in titles.items()
+    )
+    return f"{heading}<ul>{items}</ul>"
 
 
 def _downloads(folder: Path) -> str:
@@ -263,7 +300,7 @@ def _downloads(folder: Path) -> str:
         name, size = path.relative_to(folder / "tables").as_posix(), readable_size(path.stat().st_size)
         items.append(f'<li><a href="tables/{escape(name)}">{escape(name)}</a> ({size})</li>')
     summary = f"<summary>{len(files)} tables (CSV; LaTeX beside them)</summary>"
-    return f'<h2>Tables as files</h2><details>{summary}<ul>{"".join(items)}</ul></details>'
+    return f"<h2>Tables as files</h2><details>{summary}<ul>{''.join(items)}</ul></details>"
 
 
 def _manifest_part(results_dir: Path) -> str:
@@ -274,12 +311,18 @@ def _manifest_part(results_dir: Path) -> str:
         return f'{heading}<p class="missing">No manifest was written.</p>'
     manifest = json.loads(path.read_text(encoding="utf-8"))
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(manifest))
-    steps = "".join(f"<tr><td>{escape(step)}</td><td>{record.get('seconds', float('nan')):.1f}</td></tr>"
-                    for step, record in manifest.get("steps", {}).items())
-    table = ("<details><summary>Seconds per step</summary><div class='scroll'><table class='words'><thead><tr>"
-             f"<th>step</th><th>seconds</th></tr></thead><tbody>{steps}</tbody></table></div></details>")
-    return (f'{heading}<dl class="facts">{facts}</dl>{table if steps else ""}<p><a href="manifest.json">The whole '
-            "manifest</a> lists every version and fingerprint.</p>")
+    steps = "".join(
+        f"<tr><td>{escape(step)}</td><td>{record.get('seconds', float('nan')):.1f}</td></tr>"
+        for step, record in manifest.get("steps", {}).items()
+    )
+    table = (
+        "<details><summary>Seconds per step</summary><div class='scroll'><table class='words'><thead><tr>"
+        f"<th>step</th><th>seconds</th></tr></thead><tbody>{steps}</tbody></table></div></details>"
+    )
+    return (
+        f'{heading}<dl class="facts">{facts}</dl>{table if steps else ""}<p><a href="manifest.json">The whole '
+        "manifest</a> lists every version and fingerprint.</p>"
+    )
 
 
 def _facts(manifest: dict) -> list[tuple[str, str]]:
@@ -289,14 +332,25 @@ def _facts(manifest: dict) -> list[tuple[str, str]]:
     data = manifest.get("data", {}).get("dataset", {})
     memory, seconds = manifest.get("peak_memory_bytes"), manifest.get("seconds")
     candidates = {
-        "written": manifest.get("written"), "profile": settings.get("profile"), "dataset": settings.get("dataset"),
+        "written": manifest.get("written"),
+        "profile": settings.get("profile"),
+        "dataset": settings.get("dataset"),
         "data": f"{data['files']} files, SHA-256 {data['sha256'][:16]}…" if "sha256" in data else None,
-        "seed": manifest.get("seed"), "device": manifest.get("device") or "chosen by the run",
-        "commit": commit["id"][:12] + (" with local changes" if commit.get("dirty") else "") if commit.get("id") else None,
-        "processor": f"{hardware['processor']}, {hardware['cores']} cores" if "processor" in hardware else None,
+        "seed": manifest.get("seed"),
+        "device": manifest.get("device") or "chosen by the run",
+        "commit": commit["id"][:12] + (" with local changes" if commit.get("dirty") else "")
+        if commit.get("id")
+        else None,
+        "processor": f"{hardware['processor']}, {hardware['cores']} cores"
+        if "processor" in hardware
+        else None,
         "time of all steps": f"{seconds / 60:.1f} min" if seconds else None,
         "largest step in memory": readable_size(memory) if memory else None,
-        "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "captum", "shap", "lime")
-                              if name in versions) or None,
+        "versions": ", ".join(
+            f"{name} {versions[name]}"
+            for name in ("python", "torch", "captum", "shap", "lime")
+            if name in versions
+        )
+        or None,
     }
     return [(name, str(value)) for name, value in candidates.items() if value not in (None, "")]

@@ -112,7 +112,8 @@ def _connect(figure, columns, top: float, middle: float, low: float) -> None:
     _arrow(figure, (columns[2] + width + 0.006, low + 0.03), (columns[3] + 0.054, low + 0.03),
            "classify all three again")
     figure.text(columns[3] + 0.16, middle + 0.045, "scored: M and 1 \u2212 M on dB above \u2212100 dB\n"
-                "heard: M and 1 \u2212 M on power", fontsize=7.5, color="#3d4a55", ha="center", va="top", linespacing=1.5)
+                "heard: M and 1 \u2212 M on power",
+                fontsize=7.5, color="#3d4a55", ha="center", va="top", linespacing=1.5)
 
 
 def _line(figure, x, y):

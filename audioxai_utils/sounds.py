@@ -50,8 +50,16 @@ def _k_weighting(sample_rate: int) -> list[tuple[np.ndarray, np.ndarray]]:
     middle = high**0.4996667741545416
     divisor = 1 + tangent / quality + tangent**2
     poles = np.array([1, 2 * (tangent**2 - 1) / divisor, (1 - tangent / quality + tangent**2) / divisor])
-    zeros = np.array([high + middle * tangent / quality + tangent**2, 2 * (tangent**2 - high),
-                      high - middle * tangent / quality + tangent**2]) / divisor
+    zeros = (
+        np.array(
+            [
+                high + middle * tangent / quality + tangent**2,
+                2 * (tangent**2 - high),
+                high - middle * tangent / quality + tangent**2,
+            ]
+        )
+        / divisor
+    )
     shelf = (zeros, poles)
     tangent, quality = np.tan(np.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
     divisor = 1 + tangent / quality + tangent**2
@@ -126,15 +134,24 @@ def store(waveform, sample_rate: int, compression: float = 0.85) -> StoredSound:
         return StoredSound(b"", seconds, 0.0, -np.inf)
     level = loudness(sound, sample_rate)
     gain = min(TARGET_LOUDNESS - level, PEAK_LIMIT - 20 * np.log10(np.abs(sound).max()))
-    return StoredSound(_mp3(sound * 10 ** (gain / 20), sample_rate, compression), seconds, float(gain), level + gain)
+    return StoredSound(
+        _mp3(sound * 10 ** (gain / 20), sample_rate, compression), seconds, float(gain), level + gain
+    )
 
 
 def _mp3(sound: np.ndarray, sample_rate: int, compression: float) -> bytes:
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, sound, sample_rate, format="MP3", subtype="MPEG_LAYER_III",
-                    compression_level=compression, bitrate_mode="VARIABLE")
+    soundfile.write(
+        buffer,
+        sound,
+        sample_rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        compression_level=compression,
+        bitrate_mode="VARIABLE",
+    )
     return buffer.getvalue()
 
 

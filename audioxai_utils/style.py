@@ -26,12 +26,24 @@ METHOD_COLOURS = {
     "oracle": "#56B4E9",
 }
 METHOD_MARKERS = {
-    "saliency": "o", "gradcam": "s", "lime": "^", "shap": "D",
-    "shap_functional": "d", "random": "x", "energy": "P", "oracle": "*",
+    "saliency": "o",
+    "gradcam": "s",
+    "lime": "^",
+    "shap": "D",
+    "shap_functional": "d",
+    "random": "x",
+    "energy": "P",
+    "oracle": "*",
 }
 METHOD_LABELS = {
-    "saliency": "Saliency", "gradcam": "Grad-CAM", "lime": "LIME", "shap": "SHAP",
-    "shap_functional": "SHAP (functional)", "random": "Random", "energy": "Energy", "oracle": "Oracle",
+    "saliency": "Saliency",
+    "gradcam": "Grad-CAM",
+    "lime": "LIME",
+    "shap": "SHAP",
+    "shap_functional": "SHAP (functional)",
+    "random": "Random",
+    "energy": "Energy",
+    "oracle": "Oracle",
 }
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
 SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel"}
@@ -39,14 +51,20 @@ SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#999933")
 
 # Best and worst in the study's tables: the first pair for faithfulness, the second for conciseness.
 BEST_WORST = {
-    "FF": ("green", "orange"), "AI": ("green", "orange"), "AG": ("green", "orange"),
-    "FidIn": ("green", "orange"), "AD": ("green", "orange"),
-    "SPS": ("blue", "yellow"), "COMP": ("blue", "yellow"),
+    "FF": ("green", "orange"),
+    "AI": ("green", "orange"),
+    "AG": ("green", "orange"),
+    "FidIn": ("green", "orange"),
+    "AD": ("green", "orange"),
+    "SPS": ("blue", "yellow"),
+    "COMP": ("blue", "yellow"),
 }
 
 DISPLAY_DB = (-60.0, 45.0)  # dB shown; a peak-normalised sine reaches about 42 dB in a 1024-point Hann frame
 SPECTROGRAM_COLOURS = "magma"  # even in lightness, so it also prints in grey
-ATTRIBUTION_COLOURS = "RdBu_r"  # red supports the class, blue speaks against it; safe with red-green deficiency
+ATTRIBUTION_COLOURS = (
+    "RdBu_r"  # red supports the class, blue speaks against it; safe with red-green deficiency
+)
 
 
 def method_colour(method: str) -> str:
@@ -150,12 +168,21 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
     if isinstance(found, SpectrogramParameters):
         return _study_axes(found, n_frames)
     if not all(hasattr(found, name) for name in ("sample_rate", "hop_length", "frequencies")):
-        raise ValueError("spectrogram must be a name, or carry sample_rate, hop_length and frequencies; "
-                         f"got {type(found).__name__}")
+        raise ValueError(
+            "spectrogram must be a name, or carry sample_rate, hop_length and frequencies; "
+            f"got {type(found).__name__}"
+        )
     centres = np.asarray(found.frequencies, dtype=float)
     step = (centres[-1] - centres[0]) / max(1, len(centres) - 1)
-    return Axes(int(found.sample_rate), int(found.hop_length), n_frames, len(centres), False,
-                float(centres[0] - step / 2), float(centres[-1] + step / 2))
+    return Axes(
+        int(found.sample_rate),
+        int(found.hop_length),
+        n_frames,
+        len(centres),
+        False,
+        float(centres[0] - step / 2),
+        float(centres[-1] + step / 2),
+    )
 
 
 def _study_axes(parameters: SpectrogramParameters, n_frames: int) -> Axes:

@@ -48,9 +48,9 @@ def entry_html(entry: GalleryEntry) -> str:
                        for name in METRICS if name in entry.scores)
     title = f"{entry.category.replace('_', ' ')}: {method_label(entry.method)}, {entry.mask_name}"
     where = f"{entry.clip}, {cell_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol} protocol"
-    return (f'<div class="audioxai"><style>{template("widget.css")}</style><p><b>{escape(title)}</b><br>{escape(where)}; '
-            f'kept area {100 * mask.mean():.1f} %</p><div class="layers">{figures}</div><div class="sounds">'
-            f"{_players(entry)}</div><p>{scores}</p></div>")
+    return (f'<div class="audioxai"><style>{template("widget.css")}</style>'
+            f'<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>'
+            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry)}</div><p>{scores}</p></div>')
 
 
 def _encoded(data: bytes) -> str:
@@ -181,7 +181,9 @@ class Explorer(ipywidgets.VBox):
     # Live explanations
 
     def _live_controls(self):
-        kinds = list(self.live) or [kind for kind in SPECTROGRAM_TYPES if study.checkpoint_path(self.settings, kind).is_file()]
+        kinds = list(self.live) or [
+            kind for kind in SPECTROGRAM_TYPES if study.checkpoint_path(self.settings, kind).is_file()
+        ]
         clips = {} if self.settings is None else self._test_clips()
         first = [method for method in METHODS if self.settings is not None or not method.startswith("shap")]
         others = [method for method in ALL_METHODS if method not in METHODS and not method.startswith("shap")]
@@ -189,8 +191,8 @@ class Explorer(ipywidgets.VBox):
         self.clip = ipywidgets.Dropdown(options=[*clips, OWN_FILE], description="Clip")
         self.paths = clips
         self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
-        self.method = ipywidgets.Dropdown(options=[(method_label(m), m) for m in first + others], description="Method",
-                                          value="gradcam" if "gradcam" in first else first[0])
+        labels = [(method_label(method), method) for method in first + others]
+        self.method = ipywidgets.Dropdown(options=labels, value="gradcam", description="Method")
         self.mask = ipywidgets.Dropdown(options=[BY_AREA, *MASK_NAMES], description="Mask")
         self.area = ipywidgets.IntSlider(20, 1, 100, description="Keep (%)", continuous_update=False)
         for box in (self.kind, self.clip, self.upload, self.method, self.mask, self.area):
@@ -225,8 +227,10 @@ class Explorer(ipywidgets.VBox):
         state = self._state(self.kind.value)
         explanation = self._explanation(state)
         by_area = self.mask.value == BY_AREA
-        mask = area_mask(explanation.attribution, self.area.value / 100) if by_area else explanation.masks[self.mask.value]
-        name = f"largest {self.area.value} %" if by_area else self.mask.value
+        if by_area:
+            name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
+        else:
+            name, mask = self.mask.value, explanation.masks[self.mask.value]
         return live_entry(state.classifier, explanation, mask, name, self.clip.value)
 
     def _state(self, kind: str) -> _Live:
@@ -267,11 +271,12 @@ def live_entry(classifier, explanation: Explanation, mask: torch.Tensor, mask_na
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
     p = probabilities(classifier.model, torch.cat([batch.db, *apply_mask(batch.db, mask)]))
-    scores = score_masks(Splitter(classifier.model, transform, batch), {mask_name: mask}, explanation.protocol).iloc[0]
+    splitter = Splitter(classifier.model, transform, batch)
+    scores = score_masks(splitter, {mask_name: mask}, explanation.protocol).iloc[0]
     classes = tuple(str(name) for name in classifier.classes)
     return GalleryEntry(
-        clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name, noise_scenario="clean",
-        method=explanation.method, mask_name=mask_name, protocol=explanation.protocol, db=batch.db,
+        clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name,
+        noise_scenario="clean", method=explanation.method, mask_name=mask_name, protocol=explanation.protocol, db=batch.db,
         attribution=explanation.attribution, mask=mask, original=explanation.waveform,
         kept=kept_audio(batch, mask, transform)[0], removed=removed_audio(batch, mask, transform)[0],
         sample_rate=explanation.sample_rate, probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+CHROMIUM = next(
+    (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None
+)
 WIDTHS = (360, 768, 1280, 1920)
 
 LIBRARIES = all(importlib.util.find_spec(name) for name in ("playwright", "axe_playwright_python"))
@@ -38,15 +40,27 @@ class Visit:
     """One page of one folder, opened from file:// with the network off; collects what goes wrong."""
 
     def __init__(self, browser, width: int = 1280, height: int = 900, **options):
-        self.context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, offline=True, **options
+        )
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.outside: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text)
-                     if message.type in ("error", "warning") else None)
+        self.page.on(
+            "console",
+            lambda message: (
+                self.faults.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", lambda request: self.outside.append(request.url)
-                     if not request.url.startswith(("file:", "data:", "blob:")) else None)
+        self.page.on(
+            "request",
+            lambda request: (
+                self.outside.append(request.url)
+                if not request.url.startswith(("file:", "data:", "blob:"))
+                else None
+            ),
+        )
 
     def open(self, path: Path, fragment: str = ""):
         """Go to a file; returns playwright's page."""
@@ -60,7 +74,9 @@ class Visit:
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
-        return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
 
     def serious_faults(self) -> list[str]:
         """axe-core's serious and critical findings, as ``rule: element``."""
@@ -69,8 +85,11 @@ class Visit:
         script = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
         self.page.evaluate(script)
         found = self.page.evaluate("axe.run({ preload: false }).then(result => result.violations)")
-        return [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in found
-                if rule["impact"] in ("serious", "critical")]
+        return [
+            f"{rule['id']}: {rule['nodes'][0]['html'][:120]}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
 
     def close(self) -> None:
         self.context.close()

@@ -44,8 +44,13 @@ def made_up_attribution(db: torch.Tensor, method: str, seed: int) -> torch.Tenso
     return (level**2 if method == "saliency" else level - 0.4) * noise
 
 
-def entries(n_clips: int = 2, cells=(("mel_db", "clean"),), methods=METHODS, mask_names=("topK_30_pos",),
-            protocols=("paper",)):
+def entries(
+    n_clips: int = 2,
+    cells=(("mel_db", "clean"),),
+    methods=METHODS,
+    mask_names=("topK_30_pos",),
+    protocols=("paper",),
+):
     """Yield a GalleryEntry per clip, cell, method, mask and protocol."""
     for number in range(n_clips):
         for spectrogram_type, noise_scenario in cells:
@@ -60,27 +65,69 @@ def entries(n_clips: int = 2, cells=(("mel_db", "clean"),), methods=METHODS, mas
                 for protocol in protocols:
                     masks = build_masks(attribution, protocol=protocol)
                     for mask_name in mask_names:
-                        yield _entry(number, spectrogram_type, noise_scenario, method, mask_name, protocol,
-                                     attribution, masks[mask_name], batch, transform, waveform)
+                        yield _entry(
+                            number,
+                            spectrogram_type,
+                            noise_scenario,
+                            method,
+                            mask_name,
+                            protocol,
+                            attribution,
+                            masks[mask_name],
+                            batch,
+                            transform,
+                            waveform,
+                        )
 
 
-def _entry(number, spectrogram_type, noise_scenario, method, mask_name, protocol, attribution, mask, batch,
-           transform, waveform) -> GalleryEntry:
+def _entry(
+    number,
+    spectrogram_type,
+    noise_scenario,
+    method,
+    mask_name,
+    protocol,
+    attribution,
+    mask,
+    batch,
+    transform,
+    waveform,
+) -> GalleryEntry:
     draw = np.random.default_rng(abs(hash_of(number, method, mask_name)))
     category = CLASSES[number % len(CLASSES)]
     other = CLASSES[(number + 1) % len(CLASSES)]
     p = draw.random(3)
     return GalleryEntry(
-        clip=f"5-{1000 + number}-A-{number}", category=category, spectrogram_type=spectrogram_type,
-        noise_scenario=noise_scenario, method=method, mask_name=mask_name, protocol=protocol,
-        db=batch.db, attribution=attribution, mask=mask, original=waveform,
-        kept=kept_audio(batch, mask, transform), removed=removed_audio(batch, mask, transform),
-        sample_rate=transform.sample_rate, correct=number % 3 != 2,
-        probabilities={"original": (category, 0.5 + p[0] / 2), "kept": (category if p[1] > 0.4 else other, p[1]),
-                       "removed": (other, p[2])},
+        clip=f"5-{1000 + number}-A-{number}",
+        category=category,
+        spectrogram_type=spectrogram_type,
+        noise_scenario=noise_scenario,
+        method=method,
+        mask_name=mask_name,
+        protocol=protocol,
+        db=batch.db,
+        attribution=attribution,
+        mask=mask,
+        original=waveform,
+        kept=kept_audio(batch, mask, transform),
+        removed=removed_audio(batch, mask, transform),
+        sample_rate=transform.sample_rate,
+        correct=number % 3 != 2,
+        probabilities={
+            "original": (category, 0.5 + p[0] / 2),
+            "kept": (category if p[1] > 0.4 else other, p[1]),
+            "removed": (other, p[2]),
+        },
         explained={"original": 0.5 + p[0] / 2, "kept": p[1], "removed": 1 - p[2]},
-        scores={"FF": p[0], "AI": 100.0 * (p[1] > 0.5), "AG": 3 * p[2], "FidIn": float(p[1] > 0.4), "SPS": p[1],
-                "AD": 100 * p[2], "COMP": np.nan if mask_name == "pos_thresh_75" else 10 * p[0]},
+        scores={
+            "FF": p[0],
+            "AI": 100.0 * (p[1] > 0.5),
+            "AG": 3 * p[2],
+            "FidIn": float(p[1] > 0.4),
+            "SPS": p[1],
+            "AD": 100 * p[2],
+            "COMP": np.nan if mask_name == "pos_thresh_75" else 10 * p[0],
+        },
         tags=(BEST_MASK,) if mask_name == "topK_30_pos" else (),
     )
 

@@ -56,8 +56,12 @@ def test_loudness_ignores_pauses_and_weights_rumble_down():
     time = np.arange(4 * sample_rate) / sample_rate
     sine = np.sin(2 * np.pi * 997 * time)
     with_pause = np.concatenate([sine, np.zeros(8 * sample_rate)])
-    assert sounds.loudness(with_pause, sample_rate) == pytest.approx(sounds.loudness(sine, sample_rate), abs=0.5)
-    assert sounds.loudness(np.sin(2 * np.pi * 25 * time), sample_rate) < sounds.loudness(sine, sample_rate) - 8
+    assert sounds.loudness(with_pause, sample_rate) == pytest.approx(
+        sounds.loudness(sine, sample_rate), abs=0.5
+    )
+    assert (
+        sounds.loudness(np.sin(2 * np.pi * 25 * time), sample_rate) < sounds.loudness(sine, sample_rate) - 8
+    )
     assert sounds.loudness(np.zeros(sample_rate), sample_rate) == -np.inf
 
 
@@ -88,11 +92,16 @@ def test_silence_is_not_stored_and_bad_sounds_are_refused():
 
 def test_playback_volumes_match_loudness_or_keep_true_levels():
     waveform = chirps(16000, seed=1)
-    stored = {"original": sounds.store(waveform, 16000), "kept": sounds.store(waveform / 4, 16000),
-              "removed": sounds.store(np.zeros(16000), 16000)}
+    stored = {
+        "original": sounds.store(waveform, 16000),
+        "kept": sounds.store(waveform / 4, 16000),
+        "removed": sounds.store(np.zeros(16000), 16000),
+    }
     volumes = sounds.playback_volumes(stored)
     assert set(volumes) == {"original", "kept"}
-    heard = {name: stored[name].loudness + 20 * np.log10(volume["matched"]) for name, volume in volumes.items()}
+    heard = {
+        name: stored[name].loudness + 20 * np.log10(volume["matched"]) for name, volume in volumes.items()
+    }
     assert heard["original"] == pytest.approx(heard["kept"], abs=0.05)
     true = {name: volume["true"] * 10 ** (stored[name].gain / 20) for name, volume in volumes.items()}
     assert true["original"] == pytest.approx(true["kept"], rel=1e-3)  # both files undo their gain alike
@@ -109,7 +118,9 @@ def test_pictures_show_each_bin_at_its_place():
 
     db = np.full((64, 501), -100.0)
     db[5, 100] = 45.0
-    picture = np.asarray(Image.open(io.BytesIO(pictures.encode(pictures.level_picture(db), None))).convert("RGB"))
+    picture = np.asarray(
+        Image.open(io.BytesIO(pictures.encode(pictures.level_picture(db), None))).convert("RGB")
+    )
     assert picture.shape == (64, 501, 3)
     row, column = np.unravel_index(picture.astype(int).sum(2).argmax(), (64, 501))
     assert (63 - row, column) == (5, 100)  # the lowest frequency is the lowest row
@@ -159,7 +170,9 @@ def test_data_round_trip(gallery):
             assert record["scores"][metric] == pytest.approx(entry.scores[metric], abs=1e-5)
         for sound in record["sounds"]:
             assert (sound["class"], sound["p"]) == (
-                entry.probabilities[sound["part"]][0], pytest.approx(entry.probabilities[sound["part"]][1], abs=1e-5))
+                entry.probabilities[sound["part"]][0],
+                pytest.approx(entry.probabilities[sound["part"]][1], abs=1e-5),
+            )
 
 
 def test_undefined_scores_become_null(gallery):
@@ -192,7 +205,11 @@ def test_size_and_no_address_outside(gallery):
     folder, report = gallery
     assert report["bytes"] < 75e3 * report["entries"]  # so 30 MB hold 400, though half of these are noisy
     assert (folder / "index.html").stat().st_size < 2e5
-    for path in (*folder.glob("*.html"), *(folder / "assets").glob("*.js"), *(folder / "assets").glob("*.css")):
+    for path in (
+        *folder.glob("*.html"),
+        *(folder / "assets").glob("*.js"),
+        *(folder / "assets").glob("*.css"),
+    ):
         text = path.read_text(encoding="utf-8")
         assert not re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z]", text), path.name
 
@@ -266,7 +283,9 @@ def check_filters(page, folder):
     page.select_option("#filter-method", "lime")
     page.select_option("#filter-spectrogram", "mel_db")
     page.wait_for_function("document.querySelector('#summary').textContent.startsWith('2 ')")
-    expected = [e["id"] for e in data_of(folder)["entries"] if (e["method"], e["spectrogram"]) == ("lime", "mel_db")]
+    expected = [
+        e["id"] for e in data_of(folder)["entries"] if (e["method"], e["spectrogram"]) == ("lime", "mel_db")
+    ]
     cards = "[...document.querySelectorAll('article')].map(card => card.dataset.id)"
     assert page.evaluate(cards) == expected
     assert "method=lime" in page.url and "spectrogram=mel_db" in page.url
@@ -276,8 +295,10 @@ def check_filters(page, folder):
     page.wait_for_function(f"document.querySelectorAll('article').length === {len(MASK_NAMES)}")
     page.evaluate("location.hash = '#view=methods&layer=mask'")
     page.wait_for_function(f"document.querySelectorAll('article').length === {len(METHODS)}")
-    shown = page.evaluate("[...document.querySelectorAll('article:first-child img')]"
-                          ".filter(image => image.offsetParent).map(image => image.className)")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('article:first-child img')]"
+        ".filter(image => image.offsetParent).map(image => image.className)"
+    )
     assert shown == ["layer layer-mask"]
     page.go_back()
     page.wait_for_function(f"document.querySelectorAll('article').length === {len(MASK_NAMES)}")
@@ -292,7 +313,9 @@ def check_playing(page):
     page.click("article:first-child [data-part=kept]")
     page.wait_for_function(f"Number({now}) > 0.3")
     page.keyboard.press("o")
-    page.wait_for_function("document.querySelector('[data-part=original]').getAttribute('aria-pressed') === 'true'")
+    page.wait_for_function(
+        "document.querySelector('[data-part=original]').getAttribute('aria-pressed') === 'true'"
+    )
     assert page.evaluate(playing) == 1
     page.keyboard.press("o")
     page.wait_for_function(f"{playing} === 0")

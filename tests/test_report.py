@@ -18,23 +18,36 @@ from audioxai_utils.gallery import write_gallery
 from audioxai_utils.notebook_pages import mathml, relink, sounds_to_files
 from audioxai_utils.report import build
 
-PIXEL = base64.b64encode(base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)).decode()
-TABLE = pd.DataFrame({
-    "method": ["saliency", "gradcam", "lime", "shap"], "mask": ["topK_30", "bin", "bin", "topK_50_pos"],
-    "FF": [0.8, 0.7, 0.9, 0.75], "AI": [1.0, 20.0, 30.0, 0.0], "AG": [0.1, 2.0, 12.0, 0.0],
-    "FidIn": [0.1, 0.6, 0.9, 0.2], "SPS": [0.7, 0.2, 0.3, 0.5], "AD": [95.0, 24.0, 8.0, 90.0],
-    "COMP": [9.2, 4.9, 9.5, 9.7], "area": [0.3, 0.6, 0.55, 0.5], "degenerate": [0.0, 0.45, 0.0, 0.1],
-})
+PIXEL = base64.b64encode(
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
+).decode()
+TABLE = pd.DataFrame(
+    {
+        "method": ["saliency", "gradcam", "lime", "shap"],
+        "mask": ["topK_30", "bin", "bin", "topK_50_pos"],
+        "FF": [0.8, 0.7, 0.9, 0.75],
+        "AI": [1.0, 20.0, 30.0, 0.0],
+        "AG": [0.1, 2.0, 12.0, 0.0],
+        "FidIn": [0.1, 0.6, 0.9, 0.2],
+        "SPS": [0.7, 0.2, 0.3, 0.5],
+        "AD": [95.0, 24.0, 8.0, 90.0],
+        "COMP": [9.2, 4.9, 9.5, 9.7],
+        "area": [0.3, 0.6, 0.55, 0.5],
+        "degenerate": [0.0, 0.45, 0.0, 0.1],
+    }
+)
 
 
 def notebook(path, cells):
     """Write an executed notebook of (kind, source, outputs)."""
     import nbformat.v4 as v4
 
-    made = [v4.new_markdown_cell(source) if kind == "markdown" else v4.new_code_cell(source, outputs=outputs)
-            for kind, source, outputs in cells]
+    made = [
+        v4.new_markdown_cell(source) if kind == "markdown" else v4.new_code_cell(source, outputs=outputs)
+        for kind, source, outputs in cells
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(v4.new_notebook(cells=made)), encoding="utf-8")
 
@@ -51,30 +64,94 @@ def run_folder(tmp_path_factory):
     import nbformat.v4 as v4
 
     folder = tmp_path_factory.mktemp("results")
-    results.save_table(pd.DataFrame({"spectrogram_type": ["mel_db"], "train_acc": [99.0], "val_acc": [88.0],
-                                     "test_acc": [86.25], "epoch": [31]}), folder / "tables" / "table_I")
+    results.save_table(
+        pd.DataFrame(
+            {
+                "spectrogram_type": ["mel_db"],
+                "train_acc": [99.0],
+                "val_acc": [88.0],
+                "test_acc": [86.25],
+                "epoch": [31],
+            }
+        ),
+        folder / "tables" / "table_I",
+    )
     results.save_table(TABLE, folder / "tables" / "paper" / "table_III")
     results.save_table(TABLE.assign(FidIn=TABLE["FidIn"] / 2), folder / "tables" / "paper" / "table_IV")
-    best = TABLE.assign(protocol="paper", spectrogram_type="mel_db", noise_scenario="clean", score=[0.2, 0.3, 0.6, 0.1])
+    best = TABLE.assign(
+        protocol="paper", spectrogram_type="mel_db", noise_scenario="clean", score=[0.2, 0.3, 0.6, 0.1]
+    )
     results.save_table(best, folder / "tables" / "best_masks")
     results.save_figure(plots.transform_scheme(), folder / "figures" / "transform_scheme")
-    history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2, 1], "validation_loss": [2, 1.5],
-                            "train_accuracy": [0.2, 0.5], "validation_accuracy": [0.3, 0.4]})
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2],
+            "train_loss": [2, 1],
+            "validation_loss": [2, 1.5],
+            "train_accuracy": [0.2, 0.5],
+            "validation_accuracy": [0.3, 0.4],
+        }
+    )
     results.save_figure(plots.training_curves(history), folder / "figures" / "training_mel_db")
-    manifest = {"seed": 42, "settings": {"profile": "quick", "dataset": "esc10"}, "seconds": 123.0,
-                "steps": {"01_data_and_noise": {"seconds": 3.0}}, "versions": {"torch": "2.11.0"}}
+    manifest = {
+        "seed": 42,
+        "settings": {"profile": "quick", "dataset": "esc10"},
+        "seconds": 123.0,
+        "steps": {"01_data_and_noise": {"seconds": 3.0}},
+        "versions": {"torch": "2.11.0"},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    notebook(folder / "notebooks" / "01_data_and_noise.ipynb", [
-        ("markdown", "# 01 · Data\n\nSee [attributions](03_attributions.ipynb) and [nothing](99_gone.ipynb#x). "
-                     "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$", []),
-        ("code", "print('<b>')", [v4.new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")]),
-        ("code", "figure", [display({"image/png": PIXEL, "text/plain": "<Figure>"})]),
-        ("code", "widget", [display({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"})]),
-        ("code", "frame", [display({"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"},)]),
-        ("code", "1/0", [v4.new_output("error", ename="ZeroDivisionError", evalue="division by zero",
-                                       traceback=["ZeroDivisionError: division by zero"])]),
-    ])
-    notebook(folder / "notebooks" / "03_attributions-mel_db-clean-lime.ipynb", [("markdown", "# 03 · Attributions", [])])
+    notebook(
+        folder / "notebooks" / "01_data_and_noise.ipynb",
+        [
+            (
+                "markdown",
+                "# 01 · Data\n\nSee [attributions](03_attributions.ipynb) and [nothing](99_gone.ipynb#x). "
+                "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$",
+                [],
+            ),
+            (
+                "code",
+                "print('<b>')",
+                [v4.new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")],
+            ),
+            ("code", "figure", [display({"image/png": PIXEL, "text/plain": "<Figure>"})]),
+            (
+                "code",
+                "widget",
+                [
+                    display(
+                        {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"}
+                    )
+                ],
+            ),
+            (
+                "code",
+                "frame",
+                [
+                    display(
+                        {"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"},
+                    )
+                ],
+            ),
+            (
+                "code",
+                "1/0",
+                [
+                    v4.new_output(
+                        "error",
+                        ename="ZeroDivisionError",
+                        evalue="division by zero",
+                        traceback=["ZeroDivisionError: division by zero"],
+                    )
+                ],
+            ),
+        ],
+    )
+    notebook(
+        folder / "notebooks" / "03_attributions-mel_db-clean-lime.ipynb",
+        [("markdown", "# 03 · Attributions", [])],
+    )
     write_gallery(entries(1, methods=("lime",)), folder / "report" / "gallery")
     build(folder)
     return folder
@@ -96,7 +173,9 @@ def test_report_is_complete_and_needs_nothing_from_outside(run_folder):
 def test_numbers_of_the_answer_are_the_tables(run_folder):
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "86.2 % from mel spectrograms" in text and "<td>92.2</td>" in text  # ours and the published one
-    assert "LIME with bin comes first" in text and "90 % of the clips" in text and "by 0.90 on average" in text
+    assert (
+        "LIME with bin comes first" in text and "90 % of the clips" in text and "by 0.90 on average" in text
+    )
     assert f"on {100 * TABLE['FidIn'].mean():.0f} % of the clean clips" in text
     assert f"{100 * TABLE['FidIn'].mean() / 2:.0f} % with white noise" in text
     assert "between 30.0 % (Saliency) and 60.0 % (Grad-CAM)" in text and "Grad-CAM is constant" in text
@@ -105,7 +184,7 @@ def test_numbers_of_the_answer_are_the_tables(run_folder):
 
 def test_what_was_not_computed_is_said(run_folder, tmp_path):
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert "Does it hold under the audited protocol?</strong> <span class=\"missing\">not computed" in text
+    assert 'Does it hold under the audited protocol?</strong> <span class="missing">not computed' in text
     assert "II (STFT, clean)" in text and "VI (mel, horse)" in text
     index = build(tmp_path)  # an empty folder
     text = index.read_text(encoding="utf-8")
@@ -118,8 +197,11 @@ def test_what_was_not_computed_is_said(run_folder, tmp_path):
 def test_best_and_worst_are_coloured(run_folder):
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
     table = text[text.index("Table III:") : text.index("Table IV:")]
-    style = {name: rule for names, rule in re.findall(r"((?:#T_\w+(?:, )?)+) \{\s*(.*?)\}", table, re.S)
-             for name in names.replace("#", "").split(", ")}
+    style = {
+        name: rule
+        for names, rule in re.findall(r"((?:#T_\w+(?:, )?)+) \{\s*(.*?)\}", table, re.S)
+        for name in names.replace("#", "").split(", ")
+    }
     cells = dict(re.findall(r'<td id="(T_\w+)" class="[^"]*"\s*>([^<]*)</td>', table))
     found = {text: style.get(name, "") for name, text in cells.items()}
     assert "#b7e1b0" in found["0.900"]  # the best FF (and FidIn)
@@ -150,7 +232,9 @@ def test_links_and_embedded_sounds(tmp_path):
     assert relink('<a href="x/02_b.ipynb#c">', {"02_b": "B"}) == '<a href="02_b.html#c">'
     assert relink('<a href="https://a.org/n.ipynb">', {"n": "N"}) == '<a href="https://a.org/n.ipynb">'
     data = bytes(range(64))
-    text = sounds_to_files(f'<source src="data:audio/wav;base64,{base64.b64encode(data).decode()}">', tmp_path / "f", "f")
+    text = sounds_to_files(
+        f'<source src="data:audio/wav;base64,{base64.b64encode(data).decode()}">', tmp_path / "f", "f"
+    )
     name = re.search(r'src="f/(\w+\.wav)"', text)[1]
     assert (tmp_path / "f" / name).read_bytes() == data
 

@@ -43,8 +43,15 @@ def prepared():
 def upload(name: str, data: bytes) -> tuple:
     import datetime
 
-    return ({"name": name, "content": memoryview(data), "type": "", "size": len(data),
-             "last_modified": datetime.datetime(2025, 1, 1)},)
+    return (
+        {
+            "name": name,
+            "content": memoryview(data),
+            "type": "",
+            "size": len(data),
+            "last_modified": datetime.datetime(2025, 1, 1),
+        },
+    )
 
 
 def wav(waveform, sample_rate: int) -> bytes:
@@ -59,7 +66,11 @@ def test_choices_narrow_and_show_the_chosen_entry(prepared):
     explorer.choices["method"].value = "LIME"
     explorer.choices["mask"].value = "topK_5"
     explorer.choices["clip"].value = explorer.choices["clip"].options[1]
-    assert (explorer.chosen.clip, explorer.chosen.method, explorer.chosen.mask_name) == ("5-1001-A-1", "lime", "topK_5")
+    assert (explorer.chosen.clip, explorer.chosen.method, explorer.chosen.mask_name) == (
+        "5-1001-A-1",
+        "lime",
+        "topK_5",
+    )
     assert "LIME, topK_5" in explorer.shown.value and "5-1001-A-1" in explorer.shown.value
 
 
@@ -109,7 +120,11 @@ def test_bad_upload_is_one_line_and_the_picture_stays(classifier):
     explorer.upload.value = upload("good.wav", wav(chirps(16000, 2), 16000))
     shown = explorer.shown.value
     explorer.upload.value = upload("bad.wav", b"this is not a sound")
-    assert "bad.wav" in explorer.status.value and "\n" not in explorer.status.value and "/tmp" not in explorer.status.value
+    assert (
+        "bad.wav" in explorer.status.value
+        and "\n" not in explorer.status.value
+        and "/tmp" not in explorer.status.value
+    )
     assert explorer.shown.value == shown
 
 
