@@ -111,10 +111,10 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
-            "smoke", width=1 / 32, epochs=3, batch_size=16, learning_rate=2e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, crop=0.5, dropout=0.25, n_clips=3, lime_samples=30, background_clips=4,
+            "smoke", width=1 / 32, epochs=15, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
+            mixup=0.0, time_shift=True, crop=0.5, dropout=0.0, n_clips=3, lime_samples=30, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
-            clips_per_class=2, double=True,
+            clips_per_class=3, double=True,
         ),
         Profile(
             "quick", width=1 / 16, epochs=60, batch_size=16, learning_rate=4e-3, schedule="one_cycle",

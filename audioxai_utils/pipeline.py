@@ -78,6 +78,8 @@ def attribute(
     dict
         clip, seconds, target, p, computed (False where the file was there already).
     """
+    if "gradient_error" not in classifier.info:
+        raise ValueError(f"the {cell[0]} checkpoint holds no gradient check; run notebook 02_fine_tuning again")
     folder = attribution_folder(settings, *cell, method)
     options = method_options(settings, classifier, method)
     for i in range(shard[0], len(clips), shard[1]):

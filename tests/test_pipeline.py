@@ -1,5 +1,7 @@
 """A cell of a tiny study on files: settings, resuming, scores with controls, and clear refusals."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +33,7 @@ def settings(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     made = study.Settings("smoke", "esc50", str(root), "", str(results), 0, "cpu")
     model = study.new_model(made, study.get_spectrogram("mel_db"))
-    study.save_classifier(made, model, "mel_db", {"best_epoch": 1})
+    study.save_classifier(made, model, "mel_db", {"best_epoch": 1, "gradient_error": 1e-9})
     return made
 
 
@@ -66,6 +68,13 @@ def test_a_finished_clip_is_not_computed_again_and_a_lost_one_is(settings, cell)
         pipeline.load_attributions(settings, clips, CELL, "saliency")
     assert [r["computed"] for r in pipeline.attribute(settings, classifier, clips, CELL, "saliency")] == [False, True, False, False]
     assert torch.equal(pipeline.load_attributions(settings, clips, CELL, "saliency")[0], before)
+
+
+def test_a_classifier_without_a_proved_gradient_is_not_explained(settings, cell):
+    classifier, clips = cell
+    unproved = dataclasses.replace(classifier, info={"best_epoch": 1})
+    with pytest.raises(ValueError, match="no gradient check"):
+        next(pipeline.attribute(settings, unproved, clips, CELL, "saliency"))
 
 
 def test_another_sound_or_option_is_computed_anew(settings, cell):
