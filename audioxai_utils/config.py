@@ -118,7 +118,7 @@ PROFILES = {
         ),
         Profile(
             "quick", width=1 / 16, epochs=60, batch_size=16, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.4, time_shift=True, crop=0.5, dropout=0.25, n_clips=20, lime_samples=200, background_clips=20,
+            mixup=0.2, time_shift=True, crop=0.5, dropout=0.25, n_clips=20, lime_samples=200, background_clips=20,
         ),
         Profile(
             "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
