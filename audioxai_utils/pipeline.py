@@ -47,10 +47,10 @@ def method_options(settings: Settings, classifier: Classifier, method: str) -> d
 
 
 @functools.cache
-def source_digest() -> str:
-    """Digest of the code that attributions are computed with: a changed method computes them anew."""
+def source_digest(method: str) -> str:
+    """Digest of the code that a method's attributions are computed with: a changed method computes them anew."""
     folder = Path(__file__).parent
-    files = [*sorted((folder / "attributions").glob("*.py"))]
+    files = [*sorted((folder / "attributions").glob("_*.py")), folder / "attributions" / f"{method}.py"]
     files += [folder / f"{name}.py" for name in ("spectrograms", "noise", "models", "inference")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
 
@@ -60,7 +60,7 @@ def attribution_folder(settings: Settings, spectrogram_type: str, noise_scenario
 
 
 def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> str:
-    digest = hashlib.sha256(f"{source_digest()} {classifier.digest} {method}".encode())
+    digest = hashlib.sha256(f"{source_digest(method)} {classifier.digest} {method}".encode())
     for name, value in sorted(options.items()):
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
