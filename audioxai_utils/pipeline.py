@@ -200,6 +200,7 @@ class _Part:
 
     def __init__(self, splitter: Splitter, names: list[str], stems) -> None:
         self.splitter, self.stems = splitter, stems
+        self.powers = None if stems is None else [splitter.spectrogram(stem).power for stem in stems]
         self.ranks = control_ranks(splitter.batch.power, [clip_seed(name) for name in names])
 
     @classmethod
@@ -221,9 +222,8 @@ class _Part:
 
     def _truth(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, spectrogram = self.splitter.batch, self.splitter.spectrogram
-        powers = [spectrogram(stem).power for stem in self.stems]
         sound = kept_audio(batch, mask, spectrogram)
-        return energy_kept(mask, *powers) | {"si_sdr": si_sdr(sound, self.stems[0])}
+        return energy_kept(mask, *self.powers) | {"si_sdr": si_sdr(sound, self.stems[0])}
 
     def controls(self, masks: dict[str, torch.Tensor]) -> Iterator[pd.DataFrame]:
         """random and energy at the area of every mask."""
@@ -238,8 +238,7 @@ class _Part:
         """all_ones, and oracle where the stems are known."""
         masks = {"all_ones": all_ones(self.splitter.batch.db)}
         if self.stems is not None:
-            powers = [self.splitter.spectrogram(stem).power for stem in self.stems]
-            masks["oracle"] = oracle_mask(*powers).to(self.splitter.batch.db)
+            masks["oracle"] = oracle_mask(*self.powers).to(self.splitter.batch.db)
         return [
             self.score({"": mask}, protocol).assign(control=name, method="")
             for name, mask in masks.items() for protocol in config.PROTOCOLS

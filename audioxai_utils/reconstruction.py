@@ -26,7 +26,7 @@ def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectro
     """
     if mask.shape != batch.power.shape:
         raise ValueError(f"mask {tuple(mask.shape)} does not fit the power {tuple(batch.power.shape)}")
-    return spectrogram.invert(batch.power * mask.to(batch.power.dtype), batch.phase, batch.length)
+    return spectrogram.invert(batch.power * mask.to(batch.power.dtype), batch.phasor, batch.length)
 
 
 def removed_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:

@@ -34,8 +34,8 @@ def probabilities(model: nn.Module, db: torch.Tensor, chunk: int = CHUNK) -> tor
 
 def hear(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> tuple[torch.Tensor, torch.Tensor]:
     """dB spectrograms of the kept and of the removed *sound*, re-analysed from the waveform."""
-    kept = spectrogram(kept_audio(batch, mask, spectrogram)).db
-    return kept, spectrogram(removed_audio(batch, mask, spectrogram)).db
+    analyse = getattr(spectrogram, "decibels", lambda waveform: spectrogram(waveform).db)  # without phase if it can
+    return tuple(analyse(sound(batch, mask, spectrogram)) for sound in (kept_audio, removed_audio))
 
 
 class Splitter:

@@ -6,6 +6,7 @@ Axes are (batch, 1, frequency, time) everywhere. Power is linear, ``db`` is
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,11 @@ class SpectrogramBatch:
     power: torch.Tensor
     phase: torch.Tensor
     length: int
+
+    @functools.cached_property
+    def phasor(self) -> torch.Tensor:
+        """exp(i phase), computed once for all masks of the batch; ``invert`` takes it for ``phase``."""
+        return torch.polar(torch.ones_like(self.phase), self.phase)
 
     def __getitem__(self, index: slice) -> SpectrogramBatch:
         return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
@@ -80,6 +86,15 @@ class Spectrogram(nn.Module):
         return 700 * (10 ** (mel / 2595) - 1)
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        complex_stft = self._stft(waveform)
+        power = self._power(complex_stft)
+        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+
+    def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
+        """``db`` of a waveform alone, without the cost of its phase."""
+        return power_to_db(self._power(self._stft(waveform)))
+
+    def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
             raise ValueError(
                 f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
@@ -87,26 +102,27 @@ class Spectrogram(nn.Module):
         p = self.settings
         if waveform.shape[1] <= p.n_fft // 2:
             raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
-        complex_stft = torch.stft(
+        return torch.stft(
             waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
             pad_mode="reflect", return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
-        power = complex_stft.abs().square()
-        if self.filters is not None:
-            power = _through(power, self.filters)  # (batch, 1, n_mels, time)
-        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+
+    def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
+        power = complex_stft.real.square() + complex_stft.imag.square()
+        return power if self.filters is None else _through(power, self.filters)  # (batch, 1, n_bins, time)
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
         """Waveform (batch, ``length``) of a (masked) power spectrogram with the original phase.
 
         Mel power goes back to linear power by the least squares of torchaudio's ``InverseMelScale``
         (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
-        once; the square root and the phase then enter the inverse STFT.
+        once; the square root and the phase (radians, or exp(i phase)) then enter the inverse STFT.
         """
         p = self.settings
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
-        complex_stft = torch.polar(power.clamp_min(0).sqrt(), phase).squeeze(1)
+        phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
+        complex_stft = (power.clamp_min(0).sqrt() * phasor).squeeze(1)
         return torch.istft(
             complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
         )
