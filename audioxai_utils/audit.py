@@ -65,29 +65,29 @@ def shap_additivity(settings: study.Settings, classifier: study.Classifier, clip
 
 
 def usual_gradient_cosine(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> float:
-    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights.
-
-    The usual forward pass is rebuilt with (batch, 1, time, frequency) input and a 2-D ``bn0`` on its
-    transposition; its outputs are the same.
-    """
-    right = _gradient(model, db, target)
-    wrong = _gradient(UsualCnn14(model), db.transpose(2, 3).contiguous(), target).transpose(2, 3)
-    return float(functional.cosine_similarity(right.flatten(), wrong.flatten(), dim=0))
+    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights and outputs."""
+    right, usual = _gradient(model, db, target), _gradient(UsualCnn14(model), db, target)
+    return float(functional.cosine_similarity(right.flatten(), usual.flatten(), dim=0))
 
 
 class UsualCnn14(nn.Module):
-    """The weights of our Cnn14 behind a transposed 2-D ``bn0``; input (batch, 1, time, frequency)."""
+    """The weights of our Cnn14 with ``bn0`` as it is usually written: 2-D, on a transposed view of the input.
+
+    (batch, 1, frequency, time) turns into (batch, 1, time, frequency) for PANNs, and that into
+    (batch, frequency, time, 1) for ``bn0``; its strides no longer tell one layout from the other.
+    An input that is contiguous in PANNs' order does not show the fault.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        n = self.model.bn0
+        n, x = self.model.bn0, db.transpose(2, 3)  # (batch, 1, time, frequency)
         x = functional.batch_norm(
-            db.transpose(1, 3), n.running_mean, n.running_var, n.weight, n.bias, training=False, eps=n.eps
-        ).transpose(1, 3)  # (batch, 1, time, frequency)
-        return self.model.after_bn0(x)
+            x.transpose(1, 3), n.running_mean, n.running_var, n.weight, n.bias, training=False, eps=n.eps
+        )
+        return self.model.after_bn0(x.transpose(1, 3))
 
 
 def _gradient(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -136,13 +136,6 @@ def fill_sensitivity(
 
 
 # --- the summary -----------------------------------------------------------------------------
-
-
-def sentence(template: str, **values: float) -> str:
-    """Fill numbers in; "not measured" where one of them is NaN."""
-    if any(isinstance(value, float) and math.isnan(value) for value in values.values()):
-        return "not measured"
-    return template.format(**values)
 
 
 def ranking(best: pd.DataFrame, protocol: str, cell: tuple[str, str]) -> list[str]:
