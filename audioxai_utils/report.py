@@ -43,6 +43,19 @@ MAIN_FIGURES = (
         "published points are hollow.",
     ),
     ("front_audited_III", "Faithful or concise under the audited protocol (mel, clean)."),
+    (
+        "intervals",
+        "Mean and 95 % bootstrap interval of each method at its best mask (mel, clean): hollow under the paper's "
+        "protocol, filled under the audited one.",
+    ),
+    (
+        "scored_against_heard",
+        "What is scored against what is heard: one point per cell, method and mask. On the line both agree.",
+    ),
+    (
+        "fill_sensitivity",
+        "How scores move with what takes the place of the masked bins (mel, clean, audited protocol).",
+    ),
     ("training_mel_db", "Loss and accuracy of the mel classifier in training; the kept epoch is marked."),
     ("confusion_mel_db", "What the mel classifier confuses on the clean test fold."),
     (
@@ -155,6 +168,7 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
         f"<h1>{TITLE}</h1>",
         QUESTION,
         _answer(results_dir),
+        _findings_part(results_dir, titles),
         _gallery_part(folder),
         _figures_part(folder),
         _accuracies(results_dir),
@@ -165,6 +179,7 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
     ]
     links = [
         ("index.html", "Report"),
+        ("#audit", "Audit"),
         ("#tables", "Tables"),
         ("#notebooks", "Notebooks"),
         ("#run", "This run"),
@@ -184,6 +199,21 @@ def _answer(results_dir: Path) -> str:
     return (
         '<section class="answer" aria-labelledby="answer"><h2 id="answer">The answer</h2>'
         f"<ol>{''.join(items)}</ol></section>"
+    )
+
+
+def _findings_part(results_dir: Path, titles: dict[str, str]) -> str:
+    """The audit in twelve rows, with a link to how each was measured."""
+    heading = '<h2 id="audit">What the audit found</h2>'
+    table = read_table(results_dir, "findings")
+    if table is None:
+        return heading + MISSING
+    names = {"number": "no.", "paper": "paper protocol", "audited": "audited protocol"}
+    text = table.rename(columns=names).to_html(index=False, border=0, na_rep="n/a", classes="words")
+    link = '<p><a href="notebooks/07_audit.html">How each was tested.</a></p>' if "07_audit" in titles else ""
+    return (
+        f"{heading}<p>Twelve weaknesses of the published protocol, measured on this run beside the published figures.</p>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="What the audit found">{text}</div>{link}'
     )
 
 
@@ -233,10 +263,7 @@ def _accuracies(results_dir: Path) -> str:
     ours = read_table(results_dir, "table_I")
     if ours is None:
         return heading + MISSING
-    published = published_accuracies().rename(
-        columns={"train_accuracy": "train_acc", "validation_accuracy": "val_acc", "test_accuracy": "test_acc"}
-    )
-    both = pd.concat([ours.assign(source="this run"), published.assign(source="published")])
+    both = pd.concat([ours.assign(source="this run"), published_accuracies().assign(source="published")])
     names = {
         "spectrogram_type": "spectrogram",
         "train_acc": "training",

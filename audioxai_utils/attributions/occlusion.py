@@ -1,0 +1,76 @@
+"""Occlusion: how far the explained class's probability falls when a patch is silenced.
+
+A window slides over time and frequency; what it covers is set to ``fill``. Each bin gets the
+mean fall over the windows that cover it.
+
+References
+----------
+Zeiler & Fergus (2014), Visualizing and Understanding Convolutional Networks, section 4.2, by
+captum's Occlusion.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..inference import inference_copy
+from ._registry import register
+from .integrated_gradients import SILENCE
+
+
+class Probability(nn.Module):
+    """softmax(model(db)) in ``db``'s dtype."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        return self.model(db).softmax(dim=1)
+
+
+@register("occlusion")
+def occlusion(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    fill: float = SILENCE,
+    batch_size: int = 8,
+) -> torch.Tensor:
+    """Mean fall in probability over the patches that cover a bin.
+
+    Parameters
+    ----------
+    window : (bins, frames), optional
+        Size of the patch; default a quarter of the frequencies and an eighth of the time.
+    stride : (bins, frames), optional
+        Step of the patch, no larger than it; default half of the patch.
+    fill : float
+        Level of a silenced bin (dB).
+    batch_size : int
+        Patches classified at once.
+    """
+    from captum.attr import Occlusion
+
+    window = tuple(window or (max(1, db.shape[2] // 4), max(1, db.shape[3] // 8)))
+    stride = tuple(stride or (max(1, size // 2) for size in window))
+    for axis, size, step, extent in zip(("frequency", "time"), window, stride, db.shape[2:]):
+        if not 1 <= step <= size <= extent:
+            raise ValueError(
+                f"window and stride must satisfy 1 <= stride <= window <= {extent} in {axis}; got {size} and {step}"
+            )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+    explainer = Occlusion(Probability(inference_copy(model, db)))
+    model(db[:1])  # the shared checks look at the model's first output
+    options = {"strides": (1, *stride), "baselines": fill, "perturbations_per_eval": batch_size}
+    with torch.no_grad():
+        maps = [
+            explainer.attribute(clip[None], (1, *window), target=label, **options)
+            for clip, label in zip(db, target.tolist())
+        ]
+    return torch.cat(maps)
