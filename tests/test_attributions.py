@@ -55,7 +55,7 @@ TARGET = torch.tensor([1, 3, 0])
 
 
 def options_of(name: str, background: torch.Tensor) -> dict:
-    return {"background": background} if name.startswith("shap") else OPTIONS[name]
+    return {"background": background} if name.startswith("shap") else OPTIONS.get(name, {})
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -350,7 +350,7 @@ def test_a_model_without_finite_logits_is_refused(model, db):
 
 def test_table_of_methods_finds_files_and_takes_others():
     assert set(METHODS) >= {"saliency", "gradcam", "lime", "shap", "shap_functional"}
-    with pytest.raises(KeyError, match="method must be one of gradcam, lime"):
+    with pytest.raises(KeyError, match="method must be one of gradcam, gradient_shap, "):
         METHODS["grad_cam"]
 
     @register("ones_of_test")

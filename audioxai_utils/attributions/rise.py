@@ -60,7 +60,6 @@ def rise(
         raise ValueError(f"share must lie between 0 and 1; got {share}")
     if batch_size < 1 or min(grid) < 1:
         raise ValueError(f"batch_size and grid must be 1 or more; got {batch_size} and {tuple(grid)}")
-    model(db[:1])  # the shared checks look at the model's first output
     fast = inference_copy(model, db)
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
     with torch.inference_mode():

@@ -62,7 +62,6 @@ def slime(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
     segments = regular_grid(tuple(db.shape[2:]), grid, n_time, n_frequency)
-    model(db[:1])  # the shared checks look at the model's first output
     fast = inference_copy(model, db)
     maps = []
     for clip, label in zip(db.cpu(), target.tolist()):
