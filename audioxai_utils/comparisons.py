@@ -86,6 +86,17 @@ def mean_intervals(
     return in_study_order(pd.concat(parts)[columns])
 
 
+def with_intervals(intervals: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, method and mask with columns ``<metric>``, ``<metric>_low``, ``<metric>_high``.
+
+    Takes the result of `mean_intervals`; figures draw the bounds as bars.
+    """
+    keys = [*_keys(intervals), "method", "mask"]
+    wide = intervals.pivot(index=keys, columns="metric", values=["mean", "low", "high"])
+    wide.columns = [metric if kind == "mean" else f"{metric}_{kind}" for kind, metric in wide.columns]
+    return in_study_order(wide.reset_index())
+
+
 def best_versus_second(
     scores: pd.DataFrame,
     metrics: Sequence[str] = METRICS,

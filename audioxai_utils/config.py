@@ -97,6 +97,8 @@ class Profile:
     schedule: str  # "constant" (Adam, as published) or "one_cycle" (AdamW, for training from scratch)
     mixup: float  # Beta parameter; 0 is off
     time_shift: bool  # random circular shift of training clips
+    iid_masks: bool  # a mask of its own for every clip; torchaudio's default is one for the batch
+    averaging: float  # decay per step of averaged weights, which are validated and kept; 0 is off
     crop: float  # share of the frames that a shifted training clip keeps; Cnn14 pools over any number
     dropout: float  # multiplies the published shares
     n_clips: int | None  # test clips explained; None is all
@@ -112,17 +114,17 @@ PROFILES = {
     for profile in (
         Profile(
             "smoke", width=1 / 32, epochs=15, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, crop=0.5, dropout=0.0, n_clips=3, lime_samples=30, background_clips=4,
+            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.98, crop=0.5, dropout=0.0, n_clips=3, lime_samples=30, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
             clips_per_class=3, double=True,
         ),
         Profile(
             "quick", width=1 / 16, epochs=60, batch_size=16, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.2, time_shift=True, crop=0.5, dropout=0.25, n_clips=20, lime_samples=200, background_clips=20,
+            mixup=0.2, time_shift=True, iid_masks=True, averaging=0.98, crop=0.5, dropout=0.25, n_clips=20, lime_samples=200, background_clips=20,
         ),
         Profile(
             "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
-            mixup=0.0, time_shift=False, crop=1.0, dropout=1.0, n_clips=None, lime_samples=1000, background_clips=None,
+            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0, n_clips=None, lime_samples=1000, background_clips=None,
         ),
     )
 }

@@ -236,6 +236,13 @@ def protocols(protocol: str) -> list[str]:
     return list(config.PROTOCOLS) if protocol == "both" else [protocol]
 
 
+def scenarios(cells: str = "") -> list[str]:
+    """Noise scenarios of ``cells`` ("mel_db/clean mel_db/white"), clean first; empty: the study's four."""
+    if not cells:
+        return list(config.NOISE_SCENARIOS)
+    return list(dict.fromkeys(["clean", *(cell.split("/", 1)[1] for cell in cells.split())]))
+
+
 def cells_of(scores: pd.DataFrame) -> list[tuple[str, str]]:
     """Cells of a frame, in the order of the study's tables."""
     found = list(dict.fromkeys(zip(scores["spectrogram_type"], scores["noise_scenario"])))

@@ -62,8 +62,8 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[t
         frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
         frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
         db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
-    db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=True)(db)
-    db = transforms.TimeMasking(TIME_MASK, iid_masks=True)(db)
+    db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
+    db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)  # both fill with 0 dB, torchaudio's default
     if profile.mixup:
         share = torch.distributions.Beta(profile.mixup, profile.mixup).sample((len(db),)).to(db)
         other = torch.randperm(len(db), device=db.device)
@@ -164,7 +164,7 @@ def train_classifier(
     device : {"cpu", "cuda"}
     """
     import lightning
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -174,9 +174,12 @@ def train_classifier(
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
     with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max", save_weights_only=True)
+        callbacks = [checkpoint]
+        if profile.averaging:
+            callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
         trainer = lightning.Trainer(
             accelerator="gpu" if device.startswith("cuda") else "cpu", devices=1, max_epochs=profile.epochs,
-            precision="64-true" if double else "32-true", callbacks=[checkpoint], logger=False,
+            precision="64-true" if double else "32-true", callbacks=callbacks, logger=False,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )
         trainer.fit(module, loader, DataLoader(TensorDataset(*validation), 64))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 NOTEBOOKS = config.REPOSITORY / "notebooks"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+AUDIT = "07_audit"
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
@@ -80,8 +81,13 @@ class Study:
         return [self.step("04_mask_study", *cell) for cell in self.cells]
 
     def further(self) -> list[str]:
-        """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found."""
-        return sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
+        """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found.
+
+        The audit compares both protocols and at least two methods; a run with less leaves it out.
+        """
+        complete = self.settings["protocol"] == "both" and len(self.methods) > 1
+        found = sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
+        return [stem for stem in found if complete or stem != AUDIT]
 
     def arguments(self, notebook: str, **wildcards: str) -> str:
         """The notebook's parameters for the runner's command line; a change of it reruns the step.

@@ -192,3 +192,14 @@ def test_marks_name_the_controls_and_the_metrics_that_fail():
 def test_wrong_frames_end_in_one_line(call, message):
     with pytest.raises(ValueError, match=message):
         call(scores_of(FOUR, n_clips=3))
+
+
+def test_with_intervals_widens_without_changing_a_number():
+    long = pd.DataFrame(
+        [("paper", "mel_db", "clean", "lime", "bin", metric, 5, mean, mean - 1, mean + 1)
+         for metric, mean in (("FF", 0.5), ("SPS", 0.2))],
+        columns=["protocol", "spectrogram_type", "noise_scenario", "method", "mask", "metric", "n", "mean", "low", "high"],
+    )
+    wide = comparisons.with_intervals(long)
+    assert len(wide) == 1
+    assert wide.iloc[0][["FF", "FF_low", "FF_high", "SPS", "SPS_low"]].tolist() == [0.5, -0.5, 1.5, 0.2, -0.8]

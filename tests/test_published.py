@@ -48,7 +48,7 @@ def test_printed_tables_are_the_results_rounded():
 
 
 def test_accuracies_agree_with_the_clean_tables():
-    accuracies = published.published_accuracies().set_index("spectrogram_type")["test_accuracy"]
+    accuracies = published.published_accuracies().set_index("spectrogram_type")["test_acc"]
     tables = published.published_tables().query("noise_scenario == 'clean'")
     assert (tables["spectrogram_type"].map(accuracies) == tables["accuracy"]).all()
 

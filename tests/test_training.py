@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from audioxai_utils.config import PROFILES
-from audioxai_utils.training import augment, predict, train_classifier
+from audioxai_utils.training import _make_module, augment, predict, train_classifier
 
 SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant")
 
@@ -89,3 +89,30 @@ def test_augmentation_shifts_crops_masks_and_mixes():
     _, soft = augment(db, one_hot, dataclasses.replace(plain, mixup=0.4))
     torch.testing.assert_close(soft.sum(1), torch.ones(6, dtype=torch.float64))
     assert ((soft > 0) & (soft < 1)).any()
+
+
+def test_the_paper_profile_is_the_published_one():
+    paper = PROFILES["paper"]
+    assert (paper.width, paper.epochs, paper.batch_size, paper.learning_rate) == (1.0, 20, 32, 1e-4)
+    assert (paper.schedule, paper.mixup, paper.time_shift, paper.dropout, paper.averaging) == ("constant", 0, False, 1, 0)
+    assert (paper.n_clips, paper.lime_samples, paper.background_clips, paper.iid_masks) == (None, 1000, None, False)
+
+
+def test_the_paper_optimiser_is_adam_at_a_constant_rate():
+    module = _make_module(Linear(), PROFILES["paper"], n_steps=10)
+    optimiser = module.configure_optimizers()
+    assert type(optimiser) is torch.optim.Adam and optimiser.param_groups[0]["lr"] == 1e-4
+
+
+def test_masks_are_stripes_of_the_published_width():
+    """At most 10 bins and 20 frames, whole rows and columns, the same for the whole batch under the paper's profile."""
+    torch.manual_seed(0)
+    db = torch.full((4, 1, 64, 80), -50.0)
+    plain = dataclasses.replace(PROFILES["paper"])
+    for _ in range(20):
+        masked, _ = augment(db.clone(), torch.eye(4), plain)
+        zero = masked[:, 0] == 0
+        rows, columns = zero.all(2), zero.all(1)  # (clips, bins), (clips, frames)
+        assert rows.sum(1).max() < 10 and columns.sum(1).max() < 20
+        assert torch.equal(zero, rows[:, :, None] | columns[:, None, :])
+        assert (rows == rows[0]).all() and (columns == columns[0]).all()
