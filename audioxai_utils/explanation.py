@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import numbers
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +16,14 @@ from torchaudio.functional import resample
 
 from .attributions import METHODS
 from .checks import gradient_check
+from .config import MASK_NAMES, PROTOCOLS, check_choice
 from .masks import build_masks
 from .reconstruction import kept_audio, removed_audio
-from .scoring import Splitter, probabilities, score_masks
+from .scoring import Splitter, score_masks
 from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
+
+REQUIRED = {"background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db"}
+MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Explanation:
         Of this clip, a batch of one.
     method, protocol : str
     target : int
-        The explained class.
+        The explained class, which the scores follow too.
     probabilities : torch.Tensor
         (classes,) of the whole clip.
     attribution : torch.Tensor
@@ -73,83 +80,107 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module,
-    waveform: torch.Tensor | np.ndarray,
-    sample_rate: int | None = None,
-    *,
-    spectrogram: str | Callable[[torch.Tensor], SpectrogramBatch] = "mel_db",
-    method: str = "gradcam",
-    masks: Sequence[str] | None = None,
-    protocol: str = "paper",
-    target: int | None = None,
-    check_gradient: bool = True,
-    heard: bool = False,
-    **options,
+    model: nn.Module, waveform: torch.Tensor | np.ndarray, sample_rate: int | None = None, *,
+    spectrogram: str | Callable[[torch.Tensor], SpectrogramBatch] = "mel_db", method: str = "gradcam",
+    masks: Sequence[str] | None = None, protocol: str = "paper", target: int | None = None,
+    check_gradient: bool = True, heard: bool = False, **options,
 ) -> Explanation:
-    """Explain a model's decision on one clip.
+    """Explain a model's decision on one clip; nothing is normalised, see `data.load_waveform` for that.
 
     Parameters
     ----------
     model : torch.nn.Module
         dB spectrograms (batch, 1, frequency, time) to logits (batch, classes).
-    waveform : torch.Tensor or numpy.ndarray
-        (samples,) or (channels, samples); channels are averaged.
-    sample_rate : int, optional
-        Hz; resampled where the spectrogram wants another rate. None: the spectrogram's.
+    waveform, sample_rate : array (samples,) or (channels, samples), and Hz
+        Floating point; channels are averaged. Resampled where the spectrogram wants another rate.
     spectrogram : str or callable
-        A name of the study, or an object with ``sample_rate`` that maps (batch, samples) to a
-        :class:`SpectrogramBatch` and has ``invert(power, phase, length)``.
-    method : str
-        A name in :data:`attributions.METHODS`.
-    masks : sequence of str, optional
-        Masks to score; None is all of them.
-    protocol : {"paper", "audited"}
+        One of the study's, or what gives a `SpectrogramBatch` and has ``sample_rate`` and ``invert``.
+    method, masks, protocol : str, sequence of str, str
+        One of `METHODS`; the masks to score, None for all; ``paper`` or ``audited``.
     target : int, optional
-        The class to attribute; None is the predicted one. Scores always follow the
-        predicted class.
-    check_gradient : bool
-        Prove the input gradient by central differences first (skip it after the first clip).
-    heard : bool
-        Score the re-analysed sound too.
+        Class that is attributed and scored; None is the predicted one.
+    check_gradient, heard : bool
+        Prove the input gradient first (once per model is enough); score the re-analysed sound too.
     **options
         The method's own, such as ``background=`` for ``shap``.
 
     Raises
     ------
-    ValueError, TypeError
-        What does not fit, in one line; ``checks.GradientCheckError`` where the gradient is wrong.
+    TypeError, ValueError
+        What does not fit, in one line; `checks.GradientCheckError` where the gradient is wrong.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    transform = get_spectrogram(spectrogram) if isinstance(spectrogram, str) else spectrogram
-    parameter = next(model.parameters())
-    samples = _as_mono(waveform, sample_rate, transform.sample_rate).to(parameter)
-    transform = transform.to(parameter.device) if isinstance(transform, nn.Module) else transform
+    _check_choices(model, method, masks, protocol, options)
+    samples, transform = _prepared(model, waveform, sample_rate, spectrogram)
     batch = transform(samples[None])
-    p = probabilities(model, batch.db)[0]
-    target = int(p.argmax()) if target is None else target
+    splitter = Splitter(model, transform, batch, _as_target(target))
     if check_gradient:
-        gradient_check(model, batch.db, torch.tensor([target], device=parameter.device))
-    attribution = METHODS[method](model, batch.db, torch.tensor([target], device=parameter.device), **options)
+        gradient_check(model, batch.db, splitter.target)
+    attribution = METHODS[method](model, batch.db, splitter.target, **options)
+    return _scored(splitter, samples, method, attribution, masks, protocol, heard)
+
+
+def _as_target(target: int | None) -> torch.Tensor | None:
+    try:
+        return None if target is None else torch.tensor([operator.index(target)])
+    except TypeError:
+        raise TypeError(f"target must be the index of a class; got {target!r}") from None
+
+
+def _scored(splitter: Splitter, samples, method: str, attribution, masks, protocol: str, heard: bool) -> Explanation:
     built = build_masks(attribution, protocol)
-    unknown = [name for name in masks or () if name not in built]
-    if unknown:
-        raise ValueError(f"masks must be among {', '.join(built)}; got {unknown[0]!r}")
     built = {name: built[name] for name in masks or built}
-    splitter = Splitter(model, transform, batch)
     scores = score_masks(splitter, built, protocol, heard).drop(columns="index").set_index("mask")
+    transform = splitter.spectrogram
     return Explanation(
-        samples, transform.sample_rate, transform, batch, method, protocol, target, p, attribution, built, scores
+        samples, transform.sample_rate, transform, splitter.batch, method, protocol, int(splitter.target),
+        splitter.p[0], attribution, built, scores,
     )
 
 
+def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: str, options: dict) -> None:
+    """Refuse what can be known to be wrong before anything is computed."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module that returns logits; got {type(model).__name__}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    check_choice("protocol", protocol, PROTOCOLS)
+    if isinstance(masks, str):
+        raise TypeError(f"masks must be a list of names; got {masks!r}, pass [{masks!r}]")
+    unknown = [name for name in masks or () if name not in MASK_NAMES]
+    if unknown:
+        raise ValueError(f"masks must be among {', '.join(MASK_NAMES)}; got {unknown[0]!r}")
+    for name, parameter in inspect.signature(METHODS[method]).parameters.items():
+        required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if required and options.get(name) is None:
+            raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
+
+
+def _prepared(model: nn.Module, waveform, sample_rate: int | None, spectrogram):
+    """The clip as mono samples of the model's device and dtype, and the transform on that device."""
+    transform = get_spectrogram(spectrogram) if isinstance(spectrogram, str) else spectrogram
+    samples = _as_mono(waveform, sample_rate, transform.sample_rate)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is not None:
+        samples = samples.to(parameter)
+    elif samples.dtype not in (torch.float32, torch.float64):
+        samples = samples.float()
+    return samples, transform.to(samples.device) if isinstance(transform, nn.Module) else transform
+
+
 def _as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
-    samples = torch.as_tensor(waveform)
+    samples = torch.as_tensor(waveform).detach()
     if not samples.is_floating_point():
         raise TypeError(f"waveform must be floating point in [-1, 1]; got {samples.dtype}")
     if samples.ndim not in (1, 2) or samples.numel() == 0:
         raise ValueError(f"waveform must be (samples,) or (channels, samples); got {tuple(samples.shape)}")
+    if samples.ndim == 2 and samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
+        shape = tuple(samples.shape)
+        raise ValueError(f"waveform must be (channels, samples); got {shape}, which looks transposed: pass waveform.T")
     if not torch.isfinite(samples).all():
         raise ValueError("waveform must be finite; it holds NaN or infinite samples")
     samples = samples.mean(0) if samples.ndim == 2 else samples
-    return resample(samples, sample_rate, wanted_rate) if sample_rate not in (None, wanted_rate) else samples
+    if sample_rate is None:
+        return samples
+    if not isinstance(sample_rate, numbers.Real) or sample_rate < 1 or sample_rate != int(sample_rate):
+        raise ValueError(f"sample_rate must be a whole number of Hz; got {sample_rate!r}")
+    return resample(samples, int(sample_rate), wanted_rate) if sample_rate != wanted_rate else samples

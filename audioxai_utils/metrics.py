@@ -1,7 +1,8 @@
 """How faithful and how concise a mask is, per clip.
 
 ``p`` are class probabilities (batch, classes): of the whole clip, of what the mask
-keeps, of what it removes. c is the class predicted on the whole clip, d = F * T.
+keeps, of what it removes. c is the class predicted on the whole clip unless another is
+given as ``target``, d = F * T.
 
 Two protocols. ``paper``: an increase of any size counts in AI, and a constant mask has
 SPS = COMP = 0, as in the published runs. ``audited``: AI wants a rise above 1e-4 (a
@@ -24,7 +25,11 @@ AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an aud
 
 
 def faithfulness(
-    p: torch.Tensor, p_kept: torch.Tensor, p_removed: torch.Tensor, protocol: str = "paper"
+    p: torch.Tensor,
+    p_kept: torch.Tensor,
+    p_removed: torch.Tensor,
+    protocol: str = "paper",
+    target: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The five faithfulness scores.
 
@@ -33,13 +38,15 @@ def faithfulness(
     p, p_kept, p_removed : torch.Tensor
         (batch, classes) probabilities.
     protocol : {"paper", "audited"}
+    target : torch.Tensor, optional
+        (batch,) classes c that are scored; None: the predicted ones, as in the study.
 
     Returns
     -------
     dict of str to torch.Tensor
         Each (batch,). FF: fall of p_c when the mask is removed (-1 to 1). AI: 100 where p_c
         rises on the kept part, else 0. AG: relative rise, per cent of what was missing to 1.
-        FidIn: 1 where the kept part keeps the class. AD: relative fall on the kept part, per cent.
+        FidIn: 1 where the kept part is heard as c. AD: relative fall on the kept part, per cent.
 
     References
     ----------
@@ -50,7 +57,7 @@ def faithfulness(
     if not p.shape == p_kept.shape == p_removed.shape or p.ndim != 2:
         shapes = ", ".join(str(tuple(x.shape)) for x in (p, p_kept, p_removed))
         raise ValueError(f"p, p_kept and p_removed must share one shape (batch, classes); got {shapes}")
-    target = p.argmax(1, keepdim=True)
+    target = scored_class(p, target)[:, None]
     whole, kept, removed = (x.gather(1, target).squeeze(1) for x in (p, p_kept, p_removed))
     rise = AUDITED_RISE if protocol == "audited" else 0.0
     return {
@@ -60,6 +67,18 @@ def faithfulness(
         "FidIn": (p_kept.argmax(1) == target.squeeze(1)).to(p.dtype),
         "AD": 100.0 * (whole - kept).clamp_min(0) / (whole + EPSILON),
     }
+
+
+def scored_class(p: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+    """(batch,) long: the given classes, checked, or those predicted by ``p`` (batch, classes)."""
+    if target is None:
+        return p.argmax(1)
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.shape != p.shape[:1]:
+        got = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, torch.Tensor) else repr(target)
+        raise ValueError(f"target must be a tensor of {len(p)} class indices, one per clip; got {got}")
+    if len(target) and not (0 <= int(target.min()) and int(target.max()) < p.shape[1]):
+        raise ValueError(f"target must lie between 0 and {p.shape[1] - 1}; got {target.tolist()}")
+    return target.to(p.device, torch.long)
 
 
 def is_constant(mask: torch.Tensor) -> torch.Tensor:

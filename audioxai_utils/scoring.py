@@ -14,7 +14,7 @@ from torch import nn
 
 from .config import FAITHFULNESS_METRICS
 from .masks import apply_mask
-from .metrics import complexity, faithfulness, is_constant, kept_area, sparseness
+from .metrics import complexity, faithfulness, is_constant, kept_area, scored_class, sparseness
 from .reconstruction import kept_audio, removed_audio
 from .spectrograms import Spectrogram, SpectrogramBatch
 
@@ -27,9 +27,16 @@ def probabilities(model: nn.Module, db: torch.Tensor, chunk: int = CHUNK) -> tor
     training = model.training
     model.eval()
     try:
-        return torch.cat([model(part).softmax(1) for part in db.split(chunk)])
+        return torch.cat([_checked(model(part)).softmax(1) for part in db.split(chunk)])
     finally:
         model.train(training)
+
+
+def _checked(logits: torch.Tensor) -> torch.Tensor:
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"model must return logits (batch, classes); got {got}")
+    return logits
 
 
 def hear(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,11 +50,15 @@ class Splitter:
 
     Most masks are the same under both protocols, and masks of equal area share their controls.
     A mask is recognised by its projection on a fixed random direction, clip by clip.
+    ``target`` (batch,) holds the classes that are scored; None is the predicted ones.
     """
 
-    def __init__(self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch) -> None:
+    def __init__(
+        self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch, target: torch.Tensor | None = None
+    ) -> None:
         self.model, self.spectrogram, self.batch = model, spectrogram, batch
         self.p = probabilities(model, batch.db)  # (batch, classes)
+        self.target = scored_class(self.p, target)  # (batch,)
         generator = torch.Generator().manual_seed(0)
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(batch.db.device)
         self._known: dict[tuple, tuple[torch.Tensor, ...]] = {}
@@ -67,7 +78,7 @@ def score_masks(splitter: Splitter, masks: dict[str, torch.Tensor], protocol: st
     Parameters
     ----------
     splitter : Splitter
-        Of the model and the clips; use one for all masks of these clips.
+        Of the model, the clips and their scored classes; use one for all masks of these clips.
     masks : dict of str to torch.Tensor
         Name to mask (batch, 1, frequency, time).
     protocol : {"paper", "audited"}
@@ -83,22 +94,21 @@ def score_masks(splitter: Splitter, masks: dict[str, torch.Tensor], protocol: st
     """
     parts = []
     for name, mask in masks.items():
-        scores = _score(splitter.p, *splitter(mask), mask, protocol)
+        scores = _score(splitter, mask, protocol)
         if heard:
-            again = faithfulness(splitter.p, *splitter(mask, heard=True), protocol)
+            again = faithfulness(splitter.p, *splitter(mask, heard=True), protocol, splitter.target)
             scores |= {f"{metric}_heard": again[metric] for metric in FAITHFULNESS_METRICS}
         parts.append(_frame(name, scores))
     return pd.concat(parts, ignore_index=True)
 
 
-def _score(p, p_kept, p_removed, mask: torch.Tensor, protocol: str) -> dict[str, torch.Tensor]:
-    target = p.argmax(1, keepdim=True)
+def _score(splitter: Splitter, mask: torch.Tensor, protocol: str) -> dict[str, torch.Tensor]:
+    parts = (splitter.p, *splitter(mask))
+    of_target = (p.gather(1, splitter.target[:, None]).squeeze(1) for p in parts)
     return {
-        "target": target.squeeze(1),
-        "p_clip": p.gather(1, target).squeeze(1),
-        "p_kept": p_kept.gather(1, target).squeeze(1),
-        "p_removed": p_removed.gather(1, target).squeeze(1),
-        **faithfulness(p, p_kept, p_removed, protocol),
+        "target": splitter.target,
+        **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)),
+        **faithfulness(*parts, protocol, splitter.target),
         "SPS": sparseness(mask, protocol),
         "COMP": complexity(mask, protocol),
         "area": kept_area(mask),

@@ -8,6 +8,7 @@ from audioxai_utils import explain
 from audioxai_utils.checks import GradientCheckError
 from audioxai_utils.config import MASK_NAMES
 from audioxai_utils.models import Cnn14
+from audioxai_utils.spectrograms import get_spectrogram
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,92 @@ def test_a_model_with_a_wrong_gradient_is_refused(sound):
     with pytest.raises(GradientCheckError) as error:
         explain(Wrong(), sound, method="saliency")
     assert "\n" not in str(error.value)
+
+
+def test_scores_follow_a_chosen_class(model, sound):
+    """Every score against a loop over probabilities of the chosen class, which is not the predicted one."""
+    predicted = explain(model, sound, method="saliency", check_gradient=False).target
+    chosen = (predicted + 1) % 4
+    explanation = explain(model, sound, method="saliency", target=chosen, masks=["bin", "minmax"], heard=True)
+    db, c = explanation.batch.db, chosen
+    with torch.no_grad():
+        for name, row in explanation.scores.iterrows():
+            mask = explanation.masks[name]
+            whole, kept, removed = (
+                model(x).softmax(1)[0].tolist() for x in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
+            )
+            assert row["target"] == c and row["p_clip"] == pytest.approx(whole[c])
+            assert row["FF"] == pytest.approx(whole[c] - removed[c], abs=1e-9)
+            assert row["AD"] == pytest.approx(100 * max(0, whole[c] - kept[c]) / (whole[c] + 1e-6), abs=1e-6)
+            assert row["AG"] == pytest.approx(100 * max(0, kept[c] - whole[c]) / (1 - whole[c] + 1e-6), abs=1e-6)
+            assert row["FidIn"] == float(kept.index(max(kept)) == c)
+            heard = explanation.spectrogram(explanation.removed_audio(name)[None]).db
+            assert row["FF_heard"] == pytest.approx(whole[c] - model(heard).softmax(1)[0, c].item(), abs=1e-7)
+
+
+def test_samples_by_channels_as_soundfile_reads_them_is_refused(model, sound):
+    for shape in ((44100, 2), (44100, 1), (9, 8)):
+        with pytest.raises(ValueError, match=r"looks transposed: pass waveform\.T") as error:
+            explain(model, np.zeros(shape))
+        assert "\n" not in str(error.value)
+    quad = np.stack([sound, 0 * sound, -sound, 2 * sound])  # (4, samples) is what it says
+    heard = explain(model, quad, method="saliency", check_gradient=False).waveform
+    torch.testing.assert_close(heard, torch.from_numpy(sound / 2))
+
+
+class Parameterless(torch.nn.Module):
+    """Three bands' mean levels as logits: nothing to train."""
+
+    def forward(self, db):
+        return torch.stack([band.mean((1, 2, 3)) / 10 for band in db.split(22, dim=2)], dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_model_without_parameters_is_explained(sound, dtype):
+    model = Parameterless()
+    explanation = explain(model, torch.from_numpy(sound).to(dtype), method="saliency")
+    sizes = [22, 22, 20]
+    start = sum(sizes[: explanation.target])
+    expected = torch.zeros_like(explanation.attribution)
+    expected[:, :, start : start + sizes[explanation.target]] = 1 / (10 * sizes[explanation.target] * 51)
+    torch.testing.assert_close(explanation.attribution, expected)
+
+
+@pytest.mark.parametrize("changes, error, words", [
+    ({"method": "shap"}, TypeError, "needs background=, reference clips"),
+    ({"method": "shap", "background": None}, TypeError, "needs background="),
+    ({"target": 4}, ValueError, "target must lie between 0 and 3; got"),
+    ({"target": -1}, ValueError, "target must lie between 0 and 3; got"),
+    ({"target": 1.5}, TypeError, "target must be the index"),
+    ({"target": "dog"}, TypeError, "target must be the index"),
+    ({"sample_rate": 44100.5}, ValueError, "sample_rate must be a whole number of Hz"),
+    ({"sample_rate": 0}, ValueError, "sample_rate must be a whole number of Hz"),
+    ({"masks": "bin"}, TypeError, "masks must be a list"),
+    ({"model": lambda db: db}, TypeError, "model must be a torch.nn.Module"),
+])
+def test_choices_that_do_not_fit_end_in_one_line(model, sound, changes, error, words):
+    with pytest.raises(error, match=words) as raised:
+        explain(**{"model": model, "waveform": sound} | changes)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "audited"])
+@pytest.mark.parametrize("method", ["saliency", "gradcam", "lime", "shap"])
+def test_a_silent_clip_from_end_to_end(model, method, protocol):
+    """Everything is finite; only the conciseness of an all-zero mask is undefined, and only when audited."""
+    options = {"lime": {"n_samples": 20}}.get(method, {})
+    if method == "shap":
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(3, 16000, dtype=torch.float64, generator=generator)
+        options = {"background": get_spectrogram("mel_db")(noise).db}
+    explanation = explain(model, np.zeros(16000), method=method, protocol=protocol, heard=True, **options)
+    assert torch.isfinite(explanation.attribution).all()
+    for name, mask in explanation.masks.items():
+        assert torch.isfinite(mask).all() and 0 <= mask.min() and mask.max() <= 1
+        scores = explanation.scores.loc[name].astype(float)
+        undefined = {"SPS", "COMP"} if protocol == "audited" and not mask.any() else set()
+        assert set(scores.index[scores.isna()]) == undefined, name
+        assert not np.isinf(scores).any()
+        # a silent clip is all floor: masked, it is the same floor
+        assert scores["FF"] == scores["AD"] == scores["AG"] == 0 and scores["FidIn"] == 1
+        assert not explanation.kept_audio(name).any() or explanation.kept_audio(name).abs().max() < 1e-9

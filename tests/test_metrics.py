@@ -69,8 +69,8 @@ def probabilities(seed):
     return torch.softmax(torch.from_numpy(np.random.default_rng(seed).standard_normal((40, 5))), 1)
 
 
-def slow_faithfulness(p, kept, removed, rise):
-    c = max(range(len(p)), key=lambda i: p[i])
+def slow_faithfulness(p, kept, removed, rise, c=None):
+    c = max(range(len(p)), key=lambda i: p[i]) if c is None else c
     return {
         "FF": p[c] - removed[c],
         "AI": 100.0 if kept[c] > p[c] + rise else 0.0,
@@ -87,6 +87,29 @@ def test_faithfulness_equals_its_definition(protocol, rise):
     for i in range(len(p)):
         for name, value in slow_faithfulness(p[i].tolist(), kept[i].tolist(), removed[i].tolist(), rise).items():
             assert ours[name][i].item() == pytest.approx(value, abs=1e-12), name
+
+
+@pytest.mark.parametrize("protocol, rise", [("paper", 0.0), ("audited", 1e-4)])
+def test_a_given_class_is_scored_clip_by_clip(protocol, rise):
+    p, kept, removed = (probabilities(seed) for seed in range(3))
+    target = torch.arange(len(p)) % p.shape[1]
+    assert 0 < (target == p.argmax(1)).sum() < len(p)
+    ours = metrics.faithfulness(p, kept, removed, protocol, target=target)
+    for i in range(len(p)):
+        slow = slow_faithfulness(p[i].tolist(), kept[i].tolist(), removed[i].tolist(), rise, int(target[i]))
+        for name, value in slow.items():
+            assert ours[name][i].item() == pytest.approx(value, abs=1e-12), name
+    default = metrics.faithfulness(p, kept, removed, protocol)
+    for name, values in metrics.faithfulness(p, kept, removed, protocol, p.argmax(1)).items():
+        assert torch.equal(values, default[name])
+
+
+@pytest.mark.parametrize("target", [3, torch.tensor([0]), torch.tensor([0, 5]), torch.tensor([-1, 0]), torch.ones(2)])
+def test_classes_that_do_not_fit_are_refused(target):
+    p = probabilities(0)[:2]
+    with pytest.raises(ValueError, match="target must") as error:
+        metrics.faithfulness(p, p, p, target=target)
+    assert "\n" not in str(error.value)
 
 
 def test_rounding_is_no_increase_under_the_audited_protocol():

@@ -83,3 +83,27 @@ def test_probabilities_use_evaluation_mode_and_put_it_back(case):
 def test_most_probable_names_the_class():
     p = torch.tensor([[0.2, 0.8], [0.9, 0.1]], dtype=torch.float64)
     assert list(most_probable(p, ("cat", "dog"))) == [("dog", 0.8), ("cat", 0.9)]
+
+
+@pytest.mark.parametrize("output, got", [(lambda db: {"logits": db}, "dict"), (lambda db: db, r"\(3, 1, 257, 32\)")])
+def test_a_model_without_logits_is_refused(case, output, got):
+    class Wrong(nn.Module):
+        def forward(self, db):
+            return output(db)
+
+    with pytest.raises(ValueError, match=f"logits .batch, classes.; got {got}"):
+        probabilities(Wrong(), case[2].db)
+
+
+def test_given_classes_are_scored(case):
+    """Two of three clips scored on a class that is not the predicted one."""
+    model, spectrogram, batch, attribution = case
+    predicted = Splitter(model, spectrogram, batch).target
+    target = (predicted + torch.tensor([0, 1, 2])) % 3
+    mask = torch.sigmoid(attribution)
+    scores = score_masks(Splitter(model, spectrogram, batch, target), {"m": mask})
+    with torch.no_grad():
+        for i, c in enumerate(target.tolist()):
+            whole, removed = (model(db[i : i + 1]).softmax(1)[0, c].item() for db in (batch.db, apply_mask(batch.db, mask)[1]))
+            assert scores.loc[i, "target"] == c
+            assert scores.loc[i, "FF"] == pytest.approx(whole - removed, abs=1e-12)
