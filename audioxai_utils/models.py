@@ -65,6 +65,9 @@ class Cnn14(nn.Module):
     Input (batch, 1, frequency, time) in dB, output (batch, n_classes) logits.
     ``gradcam_layer`` is the last convolution before its batch norm; ``feature_axes`` names the
     last two axes of the feature maps, for GradCAM.
+
+    A forward pass sets ``max_pool.kernel_size`` to the clip's frames, so one model serves one
+    thread at a time, and a traced or exported copy serves clips of one length.
     """
 
     feature_axes = ("time", "frequency")

@@ -204,12 +204,24 @@ def load_classifier(settings: Settings, spectrogram_type: str) -> Classifier:
         raise ValueError(f"{path}: lacks {', '.join(sorted(lacking))}; run notebook 02_fine_tuning again")
     if tuple(content["classes"]) != settings.data.classes:
         raise ValueError(f"{path}: was trained on other classes than {settings.dataset} has; use another --results")
-    model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
-    model.load_state_dict(content["model"])
-    model = model.to(next(iter(content["model"].values())).dtype).eval().to(settings.device)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     spectrogram = get_spectrogram(spectrogram_type).to(settings.device)
+    if content["n_bins"] != spectrogram.n_bins:
+        raise ValueError(f"{path}: was trained on {content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}")
+    model = _restored_model(path, content).eval().to(settings.device)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], digest)
+
+
+def _restored_model(path: Path, content: dict) -> Cnn14:
+    """The model of a checkpoint's content, in the dtype it was saved in; ValueError where tensors do not fit."""
+    try:
+        model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
+        model.load_state_dict(content["model"])
+        return model.to(content["model"]["head.weight"].dtype)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # torch lists every tensor on its own line
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = (lines[1] if len(lines) > 1 else lines[0])[:160].rstrip(". ")
+        raise ValueError(f"{path}: does not fit the model ({reason}); run notebook 02_fine_tuning again") from error
 
 
 def accuracy(settings: Settings, classifier: Classifier, noise_scenario: str) -> tuple[float, pd.DataFrame]:

@@ -85,7 +85,7 @@ def test_most_probable_names_the_class():
     assert list(most_probable(p, ("cat", "dog"))) == [("dog", 0.8), ("cat", 0.9)]
 
 
-@pytest.mark.parametrize("output, got", [(lambda db: {"logits": db}, "dict"), (lambda db: db, r"\(3, 1, 257, 32\)")])
+@pytest.mark.parametrize("output, got", [(lambda db: {"logits": db}, "dict"), (lambda db: db, r"\(3, 1, 257, 16\)")])
 def test_a_model_without_logits_is_refused(case, output, got):
     class Wrong(nn.Module):
         def forward(self, db):
