@@ -173,9 +173,9 @@ def train_classifier(
     loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last)
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
     with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
-        checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max", save_weights_only=True)
+        checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]
-        if profile.averaging:
+        if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
             callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
         trainer = lightning.Trainer(
             accelerator="gpu" if device.startswith("cuda") else "cpu", devices=1, max_epochs=profile.epochs,

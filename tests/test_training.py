@@ -8,7 +8,8 @@ import torch
 from audioxai_utils.config import PROFILES
 from audioxai_utils.training import _make_module, augment, predict, train_classifier
 
-SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant")
+SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant",
+                            averaging=0.0)
 
 
 class Linear(torch.nn.Module):
@@ -116,3 +117,16 @@ def test_masks_are_stripes_of_the_published_width():
         assert rows.sum(1).max() < 10 and columns.sum(1).max() < 20
         assert torch.equal(zero, rows[:, :, None] | columns[:, None, :])
         assert (rows == rows[0]).all() and (columns == columns[0]).all()
+
+
+def test_averaged_weights_are_what_is_validated_and_kept():
+    """With a decay of 0.9 the kept weights lag behind the last ones, and their accuracy is the one in the history."""
+    torch.manual_seed(1)
+    plain = train_classifier(Linear(), tones(32, 0), tones(16, 1), SIZES, seed=3)
+    torch.manual_seed(1)
+    sizes = dataclasses.replace(SIZES, averaging=0.9)
+    averaged = train_classifier(Linear(), tones(32, 0), tones(16, 1), sizes, seed=3)
+    assert averaged.model.linear.weight.norm() < plain.model.linear.weight.norm()
+    db, labels = tones(16, 1)
+    loss = torch.nn.functional.cross_entropy(averaged.model(db), labels).item()
+    assert loss == pytest.approx(averaged.history["validation_loss"][averaged.best_epoch - 1])
