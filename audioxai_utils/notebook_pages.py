@@ -23,6 +23,7 @@ WIDGET_NOTE = (
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s](?:[^$\n]*[^$\s])?)\$(?!\w)", re.S)
 KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
 INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
+PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # study.report_progress and tqdm
 NOTEBOOK_LINK = re.compile(r'href="(?P<path>[^":?#]*?)(?P<stem>[^"/:?#]+)\.ipynb(?P<rest>#[^"]*)?"')
 
 
@@ -59,6 +60,30 @@ def _static_outputs(notebook) -> None:
                     data["text/html"] = WIDGET_NOTE
 
 
+def separate_progress(notebook, resources):
+    """Give progress lines of stderr the look of plain output, so that warnings alone look like warnings.
+
+    An nbconvert preprocessor: takes and returns (notebook, resources). Empty lines go with the lines before them.
+    """
+    for cell in notebook.cells:
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output.get("output_type") != "stream" or output.get("name") != "stderr":
+                outputs.append(output)
+                continue
+            progress = True
+            for line in output.text.splitlines(keepends=True):
+                progress = bool(PROGRESS.search(line)) if line.strip() else progress
+                name = "stdout" if progress else "stderr"
+                if outputs and outputs[-1].get("name") == name:
+                    outputs[-1].text += line
+                else:
+                    outputs.append(type(output)(output_type="stream", name=name, text=line))
+        if "outputs" in cell:
+            cell.outputs = outputs
+    return notebook, resources
+
+
 def _alt_text(output) -> str:
     """Words for a picture: the output's own ``alt`` if it has one."""
     return output.get("metadata", {}).get("alt") or "Figure drawn by the cell above"
@@ -79,6 +104,7 @@ def _exporter():
         exclude_anchor_links=True,
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    exporter.register_preprocessor(separate_progress, enabled=True)
     exporter.register_preprocessor(
         ExtractOutputPreprocessor(extract_output_types={"image/png", "image/jpeg"}), enabled=True
     )

@@ -15,7 +15,7 @@ from gallery_entries import entries
 from audioxai_utils import plots, results
 from audioxai_utils.findings import SENTENCES
 from audioxai_utils.gallery import write_gallery
-from audioxai_utils.notebook_pages import mathml, relink, sounds_to_files
+from audioxai_utils.notebook_pages import mathml, notebook_body, relink, sounds_to_files
 from audioxai_utils.report import build
 
 PIXEL = base64.b64encode(
@@ -219,6 +219,27 @@ def test_notebook_page(run_folder):
     picture = re.search(r'src="(01_data_and_noise_files/[^"]+\.png)"', text)[1]
     assert (folder / picture).read_bytes() == base64.b64decode(PIXEL)
     assert 'rel="stylesheet" href="../assets/style.css"' in text
+
+
+def test_progress_is_not_shown_as_a_warning(tmp_path):
+    """Lines of report_progress and of tqdm are plain output, in their place; a warning stays one."""
+    import nbformat.v4 as v4
+
+    texts = [
+        ("stdout", "start\n"), ("stderr", "mel_db, clean, lime: 1/20\nmel_db, clean, lime: 20/"), ("stderr", "20\n"),
+        ("stderr", "epochs:  40%|####      | 4/10 [00:01<00:02]\n"),
+        ("stderr", "x.py:3: UserWarning: 2/3 of the clips are silent\n  warnings.warn(text)\n"), ("stdout", "end\n"),
+    ]
+    outputs = [v4.new_output("stream", name=name, text=text) for name, text in texts]
+    notebook(tmp_path / "a.ipynb", [("code", "run()", outputs)])
+    text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
+    found = re.findall(r'<div class="output( warning)?"><pre[^>]*>(.*?)</pre>', text, re.S)
+    assert [(bool(mark), [line for line in lines.split("\n") if line]) for mark, lines in found] == [
+        (False, ["start", "mel_db, clean, lime: 1/20", "mel_db, clean, lime: 20/20",
+                 "epochs:  40%|####      | 4/10 [00:01&lt;00:02]"]),
+        (True, ["x.py:3: UserWarning: 2/3 of the clips are silent", "  warnings.warn(text)"]),
+        (False, ["end"]),
+    ]
 
 
 def test_formulas_leave_code_and_prices_alone():
