@@ -1,0 +1,36 @@
+"""Execute the notebooks on a finished smoke study and store what they show, here and in tests/regression.
+
+    ./run_all.sh --profile smoke --results SOMEWHERE/generated-smoke
+    .venv/bin/python tests/store_notebooks.py SOMEWHERE
+
+Run it after a change that is meant to change numbers, and read the difference before committing it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from test_notebooks import NOTEBOOKS, REGRESSION, ROOT, numbers
+
+
+def store(path: Path) -> None:
+    """Execute one notebook in its own folder; keep outputs, drop times."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, path)
+    print("stored", path.name, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    parent = Path(sys.argv[1]).resolve()
+    os.environ |= {"AUDIOXAI_RESULTS": str(parent), "PYTHONPATH": str(ROOT)}
+    for path in NOTEBOOKS:
+        store(path)
+    REGRESSION.mkdir(exist_ok=True)
+    for name, frame in numbers(parent / "generated-smoke").items():
+        frame.to_csv(REGRESSION / f"{name}.csv", index=False, float_format="%.8g")
