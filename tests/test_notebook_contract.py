@@ -56,7 +56,7 @@ def test_cells_are_small_and_define_no_classes(notebook):
 def test_it_opens_with_a_title_and_a_question_and_closes_with_a_summary(notebook):
     first, titles = notebook.cells[0].source, [c.source for c in notebook.cells if c.cell_type == "markdown"]
     assert first.startswith("# ") and "**Question.**" in first
-    assert any(title.startswith("## ") for title in titles)
+    assert titles[-1] == "## Summary" and notebook.cells[-1].cell_type == "code"
 
 
 def test_every_cell_was_executed_in_order(notebook):
