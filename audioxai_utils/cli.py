@@ -12,23 +12,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import config
+from . import config, inputs
 
-BAD_OPTIONS = 2  # exit code; 1 is a study that ran and failed
+BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
 
 EPILOGUE = """\
 examples:
   ./run_all.sh                                  the quick study on generated sounds
   ./run_all.sh --dataset esc10                  on real sounds (downloaded, or --data-root DIR)
   ./run_all.sh --scenario white,room --method lime   only these cells and this method
+  ./run_all.sh --scenario clean,cafe.wav        with a recording of one's own as noise
   ./run_all.sh --dry-run                        what would run now, and why
   ./run_all.sh --test -k masks                  some tests (all: ./run_all.sh --test)
 
 A second run continues or does nothing; a changed parameter, notebook or module reruns
-what depends on it. AUDIOXAI_DATA and AUDIOXAI_RESULTS set the folders of real sounds and results.
+what depends on it, and so does a changed sound. AUDIOXAI_DATA is the folder of real sounds,
+AUDIOXAI_RESULTS the folder in which each study has its own (DATASET-PROFILE).
 """
 
 
@@ -51,6 +53,7 @@ class Options:
     dry_run: bool
     test: tuple[str, ...] | None  # arguments for pytest; None: run the study
     check_only: bool
+    noise_files: dict[str, str] = field(default_factory=dict)  # scenarios given as audio files, by name
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -74,14 +77,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", default="generated", metavar="NAME", help="generated (default), esc10 or esc50")
     add("--data-root", metavar="DIR", help="folder of the dataset, in the layout of ESC-50")
     add("--noise-root", metavar="DIR", help="folder of noise recordings (default: generated noises)")
-    add("--audioset-weights", metavar="PATH|download", help="PANNs' Cnn14 weights (default: train from scratch)")
+    add("--audioset-weights", metavar="PATH|download", help="PANNs' Cnn14 weights, for the paper profile (default: train from scratch)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
     add("--spectrogram", action="append", metavar="NAME", help="only: " + ", ".join(config.SPECTROGRAM_TYPES))
-    add("--scenario", action="append", metavar="NAME", help="only: " + ", ".join(config.NOISE_SCENARIOS))
+    add("--scenario", action="append", metavar="NAME", help="only: " + ", ".join(config.NOISE_SCENARIOS) + ", or any audio file (mel_db)")
     add("--method", action="append", metavar="NAME", help="only: " + ", ".join(config.METHODS))
     add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
     add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
-    add("--seed", metavar="N", help="seed of data, training and controls (default: the study's own)")
+    add("--seed", metavar="N", help=f"seed of initial weights and training (default: {config.SEED}); the seeds of "
+        "generated sounds, LIME, controls and bootstrap are fixed")
     add("--cores", metavar="N", help="processor cores shared by everything that runs (default: all)")
     add("--results", metavar="DIR", help="folder of the results (default: results/DATASET-PROFILE)")
     add("--dry-run", action="store_true", help="say what would run, and stop")
@@ -110,22 +114,27 @@ def parse(arguments: Sequence[str]) -> Options:
         results_dir = config.default_results_dir(given.profile, given.dataset)
     else:
         results_dir = _absolute(given.results, "--results")
+    noise_root = "" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root)
+    scenarios, noise_files = _scenarios(given.scenario)
+    cells = _cells(given, scenarios, noise_files)
+    inputs.recordings((scenario for _, scenario in cells), noise_root, noise_files, "--noise-root")
     return Options(
         profile=given.profile,
         dataset=given.dataset,
         data_root=_data_root(given.data_root, given.dataset),
-        noise_root="" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root),
-        audioset_weights=_weights(given.audioset_weights),
+        noise_root=noise_root,
+        audioset_weights=_weights(given.audioset_weights, config.PROFILES[given.profile]),
         device="" if given.device == "auto" else given.device,
         protocol=given.protocol,
         seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
-        cells=_cells(given),
+        cells=cells,
         methods=_choices("--method", given.method, config.METHODS),
         cores=len(os.sched_getaffinity(0)) if given.cores is None else _integer("--cores", given.cores, 1, 4096),
         results_dir=_writable_folder("--results", results_dir),
         dry_run=given.dry_run,
         test=None if given.test is None else tuple(given.test),
         check_only=given.check_only,
+        noise_files=noise_files,
     )
 
 
@@ -145,10 +154,46 @@ def _choices(option: str, given: list[str] | None, known: tuple[str, ...]) -> tu
     return tuple(name for name in known if name in names)
 
 
-def _cells(given: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+def _scenarios(given: list[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The chosen noise scenarios, and the audio files among them by the names they go by."""
+    if given is None:
+        return config.NOISE_SCENARIOS, {}
+    words, files = [], {}
+    for value in given:  # a path may hold commas
+        words += [value] if Path(value).expanduser().is_file() else [word.strip() for word in value.split(",")]
+    for word in words:
+        if word not in config.NOISE_SCENARIOS:
+            path, name = _recording(word)
+            if files.setdefault(name, path) != path:
+                raise ValueError(f"--scenario: {files[name]} and {path} would both be called {name}; rename one")
+    return (*(name for name in config.NOISE_SCENARIOS if name in words), *files), files
+
+
+def _recording(word: str) -> tuple[str, str]:
+    """Absolute path and name of a scenario given as an audio file."""
+    path = Path(word).expanduser().resolve()
+    name = inputs.scenario_name(str(path))
+    if not word or not inputs.is_recording(str(path)):
+        known = ", ".join(config.NOISE_SCENARIOS)
+        raise ValueError(f"--scenario must be one of {known}, or an audio file (.wav, .flac, ...); got {word!r}")
+    if not path.is_file():
+        raise ValueError(f"--scenario {word}: no such file")
+    if not name or name in config.NOISE_SCENARIOS:
+        said = f"would be called {name} like one of the study's own" if name else "has no letter or digit to be called by"
+        raise ValueError(f"--scenario {word}: {said}; rename the file")
+    try:
+        with open(path, "rb"):
+            return str(path), name
+    except OSError as error:
+        raise ValueError(f"--scenario {word}: {error.strerror}") from error
+
+
+def _cells(given: argparse.Namespace, scenarios: tuple[str, ...], noise_files: dict) -> tuple[tuple[str, str], ...]:
+    """Cells of the profile in the chosen scenarios; a recording's own is mel_db, with --full-grid every one."""
     kinds = _choices("--spectrogram", given.spectrogram, config.SPECTROGRAM_TYPES)
-    scenarios = _choices("--scenario", given.scenario, config.NOISE_SCENARIOS)
+    of_files = config.SPECTROGRAM_TYPES if given.full_grid else ("mel_db",)
     cells = config.cells(given.profile, given.full_grid)
+    cells += tuple((kind, name) for kind in of_files for name in noise_files)
     chosen = tuple(cell for cell in cells if cell[0] in kinds and cell[1] in scenarios)
     if not chosen:
         available = ", ".join(" ".join(cell) for cell in cells)
@@ -191,9 +236,16 @@ def _data_root(path: str | None, dataset: str) -> str:
     return folder
 
 
-def _weights(path: str | None) -> str:
-    if path is None or path == "download":
-        return path or ""
+def _weights(path: str | None, profile: config.Profile) -> str:
+    if path is None:
+        return ""
+    if profile.width != 1:
+        raise ValueError(
+            f"--audioset-weights fit a Cnn14 of full width, that of --profile paper; {profile.name} has "
+            f"1/{1 / profile.width:g} of it"
+        )
+    if path == "download":
+        return path
     file = _absolute(path, "--audioset-weights")
     try:
         with open(file, "rb"):
@@ -235,6 +287,19 @@ def run_tests(arguments: Sequence[str]) -> int:
     return subprocess.run(command, cwd=config.REPOSITORY, env=environment(), check=False).returncode
 
 
+def run_study(options: Options) -> int:
+    """Prepare and run the study; what cannot be prepared is one line."""
+    from .preparation import NotPrepared, prepare
+    from .workflow import run
+
+    try:
+        options = prepare(options)
+    except NotPrepared as error:
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        return STUDY_FAILED
+    return run(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return the exit code."""
     try:
@@ -244,9 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.test is not None:
             return run_tests(options.test)
         check_cuda(options.device)
-        from .workflow import run
-
-        return run(options)
+        return run_study(options)
     except (ValueError, BlockingIOError) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return BAD_OPTIONS

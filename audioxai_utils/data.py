@@ -6,7 +6,6 @@ other clips go on. What concerns a whole dataset (no folder, no csv, a column mi
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from dataclasses import dataclass, field
@@ -15,15 +14,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from . import inputs
 from .config import DATASETS, DURATION, NOISE_SCENARIOS, check_choice, default_data_root
+from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
 from .noise import pad_or_cut, peak_normalise
 from .synthesis import generate_dataset, synthesise_noise
 
 CSV_COLUMNS = ("filename", "fold", "target", "category")
 SPLITS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff")
 MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
-NOISE_KEYWORDS = {"white": "white", "room": "room", "horse": "horse"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def load_noise(
             expected = f"one of {', '.join(NOISE_SCENARIOS)} or an audio file"
             raise ValueError(f"noise_scenario must be {expected}; got {noise_scenario!r}")
     elif noise_root:
-        path = _match_noise(noise_scenario, Path(noise_root).expanduser())
+        path = match_noise(noise_scenario, Path(noise_root).expanduser())
     else:
         return torch.from_numpy(synthesise_noise(noise_scenario, sample_rate, seed, DURATION)).float()
     noise = load_waveform(path, sample_rate)
@@ -227,17 +226,13 @@ def load_stems(dataset: Dataset, clip: str, sample_rate: int) -> tuple[torch.Ten
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Twelve hex digits of SHA-256 over the csv's bytes and each clip's file name and content."""
-    digest = hashlib.sha256((dataset.root / "meta" / "esc50.csv").read_bytes())
-    for path in dataset.clips["path"]:
-        digest.update(Path(path).name.encode())
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    """First twelve hex digits of the SHA-256 in the manifest: over all files of the dataset's folder."""
+    return inputs.fingerprint(dataset.root)["sha256"][:12]
 
 
 def _provide(name: str, data_root: str | Path | None, progress: bool) -> Path:
     """The dataset's folder, made or downloaded where that is possible."""
-    root = Path(data_root).expanduser().resolve() if data_root else default_data_root(name)
+    root = dataset_folder(name, data_root)
     if name == "generated":
         return generate_dataset(root, progress)
     if data_root or os.environ.get("AUDIOXAI_DATA") or root.exists():
@@ -279,22 +274,6 @@ def _open_audio(path: str | Path):
     except soundfile.SoundFileError as error:
         reason = str(error).rsplit(": ", 1)[-1].splitlines()[0]
         raise ValueError(f"{path}: not a readable audio file ({reason})") from error
-
-
-def _match_noise(noise_scenario: str, root: Path) -> Path:
-    if root.is_file():
-        return root
-    if not root.is_dir():
-        raise FileNotFoundError(f"noise_root {root}: no such folder or file")
-    keyword = NOISE_KEYWORDS[noise_scenario]
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
-    matches = [file for file in files if keyword in file.stem.lower()]
-    if len(matches) != 1:
-        found = ", ".join(file.name for file in matches) or "none"
-        raise ValueError(
-            f"noise_root {root}: expected one audio file with {keyword!r} in its name; found {found}"
-        )
-    return matches[0]
 
 
 def _read_csv(root: Path) -> pd.DataFrame:

@@ -37,7 +37,7 @@ SCORE_CHUNK = 8  # clips whose masks are in memory at once
 def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
     """The study's options of a method at this profile."""
     if method == "lime":
-        return {"n_samples": settings.sizes.lime_samples, "seed": 12345}
+        return {"n_samples": settings.sizes.lime_samples, "seed": config.FIXED_SEEDS["LIME"]}
     if method.startswith("shap"):
         frame = background_clips(settings.data, settings.sizes.background_clips)
         clips = load_clips(settings, frame, classifier.spectrogram.sample_rate)

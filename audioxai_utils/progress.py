@@ -75,7 +75,8 @@ class Progress:
         self.total: int | None = None
         self.ended = 0
         self.running: dict[str, float] = {}
-        self.started = time.monotonic()
+        self.details: dict[str, str] = {}  # how far a running step is, in its own words
+        self.started = self.told = time.monotonic()
 
     def follow(self, command: list[str], env: dict[str, str]) -> int:
         """Run ``command``, print its progress, and return its exit code."""
@@ -98,7 +99,7 @@ class Progress:
         open_pipes = 2
         while open_pipes:
             try:
-                source, line = lines.get(timeout=HEARTBEAT)
+                source, line = lines.get(timeout=max(0.0, self.told + HEARTBEAT - time.monotonic()))
             except queue.Empty:
                 self._beat()
                 continue
@@ -119,13 +120,20 @@ class Progress:
             self._print(f"{total} {'step' if total == 1 else 'steps'} to do (log: {self.log})")
 
     def step_line(self, line: str) -> None:
-        """Print a runner's line ``[step] started|done ...|FAILED ...`` with its place in the count."""
+        """Print a runner's line ``[step] started|done ...|FAILED ...`` with its place in the count.
+
+        ``[step] at ...`` is kept for the next heartbeat.
+        """
         name, _, what = line[1:].partition("] ")
+        if what.startswith("at "):
+            self.details[name] = what[3:]
+            return
         if what == "started":
             self.running[name] = time.monotonic()
             place = ""
         elif what.startswith(("done", "FAILED")):
             self.running.pop(name, None)
+            self.details.pop(name, None)
             self.ended += 1
             place = f"{self.ended}/{self.total or '?'}"
         else:
@@ -133,12 +141,15 @@ class Progress:
         self._print(f"{place:>7s}  {name}  {what}")
 
     def _beat(self) -> None:
-        now = time.monotonic()
-        running = ", ".join(f"{name} ({duration(now - since)})" for name, since in self.running.items())
-        if running:
-            self._print(f"{'...':>7s}  {duration(now - self.started)} so far; running: {running}")
+        now = self.told = time.monotonic()
+        if self.running:
+            self._print(f"{'...':>7s}  {duration(now - self.started)} so far; running:")
+        for name, since in self.running.items():
+            detail = f"; {self.details[name]}" if name in self.details else ""
+            self._print(f"{'':>7s}  {name}  for {duration(now - since)}{detail}")
 
     def _print(self, line: str) -> None:
+        self.told = time.monotonic()
         print(line, file=self.stream, flush=True)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from . import config
+from . import config, inputs
 
 # Packages whose version can change a number; the manifest lists every installed one.
 KEY_PACKAGES = (
@@ -31,6 +31,7 @@ def write_step(
     parameters: dict | None = None,
     notebook: str = "",
     threads: int | None = None,
+    inputs_read: dict[str, str] | None = None,
 ) -> Path:
     """Record that a step ended well, in ``steps/<step>.json``.
 
@@ -47,11 +48,14 @@ def write_step(
     peak_memory : int, optional
         Largest resident memory of one of its processes (bytes).
     parameters : dict, optional
-        What the notebook was given; ``seed`` and ``device`` are repeated at the top.
+        What took effect in the notebook, its defaults included; ``seed`` and ``device`` are
+        repeated at the top.
     notebook : str, optional
         Path of the executed notebook within ``results_dir``.
     threads : int, optional
         Threads that it was given.
+    inputs_read : dict, optional
+        Checksums of single files it was given, such as the AudioSet weights.
 
     Returns
     -------
@@ -70,6 +74,7 @@ def write_step(
         "parameters": parameters,
         "seed": parameters.get("seed", ""),
         "device": parameters.get("device", ""),
+        "inputs": dict(inputs_read or {}),
         "hardware": hardware(),
         "commit": commit(),
         "versions": {"python": platform.python_version()} | _versions(KEY_PACKAGES),
@@ -79,8 +84,8 @@ def write_step(
     return path
 
 
-def read_steps(results_dir: str | Path) -> list[dict]:
-    """The records of all finished steps, in the order of their names.
+def read_steps(results_dir: str | Path, steps: Sequence[str] | None = None) -> list[dict]:
+    """The records of finished steps in the order of their names: those of ``steps``, or all.
 
     Raises
     ------
@@ -89,6 +94,8 @@ def read_steps(results_dir: str | Path) -> list[dict]:
     """
     records = []
     for path in sorted(Path(results_dir, "steps").glob("*.json")):
+        if steps is not None and path.stem not in steps:
+            continue  # another run's, in the same folder
         try:
             records.append(json.loads(path.read_text(encoding="utf-8")))
         except json.JSONDecodeError as error:
@@ -96,11 +103,11 @@ def read_steps(results_dir: str | Path) -> list[dict]:
     return records
 
 
-def build_manifest(results_dir: str | Path) -> dict:
+def build_manifest(results_dir: str | Path, steps: Sequence[str] | None = None) -> dict:
     """Write ``manifest.json``: what the results of ``results_dir`` were computed with, from and how.
 
-    Versions, commit (``dirty`` when tracked files differ from it), seed, device, processor,
-    fingerprint of the data, seconds and peak memory per step.
+    Versions, commit (``dirty`` when tracked files differ from it), seeds, device, processor,
+    fingerprint of the data, seconds and peak memory per step; only of ``steps`` where given.
 
     Returns
     -------
@@ -108,7 +115,7 @@ def build_manifest(results_dir: str | Path) -> dict:
         The manifest.
     """
     results_dir = Path(results_dir)
-    records = read_steps(results_dir)
+    records = read_steps(results_dir, steps)
     settings = {}
     if (results_dir / "config.json").is_file():
         settings = json.loads((results_dir / "config.json").read_text(encoding="utf-8"))
@@ -116,7 +123,8 @@ def build_manifest(results_dir: str | Path) -> dict:
     manifest = {
         "written": _now(),
         "settings": settings,
-        "seed": settings.get("seed", ""),
+        "seed": int(settings["seed"]) if settings.get("seed") else None,  # of initial weights and training
+        "fixed_seeds": config.FIXED_SEEDS,
         "device": settings.get("device", ""),
         "hardware": hardware(),
         "commit": commit(),
@@ -135,30 +143,19 @@ def build_manifest(results_dir: str | Path) -> dict:
 
 
 def data_fingerprints(settings: dict) -> dict[str, dict]:
-    """Fingerprint of the dataset's and, where there is one, of the noise recordings' folder."""
-    folders = {}
+    """Fingerprints of the dataset's folder and, where there are any, of the noise recordings in use."""
+    found = {}
     if settings.get("dataset"):
-        folders["dataset"] = settings.get("data_root") or config.default_data_root(settings["dataset"])
-    if settings.get("noise_root"):
-        folders["noises"] = settings["noise_root"]
-    return {name: fingerprint(folder) for name, folder in folders.items() if Path(folder).is_dir()}
-
-
-def fingerprint(folder: str | Path) -> dict:
-    """Number of files, bytes and SHA-256 over the names and contents of all files below ``folder``.
-
-    The same files give the same digest wherever the folder lies and whenever they were
-    written; hidden files are left out.
-    """
-    folder = Path(folder)
-    digest, n_files, n_bytes = hashlib.sha256(), 0, 0
-    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    for name in sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)):
-        with open(folder / name, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
-        n_files, n_bytes = n_files + 1, n_bytes + (folder / name).stat().st_size
-    return {"files": n_files, "bytes": n_bytes, "sha256": digest.hexdigest()}
+        folder = inputs.dataset_folder(settings["dataset"], settings.get("data_root"))
+        found |= {"dataset": inputs.fingerprint(folder)} if folder.is_dir() else {}
+    scenarios = (scenario for _, scenario in settings.get("cells", []))
+    noises = inputs.recordings(scenarios, settings.get("noise_root", ""), settings.get("noise_files", {}))
+    if noises:
+        found["noises"] = {name: {"file": path.name, "sha256": inputs.file_digest(path)} for name, path in noises.items()}
+    if settings.get("audioset_weights"):
+        path = Path(settings["audioset_weights"])
+        found["audioset_weights"] = {"file": path.name, "md5": inputs.file_digest(path, "md5")}
+    return found
 
 
 def commit(repository: Path = config.REPOSITORY) -> dict:

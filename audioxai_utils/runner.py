@@ -19,10 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import config
+from .graph import CELL_PARAMETERS, study_of
+from .inputs import file_digest, scenario_name
 from .progress import duration
 from .provenance import build_manifest, write_json, write_step
 from .sources import parameter_defaults
-from .workflow import CELL_PARAMETERS, THREAD_VARIABLES, bound
+from .workflow import THREAD_VARIABLES, bound
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_DIED = 138  # exit code, also papermill's own
@@ -137,8 +139,10 @@ def skip_slow_import() -> None:
     sys.modules.setdefault("rfc3987_syntax", None)
 
 
-def execute(notebook: Path, output: Path, parameters: dict) -> None:
+def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | None = None) -> None:
     """Execute a notebook; ``output`` appears when it has ended, well or not.
+
+    What its cells write to stderr also goes to ``stderr``.
 
     Raises
     ------
@@ -155,7 +159,7 @@ def execute(notebook: Path, output: Path, parameters: dict) -> None:
     problem = None
     try:
         papermill.execute_notebook(
-            notebook, partial, parameters, kernel_name="python3", progress_bar=False,
+            notebook, partial, parameters, kernel_name="python3", progress_bar=False, stderr_file=stderr,
             cwd=config.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
         )
     except papermill.PapermillExecutionError as error:
@@ -204,22 +208,45 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
     in ``steps/``, one that failed in ``logs/failed/``.
     """
     results_dir, step = Path.cwd(), output.stem
-    parameters = dict(parameters)
-    label = " ".join([notebook.stem, *(parameters[name] for name in CELL_PARAMETERS if name in parameters)])
+    parameters = {"results_dir": str(results_dir)} | parameters
+    names = {name: scenario_name(parameters[name]) for name in CELL_PARAMETERS if name in parameters}
+    label = " ".join([notebook.stem, *names.values()])
     failure = results_dir / "logs" / "failed" / f"{step}.json"
 
     def work() -> None:
-        parameters.setdefault("results_dir", str(results_dir))
-        execute(notebook, output, checked_parameters(notebook, parameters))
+        given = checked_parameters(notebook, parameters)
+        execute(notebook, output, given, Details(label))
 
     started = time.monotonic()
     code = _told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
     if code == 0:
+        effective = parameter_defaults(notebook) | checked_parameters(notebook, parameters)
+        weights = effective.get("audioset_weights")
         write_step(
             results_dir, step, seconds=time.monotonic() - started, peak_memory=peak_memory(), threads=threads,
-            parameters=parameters, notebook=os.path.relpath(output, results_dir), cpu_seconds=processor_time(),
+            parameters=effective, notebook=os.path.relpath(output, results_dir), cpu_seconds=processor_time(),
+            inputs_read={"audioset_weights": f"md5:{file_digest(weights, 'md5')}"} if weights else None,
         )
     return code
+
+
+class Details:
+    """Takes what a notebook's cells write to stderr; lines ``what: n/N`` go on to the terminal's heartbeat.
+
+    They are printed as ``[label] at what: n/N``, which `audioxai_utils.progress` keeps for later.
+    """
+
+    def __init__(self, label: str):
+        self.label = label
+
+    def write(self, text: str) -> None:
+        lines = [line.strip() for line in text.splitlines()]
+        found = [line for line in lines if re.fullmatch(r".{1,100}: \d+/\d+", line)]
+        if found:
+            print(f"[{self.label}] at {found[-1]}", flush=True)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
 
 def _told(label: str, work: Callable[[], None], record: Callable[[str], dict], failure: Path) -> int:
@@ -253,7 +280,8 @@ def run_report(threads: int | None = None) -> int:
         skip_slow_import()
         from . import report
 
-        build_manifest(results_dir)
+        study = study_of(results_dir)
+        build_manifest(results_dir, study.steps() if study else None)
         report.build(results_dir)
 
     started = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from . import config
+from . import config, inputs
 from .data import Dataset, load_dataset, load_noise, load_stems, load_waveforms, usable
 from .models import Cnn14, load_state
 from .noise import mix_stems
@@ -47,7 +48,7 @@ class Settings:
     data_root: str = ""
     noise_root: str = ""
     results_dir: str = ""
-    seed: int = 42
+    seed: int = config.SEED
     device: str = ""
 
     def __post_init__(self) -> None:
@@ -127,7 +128,7 @@ def load_clips(settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_
     frame, waveforms = frame[good.numpy()].reset_index(drop=True), waveforms[good]
     if frame.empty:
         raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
-    noise = load_noise(noise_scenario, sample_rate, settings.noise_root or None)
+    noise = load_noise(scenario_argument(settings, noise_scenario), sample_rate, settings.noise_root or None)
     if noise is None:
         return Clips(frame, waveforms, problems)
     mixture, *stems = mix_stems(waveforms, noise)
@@ -156,16 +157,31 @@ def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str,
 
 
 def scenario_name(noise_scenario: str) -> str:
-    """A scenario given as an audio file goes by its stem in file names."""
-    return noise_scenario if noise_scenario in config.NOISE_SCENARIOS else Path(noise_scenario).stem
+    """A scenario given as an audio file goes by its stem, in [a-z0-9_], in tables and file names."""
+    return inputs.scenario_name(noise_scenario)
 
 
 def scenario_argument(settings: Settings, name: str) -> str:
-    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file in noise_root."""
-    if name in config.NOISE_SCENARIOS or not settings.noise_root:
+    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file it stands for.
+
+    The file is found in the run's ``config.json``, else in ``noise_root``.
+    """
+    if name in config.NOISE_SCENARIOS or inputs.is_recording(name):
         return name
-    files = [path for path in Path(settings.noise_root).glob(f"{name}.*")]
-    return str(files[0]) if files else name
+    path = settings.results / "config.json"
+    files = json.loads(path.read_text(encoding="utf-8")).get("noise_files", {}) if path.is_file() else {}
+    if name in files:
+        return files[name]
+    paths = sorted(Path(settings.noise_root).glob("*")) if settings.noise_root else []
+    found = [str(path) for path in paths if inputs.is_recording(path.name) and scenario_name(path.name) == name]
+    return found[0] if found else name  # load_noise refuses it
+
+
+def noise_scenarios(cells: str = "") -> list[str]:
+    """Scenarios among ``cells`` ("mel_db/clean mel_db/cafe"; empty: the study's own), always with clean, first."""
+    named = {cell.partition("/")[2] for cell in cells.split()} or set(config.NOISE_SCENARIOS)
+    own = [name for name in config.NOISE_SCENARIOS if name in named | {"clean"}]
+    return own + sorted(named - set(config.NOISE_SCENARIOS))
 
 
 # --- the classifier --------------------------------------------------------------------------
@@ -206,19 +222,21 @@ def load_classifier(settings: Settings, spectrogram_type: str) -> Classifier:
         raise ValueError(f"{path}: was trained on other classes than {settings.dataset} has; use another --results")
     spectrogram = get_spectrogram(spectrogram_type).to(settings.device)
     if content["n_bins"] != spectrogram.n_bins:
-        raise ValueError(f"{path}: was trained on {content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}")
+        bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
+        raise ValueError(f"{path}: was trained on {bins}; run notebook 02_fine_tuning again")
     model = _restored_model(path, content).eval().to(settings.device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], digest)
 
 
 def _restored_model(path: Path, content: dict) -> Cnn14:
-    """The model of a checkpoint's content, in the dtype it was saved in; ValueError where tensors do not fit."""
+    """The model of a checkpoint, in the dtype it was saved in; ValueError where a tensor does not fit."""
     try:
         model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
         model.load_state_dict(content["model"])
         return model.to(content["model"]["head.weight"].dtype)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # torch lists every tensor on its own line
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        # torch's own message has a line for each tensor
         lines = [line.strip() for line in str(error).splitlines()]
         reason = (lines[1] if len(lines) > 1 else lines[0])[:160].rstrip(". ")
         raise ValueError(f"{path}: does not fit the model ({reason}); run notebook 02_fine_tuning again") from error

@@ -1,9 +1,4 @@
-"""The study as a graph of notebooks: what each step reads, and running all of them.
-
-``notebooks/Snakefile`` asks :class:`Study` for the parameters, sources and threads of its
-rules; :func:`run` writes the configuration, starts Snakemake on it and turns what comes
-back into a few readable lines.
-"""
+"""Running the study: the configuration is written, Snakemake started on it, and its progress told."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,106 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config
+from . import config, inputs
+from .graph import JOBS_PER_GPU, NOTEBOOKS, PARAMETERS, n_gpus
 from .progress import Progress, duration, planned_steps
-from .provenance import build_manifest, write_json
-from .sources import PACKAGE, module_closure, notebook_sources, parameter_defaults
+from .provenance import write_json
 
 if TYPE_CHECKING:
     from .cli import Options
 
-NOTEBOOKS = config.REPOSITORY / "notebooks"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 AUDIT = "07_audit"
-JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
-PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
-CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
-
-
-# The graph's side: what notebooks/Snakefile asks
-
-
-class Study:
-    """One run's configuration, in the words of the rules of ``notebooks/Snakefile``."""
-
-    def __init__(self, settings: dict, cores: int = 1):
-        self.settings = settings
-        self.cores = cores
-        self.cells = [tuple(cell) for cell in settings["cells"]]
-        self.methods = list(settings["methods"])
-        self.spectrogram_types = list(dict.fromkeys(kind for kind, _ in self.cells))
-        self.notebooks = NOTEBOOKS
-
-    def sources(self, notebook: str) -> list[str]:
-        """The notebook and the modules it imports: inputs of its rule."""
-        return list(notebook_sources(self.notebooks / f"{notebook}.ipynb"))
-
-    def module_sources(self, module: str) -> list[str]:
-        """The module and those it imports: inputs of a rule without a notebook."""
-        return [str(path) for path in module_closure({f"{PACKAGE.name}.{module}"})]
-
-    def step(self, notebook: str, *wildcards: str) -> str:
-        """Record of a finished step; ``wildcards`` are names, or values."""
-        return f"steps/{self._name(notebook, wildcards)}.json"
-
-    def executed(self, notebook: str, *wildcards: str) -> str:
-        """Executed notebook of a step."""
-        return f"notebooks/{self._name(notebook, wildcards)}.ipynb"
-
-    @staticmethod
-    def _name(notebook: str, wildcards: tuple[str, ...]) -> str:
-        return "-".join([notebook, *(f"{{{w}}}" if w in CELL_PARAMETERS else w for w in wildcards)])
-
-    def attributed(self, spectrogram_type: str, noise_scenario: str) -> list[str]:
-        """Records of every method's attributions of one cell."""
-        return [self.step("03_attributions", spectrogram_type, noise_scenario, m) for m in self.methods]
-
-    def scored(self) -> list[str]:
-        """Records of every cell's mask study."""
-        return [self.step("04_mask_study", *cell) for cell in self.cells]
-
-    def further(self) -> list[str]:
-        """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found.
-
-        The audit compares both protocols and at least two methods; a run with less leaves it out.
-        """
-        complete = self.settings["protocol"] == "both" and len(self.methods) > 1
-        found = sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
-        return [stem for stem in found if complete or stem != AUDIT]
-
-    def arguments(self, notebook: str, **wildcards: str) -> str:
-        """The notebook's parameters for the runner's command line; a change of it reruns the step.
-
-        Empty values are left out: the notebook's own default stands. ``audioset_weights``,
-        ``protocol``, ``cells`` ("mel_db/clean mel_db/white") and ``methods`` ("lime shap") go to
-        the notebooks whose parameters cell names them.
-        """
-        values = {name: self.settings[name] for name in PARAMETERS} | wildcards
-        optional = {
-            "audioset_weights": self.settings["audioset_weights"],
-            "protocol": self.settings["protocol"],
-            "cells": " ".join("/".join(cell) for cell in self.cells),
-            "methods": " ".join(self.methods),
-        }
-        accepted = parameter_defaults(self.notebooks / f"{notebook}.ipynb")
-        values |= {name: value for name, value in optional.items() if name in accepted}
-        return " ".join(shlex.join(["-p", name, value]) for name, value in values.items() if value)
-
-    def threads(self, n_jobs: int = 1) -> int:
-        """Threads of each of ``n_jobs`` steps that may run at once."""
-        return max(1, self.cores // n_jobs)
-
-    def gpu_share(self) -> int:
-        """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0."""
-        return int(self.settings["device"] != "cpu" and n_gpus() > 0)
-
-    @property
-    def command(self) -> str:
-        """Shell command of every notebook's rule."""
-        return (
-            "python -P -m audioxai_utils.runner {input[0]:q} {log[0]:q} "
-            "--threads {threads} {params.arguments}"
-        )
 
 
 # Running it
@@ -151,11 +55,6 @@ def environment() -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
     }
-
-
-def n_gpus() -> int:
-    """NVIDIA devices of this machine, without asking torch (which takes seconds)."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 @contextmanager
@@ -197,10 +96,37 @@ def bound(command: list[str]) -> list[str]:
 
 
 def settings_of(options: Options) -> dict:
-    """The run's configuration as the Snakefile reads it."""
-    names = (*PARAMETERS, "audioset_weights", "protocol")
+    """The run's configuration as the Snakefile, the manifest and the notebooks read it.
+
+    Seed and device are the ones that take effect; ``states`` says what the run reads now, so
+    that changed sounds or weights rerun what depends on them.
+    """
+    names = (*PARAMETERS, "audioset_weights", "protocol", "noise_files")
     settings = {name: getattr(options, name) for name in names}
-    return settings | {"cells": [list(cell) for cell in options.cells], "methods": list(options.methods)}
+    noises = inputs.recordings((name for _, name in options.cells), options.noise_root, options.noise_files)
+    weights = options.audioset_weights
+    return settings | {
+        "seed": options.seed or str(config.SEED),
+        "device": resolved_device(options.device),
+        "cells": [list(cell) for cell in options.cells],
+        "methods": list(options.methods),
+        "states": {
+            "data": inputs.dataset_state(inputs.dataset_folder(options.dataset, options.data_root)),
+            "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
+            "audioset_weights": f"md5:{inputs.file_digest(weights, 'md5')}" if weights else "",
+        },
+    }
+
+
+def resolved_device(device: str) -> str:
+    """``cpu`` or ``cuda``; for ``""`` it is asked of torch, unless there is no GPU to ask about."""
+    if device:
+        return device
+    if not n_gpus() and not any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg")):  # ROCm, WSL
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def snakemake_command(options: Options, directory: Path, configuration: Path) -> list[str]:
@@ -260,8 +186,11 @@ def _conclude(results_dir: Path, progress: Progress, code: int) -> int:
         return 0
     failures = [json.loads(path.read_text("utf-8")) for path in sorted((results_dir / "logs/failed").glob("*.json"))]
     print(f"run_all.sh: the study did not finish ({took}); log: {progress.log}", file=sys.stderr)
+    told = set()
     for failure in failures:
-        print(f"  {failure['step']}: {failure['error']}\n    {failure['notebook']}", file=sys.stderr)
+        error = "the same" if failure["error"] in told else failure["error"]
+        told.add(failure["error"])
+        print(f"  {failure['step']}: {error}\n    {failure['notebook']}", file=sys.stderr)
     for name in progress.running:
         print(f"  {name} ended without a word: killed, perhaps for want of memory", file=sys.stderr)
     if not failures and not progress.running:

@@ -51,20 +51,51 @@ def test_lists_may_be_repeated_or_separated_and_keep_the_studys_order():
 def test_paths_are_made_absolute(esc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"w")
-    options = cli.parse(["--dataset", "esc10", "--data-root", "esc", "--noise-root", "esc", "--results", "out/deep",
-                         "--audioset-weights", "w.pth", "--seed", "7"])
-    assert (options.data_root, options.noise_root) == (str(esc), str(esc))
+    (tmp_path / "noises").mkdir()
+    for name in ("white.wav", "Room-tone.flac", "horse.ogg"):
+        (tmp_path / "noises" / name).touch()
+    options = cli.parse(["--dataset", "esc10", "--data-root", "esc", "--noise-root", "noises", "--results", "out/deep",
+                         "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7"])
+    assert (options.data_root, options.noise_root) == (str(esc), str(tmp_path / "noises"))
     assert options.results_dir == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
     assert options.audioset_weights == str(tmp_path / "w.pth") and options.seed == "7"
-    assert cli.parse(["--audioset-weights", "download"]).audioset_weights == "download"
+    assert cli.parse(["--profile", "paper", "--audioset-weights", "download"]).audioset_weights == "download"
 
 
 def test_folders_from_the_environment(esc, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_DATA", str(esc))
     monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "out"))
     options = cli.parse(["--dataset", "esc10"])
-    assert (options.data_root, options.results_dir) == (str(esc), tmp_path / "out")
+    assert (options.data_root, options.results_dir) == (str(esc), tmp_path / "out" / "esc10-quick")
+    assert cli.parse(["--profile", "smoke"]).results_dir == tmp_path / "out" / "generated-smoke"  # side by side
+    assert cli.parse(["--results", str(tmp_path / "x")]).results_dir == tmp_path / "x"
     assert cli.parse([]).data_root == ""  # the generated set has its own place
+
+
+def test_an_audio_file_is_a_noise_scenario(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Café, noon.WAV", "rain.ogg"):
+        (tmp_path / name).touch()
+    options = cli.parse(["--scenario", "Café, noon.WAV", "--scenario", "rain.ogg,clean,rain.ogg"])
+    files = {"cafe_noon": str(tmp_path / "Café, noon.WAV"), "rain": str(tmp_path / "rain.ogg")}
+    assert options.noise_files == files
+    assert options.cells == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "cafe_noon"), ("mel_db", "rain"))
+    assert cli.parse(["--scenario", "rain.ogg"]).cells == (("mel_db", "rain"),)
+    assert cli.parse(["--scenario", "rain.ogg", "--full-grid"]).cells == (("stft_db", "rain"), ("mel_db", "rain"))
+
+
+def test_only_the_chosen_noises_need_a_recording(tmp_path):
+    (tmp_path / "white.wav").touch()
+    options = cli.parse(["--noise-root", str(tmp_path), "--scenario", "white,clean"])
+    assert options.noise_root == str(tmp_path) and len(options.cells) == 3
+    assert cli.parse(["--noise-root", str(tmp_path), "--scenario", "clean"]).cells[0] == ("stft_db", "clean")
+
+
+def test_the_help_says_what_the_seed_governs(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "seed of initial weights and training (default: 42)" in printed and "AUDIOXAI_RESULTS the folder in which" in printed
 
 
 def test_what_follows_test_goes_to_pytest():
@@ -82,7 +113,19 @@ BAD = [
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
     (["--method", "lime,occlusion"], "--method must be one of saliency, gradcam, lime, shap; got 'occlusion'"),
-    (["--scenario", "clean,"], "--scenario must be one of clean, white, room, horse; got ''"),
+    (["--scenario", "clean,"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''"),
+    (["--scenario", "rain"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'rain'"),
+    (["--scenario", "file"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'file'"),
+    (["--scenario", "rain.wav"], "--scenario rain.wav: no such file"),
+    (["--scenario", "White.wav"], "--scenario White.wav: would be called white like one of the study's own; rename the file"),
+    (["--scenario", "+++.wav"], "--scenario +++.wav: has no letter or digit to be called by; rename the file"),
+    (["--scenario", "a b.wav,a_b.wav"], "--scenario: TMP/a b.wav and TMP/a_b.wav would both be called a_b; rename one"),
+    (["--spectrogram", "stft_db", "--scenario", "a b.wav"], "--spectrogram and --scenario leave no cell of profile quick"),
+    (["--noise-root", "noises"], "--noise-root TMP/noises: expected one audio file with 'room' in its name; found none"),
+    (["--noise-root", "noises", "--scenario", "horse"],
+     "--noise-root TMP/noises: expected one audio file with 'horse' in its name; found horse.flac, horse.wav"),
+    (["--audioset-weights", "download"], "--audioset-weights fit a Cnn14 of full width, that of --profile paper; quick has 1/16"),
+    (["--profile", "smoke", "--audioset-weights", "file"], "--audioset-weights fit a Cnn14 of full width"),
     (["--spectrogram", "cqt_db"], "--spectrogram must be one of stft_db, mel_db; got 'cqt_db'"),
     (["--spectrogram", "stft_db", "--scenario", "horse"], "--spectrogram and --scenario leave no cell of profile quick"),
     (["--cores", "0"], "--cores must be a whole number from 1 to 4096; got '0'"),
@@ -94,7 +137,7 @@ BAD = [
     (["--dataset", "esc50", "--data-root", "full"], "--data-root must have the layout of ESC-50; TMP/full has no meta/"),
     (["--noise-root", "file"], "--noise-root must be a readable folder; TMP/file: Not a directory"),
     (["--noise-root", ""], "--noise-root needs a path; got an empty one"),
-    (["--audioset-weights", "missing"], "--audioset-weights must be a readable file or 'download'; TMP/missing: No such"),
+    (["--profile", "paper", "--audioset-weights", "missing"], "--audioset-weights must be a readable file or 'download'; TMP/missing: No such"),
     (["--results", "file"], "--results must be a writable folder; TMP/file: Not a directory"),
     (["--results", "file/below"], "--results must be a writable folder; TMP/file: Not a directory"),
     (["--results", "/proc/none"], "--results must be a writable folder; /proc"),
@@ -107,7 +150,10 @@ def test_bad_options_end_in_one_line_before_any_work(words, message, tmp_path, m
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").touch()
-    (tmp_path / "file").touch()
+    (tmp_path / "noises").mkdir()
+    for name in ("file", "White.wav", "+++.wav", "a b.wav", "a_b.wav", *(f"noises/{n}.wav" for n in ("white", "horse"))):
+        (tmp_path / name).touch()
+    (tmp_path / "noises" / "horse.flac").touch()
     before = sorted(tmp_path.rglob("*"))
     try:
         code = cli.main(words)
@@ -138,7 +184,7 @@ def clone(tmp_path):
     folder = tmp_path / "clone"
     (folder / "audioxai_utils").mkdir(parents=True)
     for name in ("run_all.sh", "constraints.txt", "pyproject.toml", "audioxai_utils/__init__.py",
-                 "audioxai_utils/cli.py", "audioxai_utils/config.py"):
+                 "audioxai_utils/cli.py", "audioxai_utils/config.py", "audioxai_utils/inputs.py"):
         shutil.copy(REPOSITORY / name, folder / name)
     return folder
 

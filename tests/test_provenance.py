@@ -11,7 +11,7 @@ from importlib import metadata
 
 import pytest
 
-from audioxai_utils import provenance
+from audioxai_utils import config, inputs, provenance
 
 
 def test_a_step_is_recorded_whole(tmp_path):
@@ -46,12 +46,50 @@ def test_the_manifest_gathers_steps_data_and_versions(tmp_path):
     (results / "config.json").write_text(json.dumps(settings))
     manifest = provenance.build_manifest(results)
     assert json.loads((results / "manifest.json").read_text()) == manifest
-    assert (manifest["seconds"], manifest["peak_memory_bytes"], manifest["seed"]) == (3.75, 10, "7")
+    assert (manifest["seconds"], manifest["peak_memory_bytes"], manifest["seed"]) == (3.75, 10, 7)
     assert {name: step["seconds"] for name, step in manifest["steps"].items()} == {"01_a": 1.5, "02_b": 2.25}
-    assert manifest["data"] == {"dataset": provenance.fingerprint(data)}
+    assert manifest["data"] == {"dataset": inputs.fingerprint(data)} and manifest["fixed_seeds"] == config.FIXED_SEEDS
     installed = {entry.metadata["Name"] for entry in metadata.distributions()}
     assert installed | {"python"} == set(manifest["versions"])
     assert manifest["hardware"]["cores"] == len(os.sched_getaffinity(0)) and manifest["hardware"]["processor"]
+
+
+def test_the_manifest_holds_noises_weights_and_the_steps_of_this_run(tmp_path):
+    (tmp_path / "cafe.wav").write_bytes(b"cups")
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    settings = {"noise_files": {"cafe": str(tmp_path / "cafe.wav")}, "cells": [["mel_db", "cafe"], ["mel_db", "white"]],
+                "audioset_weights": str(tmp_path / "w.pth")}
+    results = tmp_path / "results"
+    for name in ("03-mel_db-cafe", "03-mel_db-horse"):
+        provenance.write_step(results, name, seconds=2)
+    (results / "config.json").write_text(json.dumps(settings))
+    manifest = provenance.build_manifest(results, ["03-mel_db-cafe", "03-mel_db-white"])
+    assert manifest["data"] == {
+        "noises": {"cafe": {"file": "cafe.wav", "sha256": hashlib.sha256(b"cups").hexdigest()}},
+        "audioset_weights": {"file": "w.pth", "md5": hashlib.md5(b"weights").hexdigest()},
+    }
+    assert list(manifest["steps"]) == ["03-mel_db-cafe"] and manifest["seconds"] == 2
+
+
+def test_the_listed_seeds_are_the_ones_that_are_drawn_from():
+    """What the manifest says is what the functions do by default."""
+    import inspect
+
+    from audioxai_utils import checks, comparisons, controls, statistics, study, synthesis
+    from audioxai_utils.attributions import METHODS
+
+    def default(function):
+        return inspect.signature(function).parameters["seed"].default
+
+    seeds = config.FIXED_SEEDS
+    assert synthesis.SEED == seeds["generated clips and noises"]
+    assert default(METHODS["lime"]) == seeds["LIME"]
+    assert default(controls.clip_seed) == seeds["random controls"]
+    assert default(checks.gradient_check) == seeds["gradient check"]
+    assert {default(f) for f in (statistics.resampled_means, comparisons.mean_intervals, comparisons.beats_control)} == {
+        seeds["bootstrap"]
+    }
+    assert study.Settings(device="cpu").seed == config.SEED
 
 
 def test_the_fingerprint_is_of_names_and_contents_alone(tmp_path):
@@ -61,14 +99,14 @@ def test_the_fingerprint_is_of_names_and_contents_alone(tmp_path):
         (tmp_path / place / "b.wav").write_bytes(b"sound")
     os.utime(tmp_path / "two" / "b.wav", (0, 0))
     (tmp_path / "two" / ".hidden").touch()
-    found = provenance.fingerprint(tmp_path / "one")
+    found = inputs.fingerprint(tmp_path / "one")
     lines = [(name, hashlib.sha256(content).hexdigest()) for name, content in
              (("b.wav", b"sound"), ("meta/a.csv", b"x" * 100_000))]
     by_hand = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in lines).encode()).hexdigest()
     assert found == {"files": 2, "bytes": 100_005, "sha256": by_hand}
-    assert provenance.fingerprint(tmp_path / "two") == found
+    assert inputs.fingerprint(tmp_path / "two") == found
     (tmp_path / "two" / "b.wav").rename(tmp_path / "two" / "c.wav")
-    assert provenance.fingerprint(tmp_path / "two")["sha256"] != found["sha256"]
+    assert inputs.fingerprint(tmp_path / "two")["sha256"] != found["sha256"]
 
 
 def test_the_commit_says_whether_files_differ(tmp_path):

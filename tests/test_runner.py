@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -45,11 +46,28 @@ def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
     cells = nbformat.read(executed, as_version=4).cells
     assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'seed = "0012"' in cells[1].source
     written = json.loads(record.read_text())
-    assert written["parameters"] == {"method": "lime", "seed": "0012", "results_dir": str(tmp_path)}
+    defaults = dict.fromkeys(PARAMETERS, "")  # what took effect, whether given or not
+    assert written["parameters"] == defaults | {"method": "lime", "seed": "0012", "results_dir": str(tmp_path)}
+    assert written["seed"] == "0012" and written["inputs"] == {}
     assert written["notebook"] == "notebooks/03_toy-x.ipynb" and written["seconds"] > 0.5
     assert written["cpu_seconds"] > 0.3
     assert 300e6 < written["peak_memory_bytes"] < 3000e6
     assert sorted(path.name for path in (tmp_path / "notebooks").iterdir()) == ["03_toy-x.ipynb"]
+
+
+def test_a_step_tells_how_far_it_is_and_what_weights_it_read(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    source = "import sys\nprint('lime: 3/20', file=sys.stderr)\nprint('a: warning 1/2 of it', file=sys.stderr)\nprint('x: 1/1')"
+    toy_study.write_notebook(tmp_path / "02.ipynb", (*PARAMETERS, "audioset_weights"), source)
+    line = [sys.executable, "-P", "-m", "audioxai_utils.runner", str(tmp_path / "02.ipynb"), "notebooks/02-x.ipynb"]
+    line += ["-p", "audioset_weights", str(tmp_path / "w.pth"), "-p", "noise_scenario", "/some/where/Cafe 1.wav"]
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    done = subprocess.run(line, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[:2] == ["[02 cafe_1] started", "[02 cafe_1] at lime: 3/20"]
+    assert len(done.stdout.splitlines()) == 3
+    written = json.loads((tmp_path / "steps/02-x.json").read_text())
+    assert written["inputs"] == {"audioset_weights": f"md5:{hashlib.md5(b'weights').hexdigest()}"}
+    assert written["parameters"]["noise_scenario"] == "/some/where/Cafe 1.wav"
 
 
 def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import toy_study
 
-from audioxai_utils import workflow
+from audioxai_utils import graph, workflow
 from audioxai_utils.cli import parse
 
 SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
@@ -62,7 +62,7 @@ def test_all_steps_run_in_order_with_their_parameters(finished):
     assert {path.stem for path in (results / "steps").glob("*.json")} == STEPS
     record = json.loads((results / "steps/03_attributions-mel_db-white-lime.json").read_text())
     assert record["parameters"] == {
-        "profile": "quick", "dataset": "generated",  # the rest is the notebook's own default
+        "profile": "quick", "dataset": "generated", "seed": "42", "device": workflow.resolved_device(""),
         "spectrogram_type": "mel_db", "noise_scenario": "white", "method": "lime",
     }
     tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["parameters"]
@@ -161,7 +161,7 @@ def test_the_lock_is_free_after_a_kill(tmp_path):
 
 def test_threads_are_shared_out():
     settings = workflow.settings_of(parse(["--full-grid"]))
-    study = workflow.Study(settings, cores=16)
+    study = graph.Study(settings, cores=16)
     assert len(study.cells) == 8
     assert [study.threads(n) for n in (1, 2, 3, 16, 32)] == [16, 8, 5, 1, 1]
 

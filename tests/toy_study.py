@@ -14,9 +14,17 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODULES = ("__init__", "config", "cli", "workflow", "sources", "progress", "provenance", "runner")
+MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "sources", "progress", "provenance",
+           "runner")
 COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
 CELL = ("spectrogram_type", "noise_scenario")
+SYNTHESIS = """
+def generate_dataset(root):
+    if not (root / "meta").is_dir():
+        for folder, name in (("meta", "esc50.csv"), ("audio", "a.wav")):
+            (root / folder).mkdir(parents=True)
+            (root / folder / name).write_text("toy")
+"""
 REPORT = """
 def build(results_dir):
     (results_dir / "report").mkdir(exist_ok=True)
@@ -70,6 +78,7 @@ def make(folder: Path, fast: bool) -> Path:
     for module in MODULES:
         shutil.copy(REPOSITORY / "audioxai_utils" / f"{module}.py", package)
     (package / "report.py").write_text(REPORT)
+    (package / "synthesis.py").write_text(SYNTHESIS)
     (package / "used.py").write_text("value = 1\n")
     (package / "unused.py").write_text("value = 2\n")
     if fast:
@@ -77,8 +86,8 @@ def make(folder: Path, fast: bool) -> Path:
     notebooks = folder / "notebooks"
     notebooks.mkdir()
     shutil.copy(REPOSITORY / "notebooks" / "Snakefile", notebooks)
-    write_notebook(notebooks / "01_data_and_noise.ipynb", COMMON, "from audioxai_utils import config")
-    write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CELL[0], "audioset_weights"), "1")
+    write_notebook(notebooks / "01_data_and_noise.ipynb", (*COMMON, "cells"), "from audioxai_utils import config")
+    write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CELL[0], "audioset_weights", "cells"), "1")
     write_notebook(notebooks / "03_attributions.ipynb", (*COMMON, *CELL, "method"), "import audioxai_utils.used")
     write_notebook(notebooks / "04_mask_study.ipynb", (*COMMON, *CELL, "protocol"), "1")
     write_notebook(notebooks / "05_metrics_and_tables.ipynb", (*COMMON, "protocol", "methods", "cells"), "1")

@@ -1,0 +1,147 @@
+"""The study as a graph of notebooks: what each step is called, reads and is given.
+
+``notebooks/Snakefile`` asks :class:`Study` for the names, parameters, sources and threads of
+its rules.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from . import config
+from .sources import PACKAGE, module_closure, notebook_sources, parameter_defaults
+
+NOTEBOOKS = config.REPOSITORY / "notebooks"
+JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
+PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
+CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
+
+
+def n_gpus() -> int:
+    """NVIDIA devices of this machine, without asking torch (which takes seconds)."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+class Study:
+    """One run's configuration, in the words of the rules of ``notebooks/Snakefile``."""
+
+    def __init__(self, settings: dict, cores: int = 1):
+        self.settings = settings
+        self.cores = cores
+        self.cells = [tuple(cell) for cell in settings["cells"]]
+        self.methods = list(settings["methods"])
+        self.spectrogram_types = list(dict.fromkeys(kind for kind, _ in self.cells))
+        self.notebooks = NOTEBOOKS
+
+    def sources(self, notebook: str) -> list[str]:
+        """The notebook and the modules it imports: inputs of its rule."""
+        return list(notebook_sources(self.notebooks / f"{notebook}.ipynb"))
+
+    def module_sources(self, module: str) -> list[str]:
+        """The module and those it imports: inputs of a rule without a notebook."""
+        return [str(path) for path in module_closure({f"{PACKAGE.name}.{module}"})]
+
+    def step(self, notebook: str, *wildcards: str) -> str:
+        """Record of a finished step; ``wildcards`` are names, or values."""
+        return f"steps/{self._name(notebook, wildcards)}.json"
+
+    def executed(self, notebook: str, *wildcards: str) -> str:
+        """Executed notebook of a step."""
+        return f"notebooks/{self._name(notebook, wildcards)}.ipynb"
+
+    @staticmethod
+    def _name(notebook: str, wildcards: tuple[str, ...]) -> str:
+        return "-".join([notebook, *(f"{{{w}}}" if w in CELL_PARAMETERS else w for w in wildcards)])
+
+    def attributed(self, spectrogram_type: str, noise_scenario: str) -> list[str]:
+        """Records of every method's attributions of one cell."""
+        return [self.step("03_attributions", spectrogram_type, noise_scenario, m) for m in self.methods]
+
+    def scored(self) -> list[str]:
+        """Records of every cell's mask study."""
+        return [self.step("04_mask_study", *cell) for cell in self.cells]
+
+    def further(self) -> list[str]:
+        """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found.
+
+        The audit compares both protocols and at least two methods; a run with less leaves it out.
+        """
+        complete = self.settings["protocol"] == "both" and len(self.methods) > 1
+        found = sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
+        return [stem for stem in found if complete or stem != AUDIT]
+
+    def steps(self) -> list[str]:
+        """Names of all steps of this configuration, in their order."""
+        names = ["01_data_and_noise"]
+        names += [f"02_fine_tuning-{kind}" for kind in self.spectrogram_types]
+        names += ["-".join(("03_attributions", *cell, method)) for cell in self.cells for method in self.methods]
+        names += ["-".join(("04_mask_study", *cell)) for cell in self.cells]
+        return [*names, "05_metrics_and_tables", "06_listening_gallery", *self.further(), "report"]
+
+    def state(self, spectrogram_type: str = "", noise_scenario: str = "", **_: str) -> str:
+        """What the dataset and the noise recordings that a step reads are now; a change reruns it.
+
+        These are the noises of the scenario, else of the spectrogram type's cells, else of all.
+        """
+        cells = [cell for cell in self.cells if spectrogram_type in ("", cell[0])]
+        scenarios = {noise_scenario} if noise_scenario else {scenario for _, scenario in cells}
+        states = self.settings["states"]
+        return " ".join([states["data"], *(f"{k}={v}" for k, v in sorted(states["noises"].items()) if k in scenarios)])
+
+    def arguments(self, notebook: str, **wildcards: str) -> str:
+        """The notebook's parameters for the runner's command line; a change of it reruns the step.
+
+        Empty values are left out: the notebook's own default stands. ``audioset_weights``,
+        ``protocol``, ``cells`` ("mel_db/clean mel_db/white"; of a spectrogram type's own step, its
+        own) and ``methods`` ("lime shap") go to the notebooks whose parameters cell names them.
+        A scenario that was given as an audio file is handed on as that file's path.
+        """
+        values = {name: self.settings[name] for name in PARAMETERS} | wildcards
+        if "noise_scenario" in wildcards:
+            scenario = wildcards["noise_scenario"]
+            values["noise_scenario"] = self.settings["noise_files"].get(scenario, scenario)
+        cells = [cell for cell in self.cells if cell[0] == wildcards.get("spectrogram_type", cell[0])]
+        optional = {
+            "audioset_weights": self.settings["audioset_weights"],
+            "protocol": self.settings["protocol"],
+            "cells": " ".join("/".join(cell) for cell in cells),
+            "methods": " ".join(self.methods),
+        }
+        accepted = parameter_defaults(self.notebooks / f"{notebook}.ipynb")
+        values |= {name: value for name, value in optional.items() if name in accepted}
+        return " ".join(shlex.join(["-p", name, value]) for name, value in values.items() if value)
+
+    def threads(self, n_jobs: int = 1) -> int:
+        """Threads of each of ``n_jobs`` steps that may run at once."""
+        return max(1, self.cores // n_jobs)
+
+    def gpu_share(self) -> int:
+        """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0."""
+        return int(self.settings["device"] != "cpu" and n_gpus() > 0)
+
+    @property
+    def command(self) -> str:
+        """Shell command of every notebook's rule."""
+        return (
+            "python -P -m audioxai_utils.runner {input[0]:q} {log[0]:q} "
+            "--threads {threads} {params.arguments}"
+        )
+
+
+def study_of(results_dir: str | Path) -> Study | None:
+    """The study that a results folder was last asked for; None where no run wrote its ``config.json``.
+
+    Raises
+    ------
+    ValueError
+        If that file is not a configuration.
+    """
+    path = Path(results_dir) / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return Study(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be a run's configuration ({error}); delete it and run again") from error
