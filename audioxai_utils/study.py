@@ -153,7 +153,7 @@ def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str,
         frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
     clips = load_clips(settings, frame, spectrogram.sample_rate, noise_scenario)
     db = torch.cat([spectrogram(part.to(settings.dtype)).db for part in clips.waveforms.split(LOAD_CHUNK)])
-    return db, torch.from_numpy(clips.frame["label"].to_numpy()).long(), clips
+    return db, torch.tensor(clips.frame["label"].tolist()), clips
 
 
 def scenario_name(noise_scenario: str) -> str:
