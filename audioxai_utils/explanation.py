@@ -126,7 +126,9 @@ def _as_target(target: int | None) -> torch.Tensor | None:
         raise TypeError(f"target must be the index of a class; got {target!r}") from None
 
 
-def _scored(splitter: Splitter, samples, method: str, attribution, masks, protocol: str, heard: bool) -> Explanation:
+def _scored(
+    splitter: Splitter, samples, method: str, attribution, masks, protocol: str, heard: bool
+) -> Explanation:
     built = build_masks(attribution, protocol)
     built = {name: built[name] for name in masks or built}
     scores = score_masks(splitter, built, protocol, heard).drop(columns="index").set_index("mask")
@@ -174,8 +176,8 @@ def _as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tenso
     if samples.ndim not in (1, 2) or samples.numel() == 0:
         raise ValueError(f"waveform must be (samples,) or (channels, samples); got {tuple(samples.shape)}")
     if samples.ndim == 2 and samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
-        shape = tuple(samples.shape)
-        raise ValueError(f"waveform must be (channels, samples); got {shape}, which looks transposed: pass waveform.T")
+        got = f"{tuple(samples.shape)}, which looks transposed: pass waveform.T"
+        raise ValueError(f"waveform must be (channels, samples); got {got}")
     if not torch.isfinite(samples).all():
         raise ValueError("waveform must be finite; it holds NaN or infinite samples")
     samples = samples.mean(0) if samples.ndim == 2 else samples

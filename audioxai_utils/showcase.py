@@ -7,15 +7,17 @@ method for one clip a class and for the extremes, and all masks for a few clips.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 
 from . import config, pipeline, study
-from .gallery import BEST_MASK, GalleryEntry
+from .gallery import BEST_MASK, PARTS, GalleryEntry
 from .masks import apply_mask, build_masks
 from .reconstruction import kept_audio, removed_audio
 from .scoring import most_probable, probabilities
+from .spectrograms import SpectrogramBatch
 
 MASK_CLIPS = 2  # clips of the showcase cell for which every mask is shown
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
@@ -43,8 +45,9 @@ def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, cell: tuple[str, str
         at_mask = here[(here["method"] == row.method) & (here["mask"] == row.mask)]
         if at_mask.empty:
             continue
-        for place, words in ((at_mask["FF"].idxmax(), "most faithful"), (at_mask["FF"].idxmin(), "least faithful")):
-            tags.setdefault(at_mask.loc[place, "clip"], []).append(f"{words} ({row.method})")
+        order = at_mask.sort_values("FF", kind="stable")["clip"]
+        tags.setdefault(order.iloc[-1], []).append(f"most faithful ({row.method})")
+        tags.setdefault(order.iloc[0], []).append(f"least faithful ({row.method})")
     return tags
 
 
@@ -58,6 +61,41 @@ def figure_clip(scores: pd.DataFrame) -> str:
     return clips.sort_values(["correct", "clip"], ascending=[False, True])["clip"].iloc[0]
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A cell of the study with what is shown of it; ``scores`` and ``best`` are of this cell alone."""
+
+    name: tuple[str, str]
+    classifier: study.Classifier
+    clips: study.Clips
+    scores: pd.DataFrame
+    best: pd.DataFrame
+    tags: dict[str, list[str]]
+
+    def best_mask(self, method: str, protocol: str) -> str | None:
+        """The method's best mask; None where the table has none."""
+        rows = self.best[(self.best["protocol"] == protocol) & (self.best["method"] == method)]
+        return next((mask for mask in rows["mask"] if isinstance(mask, str)), None)
+
+    def spectrograms(self, i: int) -> SpectrogramBatch:
+        """Of the ``i``-th clip, a batch of one."""
+        device = next(self.classifier.model.parameters()).device
+        return self.classifier.spectrogram(self.clips.waveforms[i : i + 1].to(device, self.classifier.dtype))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One attribution and one of its masks, both (1, 1, frequency, time), with the mask's row of scores."""
+
+    method: str
+    protocol: str
+    mask_name: str
+    attribution: torch.Tensor
+    mask: torch.Tensor
+    scored: pd.Series
+    tags: list[str]
+
+
 def entries(
     settings: study.Settings, scores: pd.DataFrame, best: pd.DataFrame, protocols: list[str]
 ) -> Iterator[GalleryEntry]:
@@ -66,63 +104,76 @@ def entries(
     Every cell shows the last of ``protocols``; the showcase cell shows all of them, and all
     masks of its first clips.
     """
-    cells = study.cells_of(scores)
-    main, deep = protocols[-1], showcase_cell(cells)
+    names = study.cells_of(scores)
+    main, deep = protocols[-1], showcase_cell(names)
     tags = gallery_clips(scores[scores["protocol"] == main], best[best["protocol"] == main], deep)
-    for cell in cells:
-        classifier = study.load_classifier(settings, cell[0])
-        clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, study.scenario_argument(settings, cell[1]))
-        methods = [m for m in pipeline.methods_of(settings, cell) if m in set(study.of_cell(scores, cell)["method"])]
-        for method in methods:
-            attribution, _ = pipeline.load_attributions(settings, clips, cell, method)
-            for protocol in protocols if cell == deep else [main]:
-                chosen = study.of_cell(best, cell).query("protocol == @protocol and method == @method")["mask"]
-                yield from _of_method(classifier, clips, attribution, cell, method, protocol,
-                                      chosen.iloc[0] if len(chosen) else None, tags, scores, cell == deep and protocol == main)
+    for name in names:
+        classifier, clips = _clips_of(settings, name)
+        cell = _Cell(name, classifier, clips, study.of_cell(scores, name), study.of_cell(best, name), tags)
+        for method in pipeline.methods_of(settings, name):
+            if method not in set(cell.scores["method"]):
+                continue
+            attribution, _ = pipeline.load_attributions(settings, clips, name, method)
+            for protocol in protocols if name == deep else [main]:
+                n_deep = MASK_CLIPS if (name, protocol) == (deep, main) else 0
+                yield from _of_method(cell, method, attribution, protocol, n_deep)
 
 
-def _of_method(classifier, clips, attribution, cell, method, protocol, chosen, tags, scores, deep) -> Iterator[GalleryEntry]:
-    rows = study.of_cell(scores, cell).query("protocol == @protocol and method == @method").set_index(["clip", "mask"])
-    device, n_deep = next(classifier.model.parameters()).device, 0
-    for i, row in clips.frame.iterrows():
-        if row["clip"] not in tags:
-            continue
-        batch = classifier.spectrogram(clips.waveforms[i : i + 1].to(device, classifier.dtype))
-        masks = build_masks(attribution[i : i + 1].to(device, classifier.dtype), protocol)
-        every_mask = deep and n_deep < MASK_CLIPS
-        n_deep += 1
-        for name in masks if every_mask else [chosen] if isinstance(chosen, str) else []:
-            yield _entry(classifier, row, clips.waveforms[i], batch, attribution[i], masks[name], rows.loc[(row["clip"], name)],
-                         cell, method, name, protocol, [*tags[row["clip"]], *([BEST_MASK] if name == chosen else [])])
+def _clips_of(settings: study.Settings, cell: tuple[str, str]) -> tuple[study.Classifier, study.Clips]:
+    classifier = study.load_classifier(settings, cell[0])
+    scenario = study.scenario_argument(settings, cell[1])
+    return classifier, study.explained_clips(settings, classifier.spectrogram.sample_rate, scenario)
 
 
-def _entry(classifier, row, waveform, batch, attribution, mask, scored, cell, method, name, protocol, tags) -> GalleryEntry:
-    kept_db, removed_db = apply_mask(batch.db, mask)
-    p = probabilities(classifier.model, torch.cat([batch.db, kept_db, removed_db])).cpu()
-    parts = ("original", "kept", "removed")
+def _of_method(
+    cell: _Cell, method: str, attribution: torch.Tensor, protocol: str, n_deep: int
+) -> Iterator[GalleryEntry]:
+    """The best mask of every tagged clip, and every mask of the first ``n_deep`` of them."""
+    rows = cell.scores[(cell.scores["protocol"] == protocol) & (cell.scores["method"] == method)]
+    rows, chosen = rows.set_index(["clip", "mask"]), cell.best_mask(method, protocol)
+    tagged = [i for i, clip in enumerate(cell.clips.frame["clip"]) if clip in cell.tags]
+    for place, i in enumerate(tagged):
+        clip, batch = cell.clips.frame["clip"].iloc[i], cell.spectrograms(i)
+        masks = build_masks(attribution[i : i + 1].to(batch.db), protocol)
+        for name, mask in masks.items():
+            if place < n_deep or name == chosen:
+                tags = [*cell.tags[clip], *([BEST_MASK] if name == chosen else [])]
+                scored = rows.loc[(clip, name)]
+                shown = _Shown(method, protocol, name, attribution[i : i + 1], mask, scored, tags)
+                yield _entry(cell, i, batch, shown)
+
+
+def _entry(cell: _Cell, i: int, batch: SpectrogramBatch, shown: _Shown) -> GalleryEntry:
+    """The entry of the ``i``-th clip of a cell and one mask."""
+    model, transform, row = cell.classifier.model, cell.classifier.spectrogram, cell.clips.frame.iloc[i]
+    p = probabilities(model, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
-        clip=row["clip"], category=row["category"], spectrogram_type=cell[0], noise_scenario=cell[1], method=method,
-        mask_name=name, protocol=protocol, db=batch.db[0, 0].cpu().numpy(), attribution=attribution[0].numpy(),
-        mask=mask[0, 0].cpu().numpy(), original=waveform.numpy(),
-        kept=kept_audio(batch, mask, classifier.spectrogram)[0].cpu().numpy(),
-        removed=removed_audio(batch, mask, classifier.spectrogram)[0].cpu().numpy(),
-        sample_rate=classifier.spectrogram.sample_rate,
-        probabilities=dict(zip(parts, most_probable(p, classifier.classes))),
-        explained=dict(zip(parts, p[:, target].tolist())),
-        scores={metric: float(scored[metric]) for metric in config.METRICS}, correct=bool(scored["correct"]),
-        degenerate=bool(scored["degenerate"]), area=float(scored["area"]), tags=tags,
+        clip=row["clip"], category=row["category"],
+        spectrogram_type=cell.name[0], noise_scenario=cell.name[1],
+        method=shown.method, mask_name=shown.mask_name, protocol=shown.protocol,
+        db=batch.db[0, 0].cpu().numpy(), attribution=shown.attribution[0, 0].numpy(),
+        mask=shown.mask[0, 0].cpu().numpy(), original=cell.clips.waveforms[i].numpy(),
+        kept=kept_audio(batch, shown.mask, transform)[0].cpu().numpy(),
+        removed=removed_audio(batch, shown.mask, transform)[0].cpu().numpy(),
+        sample_rate=transform.sample_rate,
+        probabilities=dict(zip(PARTS, most_probable(p, cell.classifier.classes))),
+        explained=dict(zip(PARTS, p[:, target].tolist())),
+        scores={metric: float(shown.scored[metric]) for metric in config.METRICS},
+        correct=bool(shown.scored["correct"]), degenerate=bool(shown.scored["degenerate"]),
+        area=float(shown.scored["area"]), tags=shown.tags,
     )
 
 
 def method_grid_rows(settings: study.Settings, scores: pd.DataFrame, clip: str) -> list[dict]:
     """Rows of the Fig. 2 grid: one clip in every cell, every method's attribution."""
     rows = []
-    for cell in study.cells_of(scores):
-        classifier = study.load_classifier(settings, cell[0])
-        clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, study.scenario_argument(settings, cell[1]))
+    for name in study.cells_of(scores):
+        classifier, clips = _clips_of(settings, name)
         i = clips.frame.index[clips.frame["clip"] == clip][0]
-        db = classifier.spectrogram(clips.waveforms[i : i + 1].to(settings.device, classifier.dtype)).db[0, 0].cpu()
-        maps = {m: pipeline.load_attributions(settings, clips, cell, m)[0][i, 0] for m in pipeline.methods_of(settings, cell)}
-        rows.append({"label": study.cell_title(cell), "spectrogram": cell[0], "db": db, "maps": maps})
+        waveform = clips.waveforms[i : i + 1].to(settings.device, classifier.dtype)
+        methods = pipeline.methods_of(settings, name)
+        maps = {m: pipeline.load_attributions(settings, clips, name, m)[0][i, 0] for m in methods}
+        db = classifier.spectrogram(waveform).db[0, 0].cpu()
+        rows.append({"label": study.cell_title(name), "spectrogram": name[0], "db": db, "maps": maps})
     return rows

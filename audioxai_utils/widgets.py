@@ -1,12 +1,14 @@
 """The gallery inside JupyterLab: choose prepared explanations, or make new ones with a live kernel.
 
-A page without a kernel shows the first prepared entries instead, with pictures and players.
+A page without a kernel shows a few of the prepared entries instead, with pictures and players.
 """
 
 from __future__ import annotations
 
 import base64
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +18,41 @@ import torch
 
 from . import pictures, pipeline, sounds, study
 from .attributions import METHODS as ALL_METHODS
-from .config import LOWER_IS_BETTER, MASK_NAMES, METHODS, METRICS, SPECTROGRAM_TYPES
-from .data import load_waveform
+from .config import LOWER_IS_BETTER, MASK_NAMES, METHODS, METRICS, NOISE_SCENARIOS, SPECTROGRAM_TYPES
+from .data import load_noise, load_waveform
 from .explanation import Explanation, explain
 from .gallery import PARTS, GalleryEntry
 from .masks import apply_mask
+from .noise import mix
 from .pages import escape
 from .reconstruction import kept_audio, removed_audio
 from .scoring import Splitter, most_probable, probabilities, score_masks
-from .style import axes_of, cell_label, method_label, template, two_dimensional
+from .style import SCENARIO_LABELS, axes_of, cell_label, method_label, template, two_dimensional
 
-N_STATIC = 2  # entries shown where there is no kernel
+N_STATIC = 6  # most entries shown where there is no kernel
 BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
 OWN_FILE = "your own file"
+
+
+def static_entries(entries: Sequence[GalleryEntry], n: int = N_STATIC) -> list[GalleryEntry]:
+    """Up to ``n`` entries, in their order, that differ most in clip, cell, method and mask."""
+    seen, left, chosen = Counter(), list(enumerate(entries)), []
+    while left and len(chosen) < n:
+        place = min(range(len(left)), key=lambda i: sum(seen[trait] for trait in _traits(left[i][1])))
+        chosen.append(left.pop(place))
+        seen.update(_traits(chosen[-1][1]))
+    return [entry for _, entry in sorted(chosen, key=lambda pair: pair[0])]
+
+
+def _traits(entry: GalleryEntry) -> tuple:
+    cell = (entry.spectrogram_type, entry.noise_scenario)
+    return ("clip", entry.clip), ("cell", cell), ("method", entry.method), ("mask", entry.mask_name)
+
+
+def cards_html(entries: Sequence[GalleryEntry]) -> str:
+    """Several explanations as cards below each other."""
+    cards = "".join(f'<div class="card">{entry_html(entry)}</div>' for entry in entries)
+    return f'<div class="audioxai-cards">{cards}</div>'
 
 
 def entry_html(entry: GalleryEntry) -> str:
@@ -124,11 +148,11 @@ class Explorer(ipywidgets.VBox):
         self._tab_changed()
 
     def _repr_mimebundle_(self, **options):
-        """The controls, and for a page without a kernel the first entries."""
+        """The controls, and for a page without a kernel a few entries as cards."""
         bundle = super()._repr_mimebundle_(**options)
         data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
         if data is not None and self.entries:
-            data["text/html"] = "".join(entry_html(entry) for entry in self.entries[:N_STATIC])
+            data["text/html"] = cards_html(static_entries(self.entries))
         return (data, *rest) if rest else data
 
     # Prepared entries
@@ -184,21 +208,25 @@ class Explorer(ipywidgets.VBox):
         kinds = list(self.live) or [
             kind for kind in SPECTROGRAM_TYPES if study.checkpoint_path(self.settings, kind).is_file()
         ]
-        clips = {} if self.settings is None else self._test_clips()
-        first = [method for method in METHODS if self.settings is not None or not method.startswith("shap")]
-        others = [method for method in ALL_METHODS if method not in METHODS and not method.startswith("shap")]
+        self.paths = {} if self.settings is None else self._test_clips()
+        scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
+        methods = [(method_label(method), method) for method in self._live_methods()]
         self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram")
-        self.clip = ipywidgets.Dropdown(options=[*clips, OWN_FILE], description="Clip")
-        self.paths = clips
+        self.clip = ipywidgets.Dropdown(options=[*self.paths, OWN_FILE], description="Clip")
         self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
-        labels = [(method_label(method), method) for method in first + others]
-        self.method = ipywidgets.Dropdown(options=labels, value="gradcam", description="Method")
+        self.scene = ipywidgets.Dropdown(options=scenes, value="clean", description="Noise")
+        self.method = ipywidgets.Dropdown(options=methods, value="gradcam", description="Method")
         self.mask = ipywidgets.Dropdown(options=[BY_AREA, *MASK_NAMES], description="Mask")
         self.area = ipywidgets.IntSlider(20, 1, 100, description="Keep (%)", continuous_update=False)
-        for box in (self.kind, self.clip, self.upload, self.method, self.mask, self.area):
+        boxes = [self.kind, self.clip, self.upload, self.scene, self.method, self.mask, self.area]
+        for box in boxes:
             box.observe(self._live_changed, "value")
-        boxes = [self.kind, self.clip, self.upload, self.method, self.mask, self.area]
         return ipywidgets.HBox(boxes, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    def _live_methods(self) -> list[str]:
+        """The study's methods first; those that need a background only where a study can give it."""
+        first = [method for method in METHODS if self.settings is not None or not method.startswith("shap")]
+        return first + [method for method in ALL_METHODS if method not in METHODS and not method.startswith("shap")]
 
     def _test_clips(self) -> dict[str, Path]:
         frame = self.settings.data.split("test")
@@ -216,10 +244,10 @@ class Explorer(ipywidgets.VBox):
         if self.clip.value == OWN_FILE and not self.upload.value:
             self.status.value = "Drop in a WAV, FLAC, Ogg or MP3 file of up to five seconds."
             return
-        self.status.value = "explaining ..."
+        self.status.value, started = "explaining ...", time.perf_counter()
         try:
             self.shown.value = entry_html(self._live_entry())
-            self.status.value = ""
+            self.status.value = f"Explained in {time.perf_counter() - started:.1f} s."
         except (ValueError, TypeError, OSError) as error:
             self.status.value = f"<b>{escape(error)}</b>"
 
@@ -231,7 +259,8 @@ class Explorer(ipywidgets.VBox):
             name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
         else:
             name, mask = self.mask.value, explanation.masks[self.mask.value]
-        return live_entry(state.classifier, explanation, mask, name, self.clip.value)
+        clip = self.upload.value[-1]["name"] if self.clip.value == OWN_FILE else self.clip.value
+        return live_entry(state.classifier, explanation, mask, name, clip, self.scene.value)
 
     def _state(self, kind: str) -> _Live:
         if kind not in self.live:
@@ -239,21 +268,29 @@ class Explorer(ipywidgets.VBox):
         return self.live[kind]
 
     def _explanation(self, state: _Live) -> Explanation:
-        """The explanation of the chosen clip and method; made anew only when one of these changes."""
+        """The explanation of the chosen clip, scene and method; made anew only when one of these changes."""
         name, data = self.clip.value, b""
         if name == OWN_FILE:
             name, data = self.upload.value[-1]["name"], bytes(self.upload.value[-1]["content"])
-        key = (self.clip.value, name, hash(data), self.method.value)
+        key = (self.clip.value, name, hash(data), self.scene.value, self.method.value)
         if key != state.key:
-            rate = state.classifier.spectrogram.sample_rate
-            waveform = _waveform_of(name, data, rate) if data else load_waveform(self.paths[name], rate)
-            options = {} if self.settings is None else pipeline.method_options(
-                self.settings, state.classifier, self.method.value)
+            transform, method = state.classifier.spectrogram, self.method.value
+            options = {} if self.settings is None else pipeline.method_options(self.settings, state.classifier, method)
             state.explanation = explain(
-                state.classifier.model, waveform, rate, spectrogram=state.classifier.spectrogram,
-                method=self.method.value, masks=None, check_gradient=not state.checked, **options)
+                state.classifier.model, self._sound(name, data, transform.sample_rate), transform.sample_rate,
+                spectrogram=transform, method=method, check_gradient=not state.checked, **options)
             state.key, state.checked = key, True
         return state.explanation
+
+    def _sound(self, name: str, data: bytes, sample_rate: int) -> torch.Tensor:
+        """Waveform (samples,) of a test clip or an uploaded file, mixed with the scene's noise."""
+        if self.clip.value == OWN_FILE:
+            waveform = _waveform_of(name, data, sample_rate)
+        else:
+            waveform = load_waveform(self.paths[name], sample_rate)
+        root = None if self.settings is None else self.settings.noise_root or None
+        noise = load_noise(self.scene.value, sample_rate, root)
+        return waveform if noise is None else mix(waveform, noise)
 
 
 def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
@@ -267,17 +304,20 @@ def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
             raise ValueError(str(error).replace(str(path), name)) from error
 
 
-def live_entry(classifier, explanation: Explanation, mask: torch.Tensor, mask_name: str, clip: str) -> GalleryEntry:
+def live_entry(
+    classifier, explanation: Explanation, mask: torch.Tensor, mask_name: str, clip: str, noise_scenario: str = "clean"
+) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
     p = probabilities(classifier.model, torch.cat([batch.db, *apply_mask(batch.db, mask)]))
-    splitter = Splitter(classifier.model, transform, batch)
+    splitter = Splitter(classifier.model, transform, batch, torch.tensor([explanation.target]))
     scores = score_masks(splitter, {mask_name: mask}, explanation.protocol).iloc[0]
     classes = tuple(str(name) for name in classifier.classes)
     return GalleryEntry(
         clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name,
-        noise_scenario="clean", method=explanation.method, mask_name=mask_name, protocol=explanation.protocol, db=batch.db,
-        attribution=explanation.attribution, mask=mask, original=explanation.waveform,
+        noise_scenario=noise_scenario, method=explanation.method, mask_name=mask_name,
+        protocol=explanation.protocol, db=batch.db, attribution=explanation.attribution, mask=mask,
+        original=explanation.waveform,
         kept=kept_audio(batch, mask, transform)[0], removed=removed_audio(batch, mask, transform)[0],
         sample_rate=explanation.sample_rate, probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
         scores={name: float(scores[name]) for name in METRICS}, spectrogram=transform,
