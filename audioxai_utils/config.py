@@ -122,11 +122,11 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
-            "smoke", width=1 / 32, epochs=15, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
+            "smoke", width=1 / 32, epochs=12, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
             mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.5, dropout=0.0,
             n_clips=3, lime_samples=30, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white")),
-            clips_per_class=3, double=True,
+            clips_per_class=2, double=True,
         ),
         Profile(
             "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
