@@ -45,6 +45,8 @@ def in_study_order(frame: pd.DataFrame) -> pd.DataFrame:
     """Sort rows as the paper prints them; names it does not know come after, in alphabetical order."""
     frame = frame.reset_index(drop=True)
     names = frame.assign(cell=list(zip(*(frame[name] for name in CELL))))
+    if "control" in names:
+        names["control"] = names["control"].astype(object).where(names["control"].notna(), "")  # the methods' own
     keys = pd.DataFrame(index=frame.index)
     for column, order in ORDERS.items():
         if column in names:

@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it over ``path`` when the block ends well."""
+    """Give a temporary path beside ``path``; rename it over ``path`` when the block ends well.
+
+    Raises
+    ------
+    OSError
+        Of the system's kind (PermissionError ...), in one line, where nothing can be written beside ``path``.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        reason = f"{error.strerror or error}; choose another results folder"
+        raise type(error)(f"{path}: cannot be written ({reason})") from error
     os.close(descriptor)
     temporary = Path(name)
     try:
