@@ -20,11 +20,12 @@ from .drawing import (
     styled,
 )
 from .scheme import transform_scheme
+from .statistics import pareto_front
 from .style import METHOD_MARKERS, axes_of, method_colour, method_label, two_dimensional
 
 __all__ = [
     "attribution_over", "confusion_matrix", "faithfulness_against_conciseness", "kept_area", "mask_grid",
-    "method_grid", "metric_heatmap", "pareto_front", "spectrogram", "spectrogram_grid", "training_curves",
+    "method_grid", "metric_heatmap", "spectrogram", "spectrogram_grid", "training_curves",
     "transform_scheme", "waveforms",
 ]
 
@@ -255,18 +256,6 @@ def kept_area(scores, title: str | None = None):
     return figure
 
 
-def pareto_front(points, x: str, y: str) -> list:
-    """Index labels of the rows that no other row beats in both columns (AD, COMP: lower is better)."""
-    signs = [-1.0 if name in LOWER_IS_BETTER else 1.0 for name in (x, y)]
-    values = points[[x, y]].to_numpy(float) * signs
-    front = []
-    for label, value in zip(points.index, values):
-        beaten = ((values >= value).all(axis=1) & (values > value).any(axis=1)).any()
-        if np.isfinite(value).all() and not beaten:
-            front.append(label)
-    return front
-
-
 @styled
 def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
                                      published=None, title: str | None = None):
@@ -292,7 +281,11 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
         if published is not None:
             other = published[published["method"] == method]
             ax.plot(other[conciseness], other[faithfulness], **look, markersize=5.5, fillstyle="none", alpha=0.55)
-    _name_points(ax, results.loc[pareto_front(results, conciseness, faithfulness)], conciseness, faithfulness)
+    metrics = [conciseness, faithfulness]
+    front = pareto_front(results[metrics], maximise=[metric not in LOWER_IS_BETTER for metric in metrics])
+    edge = results[front].sort_values(metrics)
+    ax.plot(edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front")
+    _name_points(ax, results[front], *metrics)
     if published is not None:
         ax.plot([], [], "o", color="#555555", fillstyle="none", label="published")
     worse = " (lower is better)"

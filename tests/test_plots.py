@@ -169,20 +169,6 @@ def test_kept_area_draws_the_medians(scores):
         assert round(100 * part.loc[part["mask"] == mask, "area"].median(), 6) in medians
 
 
-@pytest.mark.parametrize(("x", "y"), [("SPS", "FF"), ("COMP", "FidIn"), ("SPS", "AD")])
-def test_pareto_front_against_all_pairs(scores, x, y):
-    points = means(scores)
-    points.loc[5, x] = np.nan
-    front = plots.pareto_front(points, x, y)
-    signs = {name: -1 if name in ("AD", "COMP") else 1 for name in (x, y)}
-    for label, point in points.iterrows():
-        beaten = any(
-            signs[x] * other[x] >= signs[x] * point[x] and signs[y] * other[y] >= signs[y] * point[y]
-            and (other[x], other[y]) != (point[x], point[y]) for _, other in points.iterrows()
-        )
-        assert (label in front) == (not beaten and np.isfinite(point[x])), label
-
-
 def test_points_have_the_methods_colours_and_values(scores):
     from matplotlib.colors import to_hex
 
