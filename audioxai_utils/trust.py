@@ -1,0 +1,342 @@
+"""How far an attribution can be trusted: does LIME's fit hold, does a method look at the model, does noise matter?
+
+Three measurements on a trained classifier, each a tidy frame: :func:`lime_stability`,
+:func:`model_randomisation` and :func:`snr_sweep`. The gradient check is in ``checks``, the
+additivity of Deep SHAP in ``audit``, the stability of ranks in ``comparisons``.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from . import config, pipeline, statistics, study
+from .attributions import METHODS, _lime_fast
+from .attributions.lime import ALPHA, KERNEL_WIDTH
+from .data import load_noise
+from .inference import inference_copy
+from .masks import apply_mask, build_masks
+from .metrics import faithfulness
+from .noise import alpha_for_snr, mix
+from .scoring import probabilities
+
+CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
+SSIM_WINDOW = 7  # bins; skimage's default
+SNR_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)
+STUDY_SNR_DB = 20 * np.log10(config.MIXING_ALPHA / (1 - config.MIXING_ALPHA))  # +3.52 dB, the study's mixture
+CHEAP_METHODS = ("saliency", "gradcam")  # one pass a clip, so that a sweep stays short
+SWEPT_METRICS = ("FF", "FidIn", "AD")
+
+
+def spearman(first, second) -> float:
+    """Spearman rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
+    from scipy.stats import rankdata
+
+    first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
+    if _constant(first) or _constant(second):
+        return float("nan")
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
+def _constant(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())
+
+
+# --- LIME: does the regression fit, and do its weights hang on the seed? ----------------------
+
+
+def lime_stability(
+    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, n_seeds: int = 5
+) -> pd.DataFrame:
+    """Fit and stability of LIME's weights over seeds, on the same superpixels, for every clip.
+
+    The first seed is the study's. Every seed draws the neighbours that lime would draw with it
+    on these superpixels; the predicted class is explained, as in the study.
+
+    Returns
+    -------
+    DataFrame
+        One row per clip: clip, target, `n_superpixels`, `n_samples`, `n_seeds`; `r2`, the R^2 of
+        the weighted ridge regression on its own neighbours, mean over seeds; `r2_fresh`, the R^2
+        of the same fit on the next seed's neighbours, which it has not seen; `spearman`, the mean
+        rank correlation of the weights of two seeds, and `spearman_low`, the smallest one. NaN
+        where the probability does not change or the weights are constant.
+
+    Raises
+    ------
+    ValueError
+        ``n_seeds`` is below 2.
+    """
+    if n_seeds < 2:
+        raise ValueError(f"n_seeds must be 2 or more, to compare seeds; got {n_seeds}")
+    db = study.spectrograms_of(classifier, clips)
+    target = probabilities(classifier.model, db).argmax(1).tolist()
+    fast, n_samples = inference_copy(classifier.model, db), settings.sizes.lime_samples
+    seeds = [config.FIXED_SEEDS["LIME"] + i for i in range(n_seeds)]
+    rows = []
+    for one, clip, c in zip(db, clips.frame["clip"], target):
+        neighbourhood = _lime_fast.prepare(one.cpu(), n_samples, seeds[0])
+        drawn = [redrawn(neighbourhood, seed) for seed in seeds]
+        size = _lime_fast.BATCH_SIZE.get(db.device.type, 64)
+        found = [_lime_fast.classify(fast, each, c, db, size) for each in drawn]
+        sizes = {"n_superpixels": drawn[0].visible.shape[1], "n_samples": n_samples, "n_seeds": n_seeds}
+        rows.append({"clip": clip, "target": c, **sizes, **_agreement([each.visible for each in drawn], found)})
+    return pd.DataFrame(rows)
+
+
+def redrawn(clip: _lime_fast.Neighbourhood, seed: int) -> _lime_fast.Neighbourhood:
+    """The same superpixels with the neighbours that lime draws with ``seed``."""
+    random_state = np.random.RandomState(seed)
+    random_state.randint(0, high=1000)  # lime draws the segmentation's seed first
+    visible = random_state.randint(0, 2, clip.visible.size).reshape(clip.visible.shape).astype(bool)
+    visible[0] = True
+    return replace(clip, visible=visible)
+
+
+def _agreement(visible: list[np.ndarray], probability: list[np.ndarray]) -> dict[str, float]:
+    """R^2 on own and on fresh neighbours, and the rank correlation of weights, over seeds."""
+    from sklearn.linear_model import Ridge
+
+    fits = [
+        Ridge(alpha=ALPHA, fit_intercept=True).fit(rows, p, sample_weight=proximity(rows))
+        for rows, p in zip(visible, probability)
+    ]
+    own = [_r2(*each) for each in zip(fits, visible, probability)]
+    fresh = [_r2(*each) for each in zip(fits, [*visible[1:], visible[0]], [*probability[1:], probability[0]])]
+    pairs = [spearman(first.coef_, second.coef_) for first, second in itertools.combinations(fits, 2)]
+    means = {"r2": np.mean(own), "r2_fresh": np.mean(fresh), "spearman": np.mean(pairs), "spearman_low": np.min(pairs)}
+    return {name: float(value) for name, value in means.items()}
+
+
+def proximity(visible: np.ndarray) -> np.ndarray:
+    """LIME's weight of every neighbour (n_samples,): exp(-cosine distance^2 / width^2)^(1/2)."""
+    distance = 1 - np.sqrt(visible.astype(np.float64).mean(axis=1))
+    return np.sqrt(np.exp(-(distance**2) / KERNEL_WIDTH**2))
+
+
+def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
+    if np.ptp(probability) == 0:
+        return float("nan")  # nothing to explain
+    return float(ridge.score(visible, probability, sample_weight=proximity(visible)))
+
+
+# --- model randomisation: does the attribution hang on what the model learnt? -----------------
+
+
+def model_randomisation(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, method: str, options: dict | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """How an attribution changes as the model's layers are drawn anew, cumulatively from the top.
+
+    The stages are the model's direct children with parameters, the last one first: for Cnn14 head,
+    fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with ``reset_parameters``,
+    on CPU and from ``seed``, and keeps those above it as drawn before; running means and
+    variances of batch norms go with it. The model itself is not changed, the class explained stays.
+
+    Parameters
+    ----------
+    model, db (batch, 1, frequency, time), target (batch,)
+        As for every method, see ``attributions``.
+    method : str
+        A name in ``attributions.METHODS``.
+    options : dict, optional
+        Of the method.
+
+    Returns
+    -------
+    DataFrame
+        method, `stage` ("none" is the model as it is, explained a second time), `clip` (place in
+        the batch), `kind` (``absolute`` values or ``signed`` ones), `spearman` over all bins, and `ssim`
+        of the maps, each divided by its largest absolute value first (data range 1 and 2).
+        Both are NaN where one of the two attributions is constant.
+
+    References
+    ----------
+    Adebayo et al. (2018), Sanity checks for saliency maps, section 4: cascading randomisation.
+    """
+    stages = ["none", *_stages(model)]
+    if min(db.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"db must have at least {SSIM_WINDOW} bins and frames for SSIM; got {tuple(db.shape)}")
+    explain, rows = _explainer(db, target, method, options or {}), []
+    original = explain(model)
+    for stage, changed in zip(stages, _randomised(model, stages, seed)):
+        for i, (first, second) in enumerate(zip(original, explain(changed))):
+            for kind, pair in (("absolute", (np.abs(first), np.abs(second))), ("signed", (first, second))):
+                values = {"spearman": spearman(*pair), "ssim": _ssim(*pair, data_range=1 + (kind == "signed"))}
+                rows.append({"method": method, "stage": stage, "clip": i, "kind": kind, **values})
+    return pd.DataFrame(rows)
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """Children with parameters from the top; ValueError where one of them cannot be drawn anew."""
+    names = [name for name, child in model.named_children() if any(True for _ in child.parameters())][::-1]
+    if not names:
+        raise ValueError("model must have child modules with parameters to randomise; put its layers in nn.Sequential")
+    for name in names:
+        for inner, module in model.get_submodule(name).named_modules():
+            if any(True for _ in module.parameters(recurse=False)) and not hasattr(module, "reset_parameters"):
+                place = f"{name}.{inner}".rstrip(".")
+                raise ValueError(f"{place} ({type(module).__name__}) has no reset_parameters(); give it one")
+    return names
+
+
+def _randomised(model: nn.Module, stages: list[str], seed: int) -> Iterator[nn.Module]:
+    """The model after each stage; drawn on CPU, so that every device gets the same weights."""
+    device = next(model.parameters()).device
+    changed = copy.deepcopy(model).cpu()
+    for number, stage in enumerate(stages):
+        if stage != "none":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + number)
+                for module in changed.get_submodule(stage).modules():
+                    if hasattr(module, "reset_parameters"):
+                        module.reset_parameters()
+        yield copy.deepcopy(changed).to(device)
+
+
+def _explainer(db: torch.Tensor, target: torch.Tensor, method: str, options: dict) -> Callable[[nn.Module], np.ndarray]:
+    """model -> attributions (batch, F, T) in float64, one clip at a time, which bounds memory.
+
+    LIME's superpixels and neighbours do not hang on the model: its fast engine prepares them once.
+    """
+    clips = list(zip(db.split(1), target.split(1)))
+    if method != "lime" or set(options) - {"n_samples", "seed"}:
+        return lambda model: _maps([METHODS[method](model, *clip, **options) for clip in clips])
+    n_samples, seed = options.get("n_samples", 1000), options.get("seed", config.FIXED_SEEDS["LIME"])
+    prepared = [_lime_fast.prepare(one.cpu(), n_samples, seed) for one in db]
+    size = _lime_fast.BATCH_SIZE.get(db.device.type, 64)
+
+    def explain(model: nn.Module) -> np.ndarray:
+        fast = inference_copy(model, db)
+        found = [_lime_fast.classify(fast, clip, c, db, size) for clip, c in zip(prepared, target.tolist())]
+        return np.stack([_lime_fast.regress(clip, p)[clip.segments] for clip, p in zip(prepared, found)])
+
+    return explain
+
+
+def _maps(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts)[:, 0].double().cpu().numpy()
+
+
+def _ssim(first: np.ndarray, second: np.ndarray, data_range: float) -> float:
+    from skimage.metrics import structural_similarity
+
+    if _constant(first) or _constant(second):
+        return float("nan")
+    first, second = (values / np.abs(values).max() for values in (first, second))
+    return float(structural_similarity(first, second, win_size=SSIM_WINDOW, data_range=data_range))
+
+
+# --- signal to noise: where do accuracy and faithfulness give way? -----------------------------
+
+
+def snr_sweep(
+    settings: study.Settings,
+    classifier: study.Classifier,
+    noise_scenarios: Sequence[str],
+    snr_db: Sequence[float] = SNR_DB,
+    best: pd.DataFrame | None = None,
+    methods: Sequence[str] = CHEAP_METHODS,
+    n_clips: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test accuracy, and faithfulness of each method's best mask, as the contaminant gets louder or softer.
+
+    Parameters
+    ----------
+    noise_scenarios : sequence of str
+        ``clean`` among them is skipped: the clean clips are always a row, at infinite SNR.
+    snr_db : sequence of float
+        Clip-to-noise ratios; the study's 0.6/0.4 mixture is +3.52 dB.
+    best : DataFrame, optional
+        From ``tables.best_masks``: the mask of each method under the audited protocol, from the
+        scenario's own cell or, where that was not run, the clean one. Without it accuracy alone.
+    methods : sequence of str
+        Explained anew at every SNR, on the clips that the study explains and for the predicted class.
+    n_clips : int, optional
+        Of those clips, spread over the classes; default all of them. Accuracy takes the whole test split.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        spectrogram_type, noise_scenario, snr_db, method, mask ("" for accuracy), metric (accuracy in
+        per cent of the test clips; FF, FidIn, AD, audited), n, mean, low, high (95 %, bootstrap over clips).
+    """
+    spectrogram = classifier.spectrogram
+    _, _, test = study.split_spectrograms(settings, spectrogram, "test")
+    explained = study.explained_clips(settings, spectrogram.sample_rate, "clean")
+    explained = first_clips(explained, n_clips)
+    options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
+    labels, rows = test.frame["label"].to_numpy(), []
+    for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
+        predicted = probabilities(classifier.model, _noisy(classifier, test, noise, snr)).argmax(1).cpu().numpy()
+        values = {("", "", "accuracy"): 100.0 * (predicted == labels)}
+        if best is not None:
+            db = _noisy(classifier, explained, noise, snr)
+            for method in methods:
+                mask = _best_mask(best, spectrogram.name, scenario, method)
+                scores = _faithfulness(classifier.model, db, method, mask, options[method])
+                values |= {(method, mask, metric): scores[metric] for metric in SWEPT_METRICS}
+        names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
+        rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
+    return pd.DataFrame(rows)
+
+
+def first_clips(clips: study.Clips, n: int | None) -> study.Clips:
+    """``n`` of the clips, spread over the classes as the study's own are; all of them for None."""
+    chosen = clips.frame["clip"].isin(study.choose(clips.frame, n)["clip"]).to_numpy(copy=True)
+    stems = None if clips.stems is None else tuple(stem[chosen] for stem in clips.stems)
+    frame = clips.frame[chosen].reset_index(drop=True)
+    return replace(clips, frame=frame, waveforms=clips.waveforms[chosen], stems=stems)
+
+
+def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator[tuple]:
+    """(scenario's name, SNR, noise or None), the clean one first."""
+    yield "clean", float("inf"), None
+    for scenario in noise_scenarios:
+        noise = load_noise(study.scenario_argument(settings, scenario), sample_rate, settings.noise_root or None)
+        if noise is not None:
+            yield from ((study.scenario_name(scenario), float(snr), noise) for snr in snr_db)
+
+
+def _noisy(classifier: study.Classifier, clips: study.Clips, noise, snr_db: float) -> torch.Tensor:
+    """dB spectrograms (n, 1, F, T) of clean clips with noise at a clip-to-noise ratio."""
+    device = next(classifier.model.parameters()).device
+    waveforms = clips.waveforms if noise is None else mix(clips.waveforms, noise, alpha_for_snr(snr_db))
+    parts = waveforms.to(device, classifier.dtype).split(study.LOAD_CHUNK)
+    return torch.cat([classifier.spectrogram.decibels(part) for part in parts])
+
+
+def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method: str) -> str:
+    rows = best[(best["protocol"] == "audited") & (best["method"] == method)]
+    for name in (scenario, "clean"):
+        found = study.of_cell(rows, (spectrogram_type, name))["mask"]
+        if len(found):
+            return found.iloc[0]
+    raise ValueError(f"best holds no audited mask of {method} for {spectrogram_type} ({scenario} or clean)")
+
+
+def _faithfulness(model: nn.Module, db: torch.Tensor, method: str, mask: str, options: dict) -> dict[str, np.ndarray]:
+    p = probabilities(model, db)
+    target = p.argmax(1)
+    attribution = torch.cat([METHODS[method](model, *each, **options) for each in zip(db.split(1), target.split(1))])
+    kept, removed = apply_mask(db, build_masks(attribution, "audited")[mask])
+    scores = faithfulness(p, probabilities(model, kept), probabilities(model, removed), "audited")
+    return {metric: values.double().cpu().numpy() for metric, values in scores.items()}
+
+
+def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
+    """Mean over clips with its 95 % interval."""
+    n = int((~np.isnan(values)).sum())
+    low, high = statistics.interval(statistics.resampled_means(values, seed=seed), n)
+    numbers = {"n": n, "mean": float(statistics.column_means(values)[0]), "low": float(low[0]), "high": float(high[0])}
+    return dict(zip(("method", "mask", "metric"), key)) | numbers

@@ -1,0 +1,142 @@
+"""Figures of the trust checks: a randomised model, a louder noise, ranks under resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .config import METHODS, MIXING_ALPHA
+from .drawing import new_figure, styled
+from .style import METHOD_MARKERS, SCENARIO_LABELS, method_colour, method_label
+
+STUDY_SNR_DB = 20 * np.log10(MIXING_ALPHA / (1 - MIXING_ALPHA))
+SCENARIO_COLOURS = {"white": "#000000", "room": "#0072B2", "horse": "#D55E00"}
+SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MEASURES = {"spearman": "Spearman correlation", "ssim": "SSIM"}
+
+
+def _methods(frame) -> list[str]:
+    found = [name for name in dict.fromkeys(frame["method"]) if name]
+    return [m for m in METHODS if m in found] + [m for m in found if m not in METHODS]
+
+
+@styled
+def randomisation(table):
+    """Likeness of an attribution to the original one as layers are drawn anew from the top.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``trust.model_randomisation``, methods below each other. Lines are means over the clips on
+        which the measure is defined, bands run from the smallest to the largest; a gap means none is.
+    """
+    stages, kinds = list(dict.fromkeys(table["stage"])), list(dict.fromkeys(table["kind"]))
+    figure, grid = new_figure(len(kinds), 2, (8.6, 2.5 * len(kinds) + 0.7), sharex=True, sharey="row")
+    for row, kind in zip(grid, kinds):
+        for ax, (measure, label) in zip(row, MEASURES.items()):
+            ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+            for method in _methods(table):
+                part = table[(table["kind"] == kind) & (table["method"] == method)]
+                spread = part.groupby("stage")[measure].agg(["mean", "min", "max"]).reindex(stages)
+                _line(ax, range(len(stages)), spread["mean"], spread["min"], spread["max"], method)
+            names = [stage.replace("conv_block", "conv ") for stage in stages]
+            ax.set_xticks(range(len(stages)), names, rotation=45, ha="right")
+            ax.set(title=f"{label}, {kind}" + (" values" if kind == "absolute" else ""), ylim=(None, 1.05))
+    for ax in grid[-1]:
+        ax.set_xlabel("layers drawn anew down to")
+    for row in grid:
+        row[0].set_ylabel("likeness to the original")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _line(ax, x, middle, low, high, method: str) -> None:
+    colour = method_colour(method)
+    ax.fill_between(list(x), low.astype(float), high.astype(float), color=colour, alpha=0.12, linewidth=0)
+    marker = METHOD_MARKERS.get(method, "o")
+    ax.plot(list(x), middle, color=colour, marker=marker, markersize=4, label=method_label(method))
+
+
+@styled
+def snr_sweep(table, metric: str = "FidIn"):
+    """Accuracy of every scenario, and a metric of the best masks per scenario, against the clip-to-noise ratio.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``trust.snr_sweep`` of one spectrogram type. Bands are 95 % intervals over clips; dotted
+        levels are the clean clips; the vertical line is the study's 0.6/0.4 mixture.
+    metric : str
+        Left out where the table holds accuracy alone.
+    """
+    noisy = table[np.isfinite(table["snr_db"])]
+    scenarios = list(dict.fromkeys(noisy["noise_scenario"]))
+    panels = scenarios if (table["metric"] == metric).any() else []
+    figure, grid = new_figure(1, 1 + len(panels), (2.5 * (1 + len(panels)) + 1.6, 3.1), sharex=True)
+    _accuracy(grid[0, 0], table, scenarios)
+    for ax, scenario in zip(grid[0, 1:], panels):
+        rows = noisy[(noisy["noise_scenario"] == scenario) & (noisy["metric"] == metric)]
+        for number, method in enumerate(_methods(rows)):  # a little apart, so that equal lines both show
+            part = rows[rows["method"] == method].sort_values("snr_db")
+            _line(ax, part["snr_db"] + 0.2 * number, part["mean"], part["low"], part["high"], method)
+        limits = (-0.04, 1.04) if metric == "FidIn" else None
+        ax.set(title=f"{metric}, {SCENARIO_LABELS.get(scenario, scenario)}", ylim=limits)
+    for ax in grid[0]:
+        ax.axvline(STUDY_SNR_DB, color="#555555", linewidth=0.9, linestyle="--", zorder=0)
+        ax.set(xlabel="clip to noise (dB)", xticks=sorted(set(noisy["snr_db"])))
+    grid[0, 0].annotate(f"study:\n+{STUDY_SNR_DB:.2f} dB", (STUDY_SNR_DB, 1), (3, -2), xycoords=("data", "axes fraction"),
+                        textcoords="offset points", fontsize=7, va="top")
+    grid[0, 0].legend(loc="lower right", fontsize=7)
+    if panels:
+        figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _accuracy(ax, table, scenarios: Sequence[str]) -> None:
+    rows = table[table["metric"] == "accuracy"]
+    clean = rows[rows["noise_scenario"] == "clean"]["mean"]
+    if len(clean):
+        ax.axhline(float(clean.iloc[0]), color="#555555", linewidth=0.9, linestyle=":", label="clean")
+    for number, scenario in enumerate(scenarios):
+        part = rows[rows["noise_scenario"] == scenario].sort_values("snr_db")
+        colour = SCENARIO_COLOURS.get(scenario, SPARE_COLOURS[number % len(SPARE_COLOURS)])
+        ax.fill_between(part["snr_db"], part["low"], part["high"], color=colour, alpha=0.1, linewidth=0)
+        label = SCENARIO_LABELS.get(scenario, scenario)
+        ax.plot(part["snr_db"], part["mean"], color=colour, marker="o", markersize=4, label=label)
+    ax.set(title="test accuracy (%)", ylim=(0, 104))
+
+
+@styled
+def rank_stability(table, metrics: Sequence[str] = ("FF", "FidIn", "AD", "SPS")):
+    """Share of resamples in which each method has each rank; a row per protocol, a panel per metric.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``comparisons.rank_stability`` of one cell.
+    """
+    from matplotlib import colormaps
+
+    methods, protocols = _methods(table), list(dict.fromkeys(table["protocol"]))
+    size = (2.2 * len(metrics) + 1.6, (0.32 * len(methods) + 0.75) * len(protocols) + 0.5)
+    figure, grid = new_figure(len(protocols), len(metrics), size, sharex=True, sharey=True)
+    ranks = sorted(table["rank"].unique())
+    colours = colormaps["viridis"](np.linspace(0.1, 0.95, len(ranks)))
+    for number, (row, protocol) in enumerate(zip(grid, protocols)):
+        row[0].set_ylabel(protocol)
+        for ax, metric in zip(row, metrics):
+            part = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
+            shares = 100 * part.pivot(index="method", columns="rank", values="share").reindex(methods)
+            left = np.zeros(len(methods))
+            for rank, colour in zip(ranks, colours):
+                ax.barh(range(len(methods)), shares[rank], left=left, color=colour, edgecolor="white", linewidth=0.4,
+                        label=f"rank {rank}")
+                left += shares[rank].to_numpy()
+            ax.set(title="" if number else metric, xlim=(0, 100))
+            ax.set_yticks(range(len(methods)), [method_label(m) for m in methods])
+    for ax in grid[-1]:
+        ax.set_xlabel("resamples (%)")
+    grid[0, 0].invert_yaxis()
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure

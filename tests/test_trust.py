@@ -1,0 +1,303 @@
+"""Trust checks against slow computations by hand and against what must hold."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import soundfile
+import torch
+from torch import nn
+
+from audioxai_utils import study, trust, trust_figures
+from audioxai_utils.attributions import METHODS, _lime_fast, register
+from audioxai_utils.models import Cnn14
+
+DB = 20 * torch.randn(2, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 40
+TARGET = torch.tensor([1, 0])
+
+
+@register("blind_to_the_model_test")
+def blind(model, db, target):
+    """Looks at the clip alone, as an edge detector does."""
+    model(db)
+    return db - db.mean()
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 30), nn.Linear(30, 3)).double().eval()
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """(settings, classifier) over two classes of tones, with a mel classifier drawn at random."""
+    root, rows = tmp_path_factory.mktemp("two"), []
+    for folder in ("meta", "audio"):
+        (root / folder).mkdir()
+    for fold in range(1, 6):
+        for target, category in enumerate(("low", "high")):
+            name, t = f"{fold}-{target}-A-{target}.wav", np.arange(5 * 16000) / 16000
+            sound = np.sin(2 * np.pi * (300 + 2000 * target + 40 * fold) * t) * np.exp(-t) / 2
+            soundfile.write(root / "audio" / name, sound, 16000)
+            rows.append({"filename": name, "fold": fold, "target": target, "category": category})
+    pd.DataFrame(rows).to_csv(root / "meta" / "esc50.csv", index=False)
+    settings = study.Settings("smoke", "esc50", str(root), "", str(tmp_path_factory.mktemp("results")), 3, "cpu")
+    study.save_classifier(settings, study.new_model(settings, study.get_spectrogram("mel_db")), "mel_db", {})
+    return settings, study.load_classifier(settings, "mel_db")
+
+
+# --- rank correlation ------------------------------------------------------------------------
+
+
+def test_spearman_with_ties_is_scipys():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = rng.integers(0, 6, (2, 5, 4)), rng.integers(0, 9, (2, 5, 4))
+        assert trust.spearman(a, b) == pytest.approx(scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic, abs=1e-12)
+
+
+def test_a_constant_map_has_no_correlation_even_when_rounded():
+    rounded = np.float32(0.1) + np.arange(8) * np.float64(1e-9)
+    assert np.isnan(trust.spearman(np.arange(8), np.full(8, 3.0)))
+    assert np.isnan(trust.spearman(np.arange(8), rounded)) and np.isnan(trust.spearman(np.zeros(8), np.arange(8)))
+
+
+# --- LIME ------------------------------------------------------------------------------------
+
+
+def test_neighbours_of_a_seed_are_limes_own():
+    first, second = (_lime_fast.prepare(DB[0], 20, seed) for seed in (5, 6))
+    np.testing.assert_array_equal(trust.redrawn(first, 5).visible, first.visible)
+    if second.segments.max() == first.segments.max():
+        np.testing.assert_array_equal(trust.redrawn(first, 6).visible, second.visible)
+    assert (trust.redrawn(first, 6).visible != first.visible).any()
+
+
+def slow_ridge(visible, probability):
+    """Weights, intercept and a function for the weighted R^2, by normal equations in float64."""
+    visible, n = visible.astype(np.float64), len(visible)
+    ones = np.ones(visible.shape[1])
+    weight = np.empty(n)
+    for i in range(n):
+        length = np.sqrt((visible[i] @ visible[i]) * (ones @ ones))
+        cosine = visible[i] @ ones / length if length else 0.0  # everything hidden
+        weight[i] = np.sqrt(np.exp(-((1 - cosine) ** 2) / 0.25**2))
+    design = np.column_stack([visible, np.ones(n)])
+    penalty = np.diag([1.0] * visible.shape[1] + [0.0])  # the intercept is free
+    solution = np.linalg.solve(design.T @ (weight[:, None] * design) + penalty, design.T @ (weight * probability))
+    return solution, weight
+
+
+def slow_r2(solution, visible, probability, weight):
+    predicted = np.column_stack([visible, np.ones(len(visible))]) @ solution
+    mean = np.sum(weight * probability) / np.sum(weight)
+    return 1 - np.sum(weight * (probability - predicted) ** 2) / np.sum(weight * (probability - mean) ** 2)
+
+
+def test_fit_and_agreement_equal_normal_equations_and_scipy():
+    rng = np.random.default_rng(2)
+    visible = [rng.integers(0, 2, (25, 6)).astype(bool) for _ in range(3)]
+    for rows in visible:
+        rows[0] = True
+    probability = [rows @ np.array([0.3, -0.1, 0.0, 0.2, 0.05, 0.1]) + 0.1 * rng.standard_normal(25) for rows in visible]
+    fits = [slow_ridge(*each) for each in zip(visible, probability)]
+    found = trust._agreement(visible, probability)
+    own = [slow_r2(s, v, p, w) for (s, w), v, p in zip(fits, visible, probability)]
+    fresh = [slow_r2(fits[i][0], visible[j], probability[j], fits[j][1]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    pairs = [scipy.stats.spearmanr(fits[i][0][:-1], fits[j][0][:-1]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert found["r2"] == pytest.approx(np.mean(own), abs=1e-10)
+    assert found["r2_fresh"] == pytest.approx(np.mean(fresh), abs=1e-10) and found["r2_fresh"] < found["r2"]
+    assert found["spearman"] == pytest.approx(np.mean(pairs), abs=1e-10)
+    assert found["spearman_low"] == pytest.approx(min(pairs), abs=1e-10)
+
+
+def test_the_fitted_weights_are_the_engines():
+    clip = _lime_fast.prepare(DB[0], 30, 7)
+    probability = np.random.default_rng(0).random(30)
+    np.testing.assert_allclose(_lime_fast.regress(clip, probability), slow_ridge(clip.visible, probability)[0][:-1], atol=1e-10)
+
+
+def test_a_probability_that_does_not_move_has_no_fit():
+    visible = [np.random.default_rng(i).integers(0, 2, (9, 4)).astype(bool) for i in range(2)]
+    found = trust._agreement(visible, [np.full(9, 0.5)] * 2)
+    assert all(np.isnan(value) for value in found.values())
+
+
+def test_lime_stability_of_a_cell(cell):
+    settings, classifier = cell
+    clips = trust.first_clips(study.explained_clips(settings, 32000, "clean"), 1)
+    found = trust.lime_stability(settings, classifier, clips, n_seeds=2)
+    db = study.spectrograms_of(classifier, clips)
+    clip = _lime_fast.prepare(db[0], settings.sizes.lime_samples, 12345)
+    again = METHODS["lime"](classifier.model, db, torch.tensor(found["target"].tolist()), n_samples=30, seed=12345)
+    assert found["n_superpixels"][0] == clip.segments.max() + 1 and found["n_seeds"][0] == 2
+    assert found["target"][0] == int(classifier.model(db).argmax())
+    drawn = [trust.redrawn(clip, seed) for seed in (12345, 12346)]
+    p = [_lime_fast.classify(classifier.model, each, int(found["target"][0]), db, 8) for each in drawn]
+    fits = [slow_ridge(each.visible, values) for each, values in zip(drawn, p)]
+    np.testing.assert_allclose(again[0, 0].numpy(), fits[0][0][:-1][clip.segments], atol=1e-8)
+    own = [slow_r2(s, each.visible, values, w) for (s, w), each, values in zip(fits, drawn, p)]
+    assert found["r2"][0] == pytest.approx(np.mean(own), abs=1e-5)
+    with pytest.raises(ValueError, match="n_seeds must be 2 or more.*got 1"):
+        trust.lime_stability(settings, classifier, clips, n_seeds=1)
+
+
+# --- model randomisation -----------------------------------------------------------------------
+
+
+def test_the_model_as_it_is_gives_one_and_stays_as_it_is():
+    model = linear()
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    found = trust.model_randomisation(model, DB, TARGET, "saliency")
+    same = found[found["stage"] == "none"]
+    assert len(same) == 4 and np.allclose(same[["spearman", "ssim"]], 1, atol=1e-12)
+    assert list(dict.fromkeys(found["stage"])) == ["none", "2", "1"]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_method_that_ignores_the_model_stays_at_one():
+    found = trust.model_randomisation(linear(), DB, TARGET, "blind_to_the_model_test")
+    assert np.allclose(found[["spearman", "ssim"]], 1, atol=1e-12)
+
+
+def test_saliency_of_a_randomised_linear_model_is_unrelated():
+    found = trust.model_randomisation(linear(), DB, TARGET, "saliency").query("stage == '1'")
+    assert (found["spearman"].abs() < 0.35).all() and (found["ssim"] < 0.5).all()  # 192 bins: 0.35 is 4.8 sigma
+
+
+def test_stages_add_up_from_the_top_and_repeat():
+    model = linear()
+    after = {stage: copy.deepcopy(each.state_dict()) for stage, each in
+             zip(("none", "2", "1"), trust._randomised(model, ["none", "2", "1"], 3))}
+    own = model.state_dict()
+    assert torch.equal(after["none"]["2.weight"], own["2.weight"])
+    assert torch.equal(after["2"]["1.weight"], own["1.weight"]) and not torch.equal(after["2"]["2.weight"], own["2.weight"])
+    assert torch.equal(after["1"]["2.weight"], after["2"]["2.weight"]) and not torch.equal(after["1"]["1.weight"], own["1.weight"])
+    first, second = (trust.model_randomisation(model, DB, TARGET, "saliency", seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_values_are_scipys_and_skimages_of_the_scaled_maps():
+    from skimage.metrics import structural_similarity
+
+    model = linear()
+    changed = list(trust._randomised(model, ["none", "2"], 0))[1]
+    found = trust.model_randomisation(model, DB, TARGET, "saliency").set_index(["stage", "clip", "kind"])
+    for clip in range(2):
+        maps = [METHODS["saliency"](each, DB, TARGET)[clip, 0].numpy() for each in (model, changed)]
+        for kind, of, extent in (("signed", np.array, 2), ("absolute", np.abs, 1)):
+            a, b = (of(values) / np.abs(values).max() for values in maps)
+            row = found.loc[("2", clip, kind)]
+            assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic, abs=1e-12)
+            assert row["ssim"] == pytest.approx(structural_similarity(a, b, data_range=extent), abs=1e-12)
+
+
+def test_all_layers_of_cnn14_from_head_to_bn0():
+    model = Cnn14(64, 3, 1 / 32).eval()
+    assert trust._stages(model) == ["head", "fc1", *(f"conv_block{i}" for i in range(6, 0, -1)), "bn0"]
+    model.bn0.running_mean.fill_(-50)
+    last = list(trust._randomised(model, ["none", *trust._stages(model)], 0))[-1]
+    equal = [name for name, p in last.named_parameters() if p.ndim > 1 and torch.equal(p, model.get_parameter(name))]
+    assert equal == [] and not last.bn0.running_mean.any()
+
+
+def test_prepared_lime_is_lime():
+    model = linear()
+    explain = trust._explainer(DB, TARGET, "lime", {"n_samples": 25, "seed": 4})
+    expected = METHODS["lime"](model, DB, TARGET, n_samples=25, seed=4)[:, 0]
+    np.testing.assert_allclose(explain(model), expected.numpy(), atol=1e-12)
+
+
+def test_a_constant_attribution_is_nan_and_bad_models_are_named():
+    model = linear()
+    with torch.no_grad():
+        model[1].weight.zero_()  # no gradient anywhere
+    found = trust.model_randomisation(model, DB, TARGET, "saliency")
+    assert found[["spearman", "ssim"]].isna().all(axis=None)
+    with pytest.raises(ValueError, match="child modules"):
+        trust.model_randomisation(nn.Linear(2, 2), DB, TARGET, "saliency")
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 3)).double()
+    bare.add_module("scale", nn.Module())
+    bare.scale.register_parameter("factor", nn.Parameter(torch.ones(1)))
+    with pytest.raises(ValueError, match=r"scale \(Module\) has no reset_parameters"):
+        trust.model_randomisation(bare, DB, TARGET, "saliency")
+    with pytest.raises(ValueError, match="at least 7 bins"):
+        trust.model_randomisation(model, DB[:, :, :4], TARGET, "saliency")
+
+
+# --- the sweep ---------------------------------------------------------------------------------
+
+
+def best_frame(mask="topK_30"):
+    row = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": "saliency", "mask": mask}
+    return pd.DataFrame([row, row | {"protocol": "paper", "mask": "bin"}])
+
+
+def test_the_sweep_at_the_studys_ratio_is_the_study(cell):
+    """Accuracy as notebook 02 has it, and FF as the masks of explained clips score by themselves."""
+    from audioxai_utils.masks import apply_mask, build_masks
+
+    settings, classifier = cell
+    found = trust.snr_sweep(settings, classifier, ("clean", "white"), (trust.STUDY_SNR_DB,), best_frame(), ("saliency",))
+    rows = found.set_index(["noise_scenario", "metric"])
+    for scenario in ("clean", "white"):
+        expected, _ = study.accuracy(settings, classifier, scenario)
+        assert rows.loc[(scenario, "accuracy"), "mean"] == pytest.approx(expected)
+        clips, model = study.explained_clips(settings, 32000, scenario), classifier.model
+        db = study.spectrograms_of(classifier, clips)
+        with torch.no_grad():
+            p = model(db).softmax(1)
+            target = p.argmax(1)
+            mask = build_masks(METHODS["saliency"](model, db, target), "audited")["topK_30"]
+            kept, removed = (model(part).softmax(1) for part in apply_mask(db, mask))
+        drop = [float(p[i, c] - removed[i, c]) for i, c in enumerate(target)]
+        hold = [float(kept[i].argmax() == c) for i, c in enumerate(target)]
+        assert rows.loc[(scenario, "FF"), "mean"] == pytest.approx(np.mean(drop), abs=1e-5)
+        assert rows.loc[(scenario, "FidIn"), "mean"] == np.mean(hold)
+    assert rows.loc[("clean", "FF"), "snr_db"] == np.inf and set(found["mask"]) == {"", "topK_30"}
+    assert (found["low"] <= found["mean"] + 1e-12).all() and (found["mean"] <= found["high"] + 1e-12).all()
+
+
+def test_the_sweep_mixes_at_the_ratio_it_names(cell):
+    settings, classifier = cell
+    clips = study.explained_clips(settings, 32000, "clean")
+    noise = trust.load_noise("white", 32000)
+    for snr in (-6.0, 12.0):
+        part, other = trust.alpha_for_snr(snr), 1 - trust.alpha_for_snr(snr)
+        clip = clips.waveforms.double()
+        mixture = part * clip / clip.square().mean(1, keepdim=True).sqrt() + other * noise / noise.square().mean().sqrt()
+        mixture = mixture / mixture.abs().amax(1, keepdim=True)
+        expected = classifier.spectrogram(mixture).db
+        torch.testing.assert_close(trust._noisy(classifier, clips, noise, snr), expected, atol=0.05, rtol=0)
+        assert 20 * np.log10(part / other) == pytest.approx(snr)
+
+
+def test_the_scenarios_own_mask_goes_before_the_clean_one():
+    best = pd.concat([best_frame(), best_frame("bin").assign(noise_scenario="white")])
+    assert trust._best_mask(best, "mel_db", "white", "saliency") == "bin"
+    assert trust._best_mask(best, "mel_db", "horse", "saliency") == "topK_30"
+    with pytest.raises(ValueError, match="best holds no audited mask of lime for mel_db"):
+        trust._best_mask(best, "mel_db", "white", "lime")
+
+
+# --- figures: the data behind them ---------------------------------------------------------------
+
+
+def test_figures_draw_what_the_tables_hold():
+    table = trust.model_randomisation(linear(), DB, TARGET, "saliency")
+    ax = trust_figures.randomisation(table).axes[0]
+    means = table.query("kind == 'absolute'").groupby("stage", sort=False)["spearman"].mean()
+    np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), means)
+    rows = [{"noise_scenario": "white", "snr_db": snr, "method": m, "metric": k, "mean": 0.5 + snr / 100, "low": 0.1, "high": 0.9}
+            for snr in (-6.0, 3.0) for m, k in (("", "accuracy"), ("saliency", "FidIn"))]
+    figure = trust_figures.snr_sweep(pd.DataFrame(rows))
+    assert len(figure.axes) == 2
+    np.testing.assert_allclose(figure.axes[1].get_lines()[0].get_ydata(), [0.44, 0.53])
+    assert figure.axes[1].get_lines()[1].get_xdata()[0] == pytest.approx(3.5218, abs=1e-4)
+    shares = [{"protocol": "audited", "metric": "FF", "method": m, "rank": r, "share": s}
+              for m, r, s in (("saliency", 1, 0.7), ("saliency", 2, 0.3), ("lime", 1, 0.3), ("lime", 2, 0.7))]
+    bars = trust_figures.rank_stability(pd.DataFrame(shares), ("FF",)).axes[0].patches
+    assert [round(bar.get_width()) for bar in bars] == [70, 30, 30, 70] and bars[2].get_x() == pytest.approx(70)
