@@ -30,6 +30,7 @@ from .scoring import Splitter, most_probable, probabilities, score_masks
 from .style import SCENARIO_LABELS, axes_of, cell_label, method_label, template, two_dimensional
 
 N_STATIC = 6  # most entries shown where there is no kernel
+STATIC_SIZE = 600_000  # most characters they may take: a stored notebook stays below 1 MB with its figure
 BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
 OWN_FILE = "your own file"
 
@@ -49,14 +50,20 @@ def _traits(entry: GalleryEntry) -> tuple:
     return ("clip", entry.clip), ("cell", cell), ("method", entry.method), ("mask", entry.mask_name)
 
 
-def cards_html(entries: Sequence[GalleryEntry]) -> str:
-    """Several explanations as cards below each other."""
-    cards = "".join(f'<div class="card">{entry_html(entry)}</div>' for entry in entries)
-    return f'<div class="audioxai-cards">{cards}</div>'
+def cards_html(entries: Sequence[GalleryEntry], most: int = STATIC_SIZE) -> str:
+    """Explanations as cards, as many as fit in ``most`` characters (the first in any case)."""
+    cards, size = [], 0
+    for entry in entries:
+        card = f'<div class="card">{entry_html(entry, quality=30, compression=0.95)}</div>'
+        size += len(card)
+        if cards and size > most:
+            break
+        cards.append(card)
+    return f'<div class="audioxai-cards">{"".join(cards)}</div>'
 
 
-def entry_html(entry: GalleryEntry) -> str:
-    """One explanation as HTML that holds its pictures and sounds itself."""
+def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85) -> str:
+    """One explanation as HTML that holds its pictures (WebP ``quality``) and sounds (MP3 ``compression``)."""
     db, attribution, mask = (two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask"))
     axes = axes_of(entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1])
     layers = {
@@ -66,7 +73,7 @@ def entry_html(entry: GalleryEntry) -> str:
     }
     figures = "".join(
         f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '
-        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture))}"></div>{pictures.time_axis(axes)}</div>'
+        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>{pictures.time_axis(axes)}</div>'
         f"<figcaption>{name} (Hz, s)</figcaption></figure>" for name, picture in layers.items())
     scores = ", ".join(f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
                        for name in METRICS if name in entry.scores)
@@ -74,19 +81,19 @@ def entry_html(entry: GalleryEntry) -> str:
     where = f"{entry.clip}, {cell_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol} protocol"
     return (f'<div class="audioxai"><style>{template("widget.css")}</style>'
             f'<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>'
-            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry)}</div><p>{scores}</p></div>')
+            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>')
 
 
 def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _players(entry: GalleryEntry) -> str:
+def _players(entry: GalleryEntry, compression: float) -> str:
     """Three players with what the model hears; all as loud as each other, as far as peaks allow."""
     parts = []
     for part in PARTS:
         waveform = torch.as_tensor(getattr(entry, part)).detach().cpu().reshape(-1).numpy()
-        stored = sounds.store(waveform, entry.sample_rate)
+        stored = sounds.store(waveform, entry.sample_rate, compression)
         name, p = entry.probabilities[part]
         told = f"{part}: {escape(str(name).replace('_', ' '))} {100 * p:.1f} %"
         if not stored.data:

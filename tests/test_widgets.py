@@ -83,11 +83,11 @@ def test_page_without_a_kernel_shows_entries_with_players(prepared):
     bundle = widgets.explorer(prepared)._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "application/vnd.jupyter.widget-view+json" in data
-    shown = min(widgets.N_STATIC, len(prepared))
+    shown = data["text/html"].count('class="card"')
+    assert 4 <= shown <= widgets.N_STATIC == 6 < len(prepared)
     assert data["text/html"].count("<audio") == 3 * shown
     assert data["text/html"].count("<img") == 4 * shown
-    assert data["text/html"].count('class="card"') == shown
-    assert len(data["text/html"]) < 200_000 * shown
+    assert len(data["text/html"]) < widgets.STATIC_SIZE + 1000
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,9 @@ def test_a_page_without_a_kernel_shows_six_that_differ(grid):
     assert widgets.static_entries(grid[:3]) == grid[:3]
     bundle = widgets.explorer(grid)._repr_mimebundle_()
     html = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"]
-    assert html.count('class="card"') == 6 and html.count("<audio") == 18
+    assert html.count('class="card"') >= 4 and html.count("<audio") == 3 * html.count('class="card"')
+    assert len(html) < widgets.STATIC_SIZE + 1000
+    assert widgets.cards_html(grid, most=1).count('class="card"') == 1
 
 
 def test_players_hold_the_sounds_at_their_rate(prepared):
