@@ -17,6 +17,7 @@ NOTEBOOKS = config.REPOSITORY / "notebooks"
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
+AUDIT = "07_audit"
 
 
 def n_gpus() -> int:
@@ -79,6 +80,30 @@ class Study:
         names += ["-".join(("03_attributions", *cell, method)) for cell in self.cells for method in self.methods]
         names += ["-".join(("04_mask_study", *cell)) for cell in self.cells]
         return [*names, "05_metrics_and_tables", "06_listening_gallery", *self.further(), "report"]
+
+    def owns(self, name: str) -> bool:
+        """Whether a table or figure of this name is of this configuration, and of no other run in the folder.
+
+        A name that ends in a spectrogram type, a cell (and method), or the number of a cell's table
+        (``training_mel_db``, ``masks_mel_db_white_lime``, ``front_paper_V``) belongs to that; what
+        names none of them is of the whole study.
+        """
+        for cell, number in config.TABLE_NUMBERS.items():
+            if name.endswith(f"_{number}") and cell not in self.cells:
+                return False
+        for kind in config.SPECTROGRAM_TYPES:
+            _, found, rest = f"_{name}_".partition(f"_{kind}_")
+            if found and not self._owns_rest(kind, rest.rstrip("_")):
+                return False
+        return True
+
+    def _owns_rest(self, kind: str, rest: str) -> bool:
+        """Whether ``rest``, what follows a spectrogram type in a name, is one of its cells here, and a method of it."""
+        if not rest:
+            return kind in self.spectrogram_types
+        scenarios = [scenario for own, scenario in self.cells if own == kind and f"{rest}_".startswith(f"{scenario}_")]
+        method = rest.removeprefix(max(scenarios, key=len, default="")).strip("_")
+        return bool(scenarios) and (method not in config.METHODS or method in self.methods)
 
     def state(self, spectrogram_type: str = "", noise_scenario: str = "", **_: str) -> str:
         """What the dataset and the noise recordings that a step reads are now; a change reruns it.

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .config import PROTOCOLS, STUDY_CELLS, TABLE_NUMBERS
 from .findings import SENTENCES, read_table, study_tables
+from .graph import Study, study_of
 from .notebook_pages import notebook_body, notebook_title
 from .pages import escape, navigation, page, readable_size, whole_directory, write_stylesheet
 from .published import published_accuracies
@@ -93,13 +94,16 @@ def build(results_dir: str | Path) -> Path:
     if not results_dir.is_dir():
         raise FileNotFoundError(f"results_dir must be a folder with results; {results_dir} does not exist")
     report = results_dir / "report"
+    study = study_of(results_dir)
     notebooks = sorted(results_dir.glob("notebooks/[!.]*.ipynb"))
+    if study is not None:  # another run may have left its own in the same folder
+        notebooks = [path for path in notebooks if path.stem in study.steps()]
     with whole_directory(report) as folder:
         write_stylesheet(folder / "assets")
         if (report / "gallery").is_dir():
             shutil.copytree(report / "gallery", folder / "gallery", copy_function=_link_or_copy)
         titles = _write_notebooks(notebooks, folder)
-        _copy_results(results_dir, folder)
+        _copy_results(results_dir, folder, study)
         (folder / "index.html").write_text(_index(results_dir, folder, titles), encoding="utf-8")
     return report / "index.html"
 
@@ -113,14 +117,15 @@ def _link_or_copy(source: str, target: str) -> str:
     return target
 
 
-def _copy_results(results_dir: Path, folder: Path) -> None:
-    """Tables, figures and the manifest, so that the report is complete without the run's folder.
+def _copy_results(results_dir: Path, folder: Path, study: Study | None) -> None:
+    """Tables and figures of this configuration, and the manifest: the report is complete without the run's folder.
 
     Vector files are large; only those of the main figures come along.
     """
-    figures = sorted(results_dir.glob("figures/[!.]*.png"))
+    figures = [path for path in sorted(results_dir.glob("figures/[!.]*.png")) if not study or study.owns(path.stem)]
     vectors = [path.with_suffix(".svg") for path in main_figures(figures)]
     tables = [path for path in results_dir.glob("tables/**/[!.]*") if path.suffix in (".csv", ".tex")]
+    tables = [path for path in tables if not study or study.owns(path.stem)]
     for path in (*figures, *vectors, *tables, results_dir / "manifest.json"):
         if path.is_file():
             target = folder / path.relative_to(results_dir)
@@ -289,7 +294,8 @@ COLOUR_KEY = (
 
 def _tables_part(results_dir: Path, protocol: str) -> str:
     """Tables II-VI of one protocol; what was not computed is said."""
-    tables = study_tables(results_dir, protocol)
+    study, tables = study_of(results_dir), study_tables(results_dir, protocol)
+    tables = {cell: table for cell, table in tables.items() if study is None or cell in study.cells}
     heading = f"<h3>Tables II to VI, {protocol} protocol: each method at its best mask</h3>"
     if not tables:
         return heading + MISSING

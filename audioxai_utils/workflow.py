@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .cli import Options
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-AUDIT = "07_audit"
 
 
 # Running it

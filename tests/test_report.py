@@ -291,3 +291,28 @@ def test_scalars_in_tables_survive(run_folder):
     """What is copied is what was computed."""
     copied = pd.read_csv(run_folder / "report" / "tables" / "paper" / "table_III.csv")
     np.testing.assert_array_equal(copied["FF"], TABLE["FF"])
+
+
+def test_what_another_run_left_in_the_folder_stays_out(tmp_path):
+    settings = {"cells": [["mel_db", "clean"], ["mel_db", "cafe"]], "methods": ["lime"], "protocol": "both"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    cell = [("code", "1", [])]
+    ours = ["01_data_and_noise", "03_attributions-mel_db-cafe-lime"]
+    others = ["03_attributions-mel_db-cafe-shap", "03_attributions-mel_db-horse-lime", "02_fine_tuning-stft_db"]
+    for stem in (*ours, *others):
+        notebook(tmp_path / "notebooks" / f"{stem}.ipynb", cell)
+    kept = {"summary", "accuracy_mel_db", "area_mel_db_cafe", "paper/table_III", "attributions/mel_db_cafe_lime"}
+    left = {"accuracy_stft_db", "area_mel_db_horse", "area_mel_db_forest", "paper/table_VI", "beside_II",
+            "attributions/mel_db_cafe_shap"}
+    for name in kept | left:
+        results.save_table(TABLE, tmp_path / "tables" / name)
+    build(tmp_path)
+    pages = {path.stem for path in (tmp_path / "report" / "notebooks").glob("*.html")}
+    folder = tmp_path / "report" / "tables"
+    assert pages == set(ours)
+    assert {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.csv")} == kept
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Table III" in text and "Table VI:" not in text
+    (tmp_path / "config.json").unlink()  # without a configuration, whatever is there
+    build(tmp_path)
+    assert len(list((tmp_path / "report" / "notebooks").glob("*.html"))) == 5

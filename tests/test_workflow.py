@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import toy_study
 
-from audioxai_utils import graph, workflow
+from audioxai_utils import config, graph, progress, workflow
 from audioxai_utils.cli import parse
+from audioxai_utils.sources import parameter_defaults
 
 SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
 STEPS = {
@@ -91,6 +96,78 @@ def test_a_changed_parameter_reruns_what_depends_on_it(study):
     }
 
 
+def test_another_choice_of_scenarios_trains_nothing_anew_for_other_spectrograms(study):
+    repository, results = study
+    done = toy_study.run(repository, results, "--scenario", "clean", "--method", "lime", "--dry-run")
+    names = {line.split()[0] for line in done.stdout.splitlines()[:-1]}
+    assert {"02_fine_tuning-stft_db", "04_mask_study-stft_db-clean"} <= names
+    assert "03_attributions-mel_db-clean-saliency" not in names  # no longer asked for
+
+
+def test_changed_sounds_rerun_what_reads_them(study):
+    repository, results = study
+    csv = repository / "data" / "generated" / "meta" / "esc50.csv"
+    csv.write_text("another dataset")
+    assert planned(repository, results) == STEPS
+
+
+def test_a_changed_noise_reruns_its_cells(study, tmp_path):
+    repository, results = study
+    folder = tmp_path / "noises"
+    folder.mkdir()
+    for name, frequency in (("white", 100), ("room", 200)):
+        toy_study.write_sound(folder / f"{name}.wav", frequency)
+    words = ("--noise-root", str(folder))
+    done = toy_study.run(repository, results, *SMALL, *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((results / "steps/02_fine_tuning-mel_db.json").read_text())
+    assert record["parameters"]["cells"] == "mel_db/clean mel_db/white"
+    assert planned(repository, results, *words) == set()
+    toy_study.write_sound(folder / "room.wav", 300)  # not of this run
+    assert planned(repository, results, *words) == set()
+    toy_study.write_sound(folder / "white.wav", 300)
+    white = {name for name in STEPS if "white" in name}
+    assert white < planned(repository, results, *words)
+    (results / "models" / "mel_db.pt").touch()  # what follows from a new model is another matter
+    assert "03_attributions-mel_db-clean-lime" in planned(repository, results, *words)
+
+
+def test_replaced_weights_train_anew(study, tmp_path):
+    repository, results = study
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"one")
+    words = ("--profile", "paper", "--audioset-weights", str(weights))
+    assert toy_study.run(repository, results, *SMALL, *words).returncode == 0
+    record = json.loads((results / "steps/02_fine_tuning-mel_db.json").read_text())
+    assert record["parameters"]["audioset_weights"] == str(weights)
+    weights.write_bytes(b"one")  # the same content at another time
+    assert planned(repository, results, *words) == set()
+    weights.write_bytes(b"two")
+    assert planned(repository, results, *words) == STEPS - {"01_data_and_noise"}
+    configuration = json.loads((results / "config.json").read_text())
+    assert configuration["states"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
+
+
+def test_an_audio_file_is_a_cell_of_its_own(study, tmp_path):
+    repository, results = study
+    sound = tmp_path / "Café 1.wav"
+    toy_study.write_sound(sound, 440)
+    words = ("--scenario", f"clean,{sound}", "--spectrogram", "mel_db", "--method", "lime")
+    done = toy_study.run(repository, results, *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((results / "steps/03_attributions-mel_db-cafe_1-lime.json").read_text())
+    assert record["parameters"]["noise_scenario"] == str(sound)  # the notebook gets the path
+    tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["parameters"]
+    assert tables["cells"] == "mel_db/clean mel_db/cafe_1"
+    assert json.loads((results / "config.json").read_text())["noise_files"] == {"cafe_1": str(sound)}
+    assert graph.study_of(results).steps() == [
+        "01_data_and_noise", "02_fine_tuning-mel_db", "03_attributions-mel_db-clean-lime",
+        "03_attributions-mel_db-cafe_1-lime", "04_mask_study-mel_db-clean", "04_mask_study-mel_db-cafe_1",
+        "05_metrics_and_tables", "06_listening_gallery", *graph.study_of(results).further(), "report",
+    ]
+    assert toy_study.run(repository, results, *words).stdout.count("nothing to do") == 1
+
+
 def test_a_changed_module_reruns_the_notebooks_that_import_it(study):
     repository, results = study
     (repository / "audioxai_utils" / "unused.py").write_text("value = 3\n")  # reruns nothing
@@ -134,6 +211,17 @@ def test_a_broken_notebook_is_one_line(study):
     assert "05_metrics_and_tables.ipynb must be a notebook" in done.stderr
 
 
+def test_the_same_failure_is_told_once(study):
+    repository, results = study
+    shutil.rmtree(results)
+    (results / "fail").mkdir(parents=True)
+    for name in ("01_data_and_noise", "02_fine_tuning-mel_db"):
+        (results / "fail" / name).touch()
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 1 and done.stderr.count("ValueError: as asked") == 1
+    assert "  02_fine_tuning-mel_db: the same" in done.stderr.splitlines()
+
+
 def test_two_runs_do_not_share_a_folder(study):
     repository, results = study
     with workflow.locked(results):
@@ -164,6 +252,34 @@ def test_threads_are_shared_out():
     study = graph.Study(settings, cores=16)
     assert len(study.cells) == 8
     assert [study.threads(n) for n in (1, 2, 3, 16, 32)] == [16, 8, 5, 1, 1]
+
+
+def test_the_device_is_the_one_that_torch_takes():
+    import torch
+
+    assert workflow.resolved_device("") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert workflow.resolved_device("cpu") == "cpu"
+    settings = workflow.settings_of(parse(["--seed", "7"]))
+    assert (settings["seed"], settings["device"]) == ("7", workflow.resolved_device(""))
+
+
+def test_notebooks_have_the_seed_of_the_command_line():
+    for notebook in graph.NOTEBOOKS.glob("*.ipynb"):
+        assert parameter_defaults(notebook)["seed"] == config.SEED, notebook.name
+
+
+def test_the_heartbeat_says_how_far_the_running_steps_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.5)
+    script = "import time\nfor n in range(1, 16):\n    print(f'[03 lime] at lime: {n}/15', flush=True)\n    time.sleep(0.1)"
+    script = f"print('[03 lime] started')\n{script}\nprint('[03 lime] done in 1.5 s')"
+    stream = io.StringIO()
+    code = progress.Progress(tmp_path / "log", stream).follow([sys.executable, "-c", script], dict(os.environ))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert code == 0 and lines[0] == ["03", "lime", "started"] and lines[-1][1:4] == ["03", "lime", "done"]
+    beats = [line for line in lines if line[:3] == ["03", "lime", "for"]]
+    assert beats and all(line[5] == "lime:" and line[6].endswith("/15") for line in beats)
+    assert sum("at" in line for line in lines) == 0  # kept for the heartbeat, not printed by themselves
+    assert (tmp_path / "log").read_text().count("] at lime:") == 15
 
 
 def test_nothing_is_written_to_the_home():

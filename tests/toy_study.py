@@ -48,7 +48,7 @@ if Path("fail", name).exists():
     sys.exit(1)
 for folder, suffix in (("models", ".pt"), ("scores", ".parquet")):
     if name.startswith({"models": "02", "scores": "04"}[folder]):
-        path = Path(folder, *(values[k] for k in ("spectrogram_type", "noise_scenario") if k in values))
+        path = Path(folder, *name.split("-")[1:])
         path = path.with_name(path.name + suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(values))
@@ -69,6 +69,14 @@ def write_notebook(path: Path, parameters: tuple[str, ...], *sources: str, tagge
     cells += [cell(source, []) for source in sources]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+
+
+def write_sound(path: Path, frequency: float) -> None:
+    """A second of a tone."""
+    import numpy as np
+    import soundfile
+
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * frequency * np.arange(16000) / 16000), 16000)
 
 
 def make(folder: Path, fast: bool) -> Path:
