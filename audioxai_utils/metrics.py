@@ -25,10 +25,7 @@ AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an aud
 
 
 def faithfulness(
-    p: torch.Tensor,
-    p_kept: torch.Tensor,
-    p_removed: torch.Tensor,
-    protocol: str = "paper",
+    p: torch.Tensor, p_kept: torch.Tensor, p_removed: torch.Tensor, protocol: str = "paper",
     target: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The five faithfulness scores.
@@ -59,10 +56,9 @@ def faithfulness(
         raise ValueError(f"p, p_kept and p_removed must share one shape (batch, classes); got {shapes}")
     target = scored_class(p, target)[:, None]
     whole, kept, removed = (x.gather(1, target).squeeze(1) for x in (p, p_kept, p_removed))
-    rise = AUDITED_RISE if protocol == "audited" else 0.0
     return {
         "FF": whole - removed,
-        "AI": 100.0 * (kept - whole > rise).to(p.dtype),
+        "AI": 100.0 * (kept - whole > (AUDITED_RISE if protocol == "audited" else 0.0)).to(p.dtype),
         "AG": 100.0 * (kept - whole).clamp_min(0) / (1 - whole + EPSILON),
         "FidIn": (p_kept.argmax(1) == target.squeeze(1)).to(p.dtype),
         "AD": 100.0 * (whole - kept).clamp_min(0) / (whole + EPSILON),

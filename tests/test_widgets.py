@@ -225,6 +225,13 @@ def test_a_live_scene_mixes_its_noise_in(classifier, scene):
     assert explorer._live_entry().noise_scenario == scene and SCENARIO_LABELS[scene] in explorer.shown.value
 
 
+def test_a_silent_file_is_explained_and_said_to_be_silent(classifier):
+    explorer = widgets.explorer(classifier=classifier)
+    explorer.upload.value = upload("silence.wav", wav(np.zeros(32000), 32000))
+    assert "Explained in" in explorer.status.value, explorer.status.value
+    assert explorer.shown.value.count("<br>silent") == 3 and "<audio" not in explorer.shown.value
+
+
 def test_a_study_s_clips_are_explained_live(tmp_path):
     """Test clips of a finished study, by its own classifier, with the background that SHAP needs."""
     settings = tiny_study.make(tmp_path)
