@@ -1,4 +1,4 @@
-"""How far an attribution can be trusted: does LIME's fit hold, does a method look at the model, does noise matter?
+"""How far an attribution can be trusted: does it repeat, does it look at the model, does noise matter?
 
 Three measurements on a trained classifier, each a tidy frame: :func:`lime_stability`,
 :func:`model_randomisation` and :func:`snr_sweep`. The gradient check is in ``checks``, the
@@ -36,7 +36,7 @@ SWEPT_METRICS = ("FF", "FidIn", "AD")
 
 
 def spearman(first, second) -> float:
-    """Spearman rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
+    """Rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
     from scipy.stats import rankdata
 
     first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
@@ -87,7 +87,8 @@ def lime_stability(
         size = _lime_fast.BATCH_SIZE.get(db.device.type, 64)
         found = [_lime_fast.classify(fast, each, c, db, size) for each in drawn]
         sizes = {"n_superpixels": drawn[0].visible.shape[1], "n_samples": n_samples, "n_seeds": n_seeds}
-        rows.append({"clip": clip, "target": c, **sizes, **_agreement([each.visible for each in drawn], found)})
+        agreement = _agreement([each.visible for each in drawn], found)
+        rows.append({"clip": clip, "target": c, **sizes, **agreement})
     return pd.DataFrame(rows)
 
 
@@ -109,10 +110,11 @@ def _agreement(visible: list[np.ndarray], probability: list[np.ndarray]) -> dict
         for rows, p in zip(visible, probability)
     ]
     own = [_r2(*each) for each in zip(fits, visible, probability)]
-    fresh = [_r2(*each) for each in zip(fits, [*visible[1:], visible[0]], [*probability[1:], probability[0]])]
+    fresh_rows, fresh_p = [*visible[1:], visible[0]], [*probability[1:], probability[0]]
+    fresh = [_r2(*each) for each in zip(fits, fresh_rows, fresh_p)]
     pairs = [spearman(first.coef_, second.coef_) for first, second in itertools.combinations(fits, 2)]
-    means = {"r2": np.mean(own), "r2_fresh": np.mean(fresh), "spearman": np.mean(pairs), "spearman_low": np.min(pairs)}
-    return {name: float(value) for name, value in means.items()}
+    means = {"r2": np.mean(own), "r2_fresh": np.mean(fresh), "spearman": np.mean(pairs)}
+    return {name: float(value) for name, value in means.items()} | {"spearman_low": float(np.min(pairs))}
 
 
 def proximity(visible: np.ndarray) -> np.ndarray:
@@ -131,7 +133,12 @@ def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
 
 
 def model_randomisation(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, method: str, options: dict | None = None, seed: int = 0
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    method: str,
+    options: dict | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How an attribution changes as the model's layers are drawn anew, cumulatively from the top.
 
@@ -163,25 +170,31 @@ def model_randomisation(
     """
     stages = ["none", *_stages(model)]
     if min(db.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"db must have at least {SSIM_WINDOW} bins and frames for SSIM; got {tuple(db.shape)}")
+        raise ValueError(f"db must have at least {SSIM_WINDOW} bins and frames; got {tuple(db.shape)}")
     explain, rows = _explainer(db, target, method, options or {}), []
     original = explain(model)
     for stage, changed in zip(stages, _randomised(model, stages, seed)):
-        for i, (first, second) in enumerate(zip(original, explain(changed))):
-            for kind, pair in (("absolute", (np.abs(first), np.abs(second))), ("signed", (first, second))):
-                values = {"spearman": spearman(*pair), "ssim": _ssim(*pair, data_range=1 + (kind == "signed"))}
-                rows.append({"method": method, "stage": stage, "clip": i, "kind": kind, **values})
+        for i, pair in enumerate(zip(original, explain(changed))):
+            rows += [{"method": method, "stage": stage, "clip": i, **values} for values in _likeness(*pair)]
     return pd.DataFrame(rows)
+
+
+def _likeness(first: np.ndarray, second: np.ndarray) -> Iterator[dict]:
+    """Rank correlation and SSIM of two maps (F, T), of their absolute values and of their signed ones."""
+    sizes = (np.abs(first), np.abs(second))
+    for kind, pair, extent in (("absolute", sizes, 1), ("signed", (first, second), 2)):
+        yield {"kind": kind, "spearman": spearman(*pair), "ssim": _ssim(*pair, data_range=extent)}
 
 
 def _stages(model: nn.Module) -> list[str]:
     """Children with parameters from the top; ValueError where one of them cannot be drawn anew."""
     names = [name for name, child in model.named_children() if any(True for _ in child.parameters())][::-1]
     if not names:
-        raise ValueError("model must have child modules with parameters to randomise; put its layers in nn.Sequential")
+        raise ValueError("model must have child modules with parameters; put its layers in nn.Sequential")
     for name in names:
         for inner, module in model.get_submodule(name).named_modules():
-            if any(True for _ in module.parameters(recurse=False)) and not hasattr(module, "reset_parameters"):
+            has_own = any(True for _ in module.parameters(recurse=False))
+            if has_own and not hasattr(module, "reset_parameters"):
                 place = f"{name}.{inner}".rstrip(".")
                 raise ValueError(f"{place} ({type(module).__name__}) has no reset_parameters(); give it one")
     return names
@@ -201,7 +214,9 @@ def _randomised(model: nn.Module, stages: list[str], seed: int) -> Iterator[nn.M
         yield copy.deepcopy(changed).to(device)
 
 
-def _explainer(db: torch.Tensor, target: torch.Tensor, method: str, options: dict) -> Callable[[nn.Module], np.ndarray]:
+def _explainer(
+    db: torch.Tensor, target: torch.Tensor, method: str, options: dict
+) -> Callable[[nn.Module], np.ndarray]:
     """model -> attributions (batch, F, T) in float64, one clip at a time, which bounds memory.
 
     LIME's superpixels and neighbours do not hang on the model: its fast engine prepares them once.
@@ -261,7 +276,7 @@ def snr_sweep(
     methods : sequence of str
         Explained anew at every SNR, on the clips that the study explains and for the predicted class.
     n_clips : int, optional
-        Of those clips, spread over the classes; default all of them. Accuracy takes the whole test split.
+        Of those clips, spread over the classes; default all. Accuracy takes the whole test split.
     seed : int
         Of the bootstrap.
 
@@ -269,23 +284,22 @@ def snr_sweep(
     -------
     DataFrame
         spectrogram_type, noise_scenario, snr_db, method, mask ("" for accuracy), metric (accuracy in
-        per cent of the test clips; FF, FidIn, AD, audited), n, mean, low, high (95 %, bootstrap over clips).
+        per cent of the test clips; FF, FidIn, AD, audited), n, mean, low, high (95 %, bootstrap over
+        clips).
     """
     spectrogram = classifier.spectrogram
     _, _, test = study.split_spectrograms(settings, spectrogram, "test")
-    explained = study.explained_clips(settings, spectrogram.sample_rate, "clean")
-    explained = first_clips(explained, n_clips)
+    explained = first_clips(study.explained_clips(settings, spectrogram.sample_rate, "clean"), n_clips)
     options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
     labels, rows = test.frame["label"].to_numpy(), []
     for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
-        predicted = probabilities(classifier.model, _noisy(classifier, test, noise, snr)).argmax(1).cpu().numpy()
-        values = {("", "", "accuracy"): 100.0 * (predicted == labels)}
+        p = probabilities(classifier.model, _noisy(classifier, test, noise, snr))
+        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu().numpy() == labels)}
         if best is not None:
             db = _noisy(classifier, explained, noise, snr)
-            for method in methods:
+            for method, its in options.items():
                 mask = _best_mask(best, spectrogram.name, scenario, method)
-                scores = _faithfulness(classifier.model, db, method, mask, options[method])
-                values |= {(method, mask, metric): scores[metric] for metric in SWEPT_METRICS}
+                values |= _faithfulness(classifier.model, db, method, mask, its)
         names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
     return pd.DataFrame(rows)
@@ -303,7 +317,8 @@ def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator
     """(scenario's name, SNR, noise or None), the clean one first."""
     yield "clean", float("inf"), None
     for scenario in noise_scenarios:
-        noise = load_noise(study.scenario_argument(settings, scenario), sample_rate, settings.noise_root or None)
+        argument = study.scenario_argument(settings, scenario)
+        noise = load_noise(argument, sample_rate, settings.noise_root or None)
         if noise is not None:
             yield from ((study.scenario_name(scenario), float(snr), noise) for snr in snr_db)
 
@@ -325,18 +340,23 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
     raise ValueError(f"best holds no audited mask of {method} for {spectrogram_type} ({scenario} or clean)")
 
 
-def _faithfulness(model: nn.Module, db: torch.Tensor, method: str, mask: str, options: dict) -> dict[str, np.ndarray]:
+def _faithfulness(
+    model: nn.Module, db: torch.Tensor, method: str, mask: str, options: dict
+) -> dict[tuple, np.ndarray]:
+    """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
     p = probabilities(model, db)
     target = p.argmax(1)
-    attribution = torch.cat([METHODS[method](model, *each, **options) for each in zip(db.split(1), target.split(1))])
+    clips = zip(db.split(1), target.split(1))
+    attribution = torch.cat([METHODS[method](model, *clip, **options) for clip in clips])
     kept, removed = apply_mask(db, build_masks(attribution, "audited")[mask])
     scores = faithfulness(p, probabilities(model, kept), probabilities(model, removed), "audited")
-    return {metric: values.double().cpu().numpy() for metric, values in scores.items()}
+    return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 
 
 def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
     """Mean over clips with its 95 % interval."""
     n = int((~np.isnan(values)).sum())
     low, high = statistics.interval(statistics.resampled_means(values, seed=seed), n)
-    numbers = {"n": n, "mean": float(statistics.column_means(values)[0]), "low": float(low[0]), "high": float(high[0])}
-    return dict(zip(("method", "mask", "metric"), key)) | numbers
+    mean = statistics.column_means(values)
+    numbers = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
+    return {**dict(zip(("method", "mask", "metric"), key)), "n": n, **numbers}

@@ -60,7 +60,7 @@ def _line(ax, x, middle, low, high, method: str) -> None:
 
 @styled
 def snr_sweep(table, metric: str = "FidIn"):
-    """Accuracy of every scenario, and a metric of the best masks per scenario, against the clip-to-noise ratio.
+    """Accuracy of every scenario, and a metric of the best masks, against the clip-to-noise ratio.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def snr_sweep(table, metric: str = "FidIn"):
     for ax in grid[0]:
         ax.axvline(STUDY_SNR_DB, color="#555555", linewidth=0.9, linestyle="--", zorder=0)
         ax.set(xlabel="clip to noise (dB)", xticks=sorted(set(noisy["snr_db"])))
-    grid[0, 0].annotate(f"study:\n+{STUDY_SNR_DB:.2f} dB", (STUDY_SNR_DB, 1), (3, -2), xycoords=("data", "axes fraction"),
-                        textcoords="offset points", fontsize=7, va="top")
+    grid[0, 0].annotate(f"study:\n+{STUDY_SNR_DB:.2f} dB", (STUDY_SNR_DB, 1), (3, -2), va="top", fontsize=7,
+                        xycoords=("data", "axes fraction"), textcoords="offset points")
     grid[0, 0].legend(loc="lower right", fontsize=7)
     if panels:
         figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside right upper")
@@ -130,8 +130,8 @@ def rank_stability(table, metrics: Sequence[str] = ("FF", "FidIn", "AD", "SPS"))
             shares = 100 * part.pivot(index="method", columns="rank", values="share").reindex(methods)
             left = np.zeros(len(methods))
             for rank, colour in zip(ranks, colours):
-                ax.barh(range(len(methods)), shares[rank], left=left, color=colour, edgecolor="white", linewidth=0.4,
-                        label=f"rank {rank}")
+                ax.barh(range(len(methods)), shares[rank], left=left, color=colour, edgecolor="white",
+                        linewidth=0.4, label=f"rank {rank}")
                 left += shares[rank].to_numpy()
             ax.set(title="" if number else metric, xlim=(0, 100))
             ax.set_yticks(range(len(methods)), [method_label(m) for m in methods])
