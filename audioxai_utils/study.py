@@ -177,13 +177,6 @@ def scenario_argument(settings: Settings, name: str) -> str:
     return found[0] if found else name  # load_noise refuses it
 
 
-def noise_scenarios(cells: str = "") -> list[str]:
-    """Scenarios among ``cells`` ("mel_db/clean mel_db/cafe"; empty: the study's own), always with clean, first."""
-    named = {cell.partition("/")[2] for cell in cells.split()} or set(config.NOISE_SCENARIOS)
-    own = [name for name in config.NOISE_SCENARIOS if name in named | {"clean"}]
-    return own + sorted(named - set(config.NOISE_SCENARIOS))
-
-
 # --- the classifier --------------------------------------------------------------------------
 
 

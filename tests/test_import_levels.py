@@ -12,9 +12,9 @@ LEVELS = [
     {"checks", "comparisons", "data", "drawing", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},
     {"gallery", "report", "scheme", "scoring", "workflow"},
-    {"audit_figures", "cli", "explanation", "plots", "runner", "study"},
+    {"audit_figures", "cli", "explanation", "plots", "runner", "study", "trust_figures"},
     {"pipeline"},
-    {"audit", "showcase", "widgets"},
+    {"audit", "showcase", "trust", "widgets"},
     {"__init__"},
 ]
 
