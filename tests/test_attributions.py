@@ -14,7 +14,9 @@ from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.shap import additivity_error
 from audioxai_utils.models import Cnn14
 
-OPTIONS = {"lime": {"n_samples": 12}, "saliency": {}, "gradcam": {}}
+OPTIONS = {
+    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "optimised": {"n_steps": 12},
+}
 
 
 def lively_cnn14(n_bins: int = 32, n_classes: int = 4, width: float = 1 / 16, seed: int = 0) -> Cnn14:

@@ -336,7 +336,7 @@ def test_a_class_out_of_range_is_refused(name, model, db):
         ("occlusion", {"window": (4, 4), "stride": (2, 5)}, "window <= 64 in time; got 4 and 5"),
         ("rise", {"n_masks": 1}, "n_masks must be 2 or more"),
         ("rise", {"share": 1.0}, "share must lie between 0 and 1"),
-        ("rise", {"grid": (0, 4)}, "batch_size and grid must be 1 or more"),
+        ("rise", {"grid": (0, 4)}, "grid must be 1 or more; got 0"),
         ("slime", {"grid": "mel"}, "grid must be one of time, frequency, both; got 'mel'"),
         ("slime", {"n_time": 65}, "n_time must be 1 to 64"),
         ("slime", {"n_samples": 1}, "n_samples must be 2 or more"),

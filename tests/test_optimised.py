@@ -239,6 +239,7 @@ def test_model_clips_and_random_state_are_left_as_they_were(cnn14):
         ({"area": 0}, "area must be None or a share between 0 and 1; got 0"),
         ({"area": 1.5}, "area must be None or a share between 0 and 1"),
         ({"grid": (0, 8)}, "grid must be"),
+        ({"grid": (8, 8, 8)}, "grid must be"),
         ({"n_steps": 0}, "n_steps must be 1 or more"),
         ({"patience": 0}, "patience must be 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
@@ -256,6 +257,12 @@ def test_bad_options_are_refused_in_one_line(options, message):
 def test_a_class_out_of_range_is_refused():
     with pytest.raises(ValueError, match="target must be below 3"):
         METHODS["optimised"](Patch(), clips(1), torch.tensor([3]), **SHORT)
+
+
+def test_a_model_of_one_class_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, 1)).double()
+    with pytest.raises(ValueError, match="two classes or more"):
+        METHODS["optimised"](model, clips(1), ZERO[:1], **SHORT)
 
 
 def test_masking_power_is_close_to_the_sound_that_is_heard():

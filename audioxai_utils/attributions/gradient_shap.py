@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ._registry import register
-from .integrated_gradients import SILENCE
+from .integrated_gradients import SILENCE, at_least
 from .shap import checked_background
 from .smoothgrad import seeded
 
@@ -47,9 +47,7 @@ def gradient_shap(
     """
     from captum.attr import GradientShap
 
-    for name, value in (("n_samples", n_samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more; got {value}")
+    at_least(1, n_samples=n_samples, batch_size=batch_size)
     baselines = torch.full_like(db[:1], SILENCE)
     if background is not None:
         baselines = checked_background(background, db, model)
@@ -59,6 +57,7 @@ def gradient_shap(
         with seeded(seed):
             for first in range(0, n_samples, batch_size):
                 n = min(batch_size, n_samples - first)
-                part = explainer.attribute(db[clip : clip + 1], baselines, n_samples=n, stdevs=0.0, target=label)
+                one = db[clip : clip + 1]
+                part = explainer.attribute(one, baselines, n_samples=n, stdevs=0.0, target=label)
                 attribution[clip] += part[0].detach() * n
     return attribution / n_samples

@@ -43,9 +43,7 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more; got {value}")
+    at_least(1, n_steps=n_steps, batch_size=batch_size)
     baseline = torch.full_like(db[:1], SILENCE)
     if background is not None:
         baseline = checked_background(background, db, model).mean(0, keepdim=True)
@@ -57,3 +55,10 @@ def integrated_gradients(
         for clip, label in zip(db, target)
     ]
     return torch.cat(maps)
+
+
+def at_least(minimum: int, **options: int | None) -> None:
+    """ValueError for an option below ``minimum``; None is the option's default and passes."""
+    for name, value in options.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} must be {minimum} or more; got {value}")

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..inference import inference_copy
 from ._registry import register
-from .integrated_gradients import SILENCE
+from .integrated_gradients import SILENCE, at_least
 
 
 class Probability(nn.Module):
@@ -60,16 +60,11 @@ def occlusion(
     stride = tuple(stride or (max(1, size // 2) for size in window))
     for axis, size, step, extent in zip(("frequency", "time"), window, stride, db.shape[2:]):
         if not 1 <= step <= size <= extent:
-            raise ValueError(
-                f"window and stride must satisfy 1 <= stride <= window <= {extent} in {axis}; got {size} and {step}"
-            )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+            wanted = f"1 <= stride <= window <= {extent} in {axis}"
+            raise ValueError(f"window and stride must be {wanted}; got {size} and {step}")
+    at_least(1, batch_size=batch_size)
     explainer = Occlusion(Probability(inference_copy(model, db)))
     options = {"strides": (1, *stride), "baselines": fill, "perturbations_per_eval": batch_size}
+    clips = zip(db.split(1), target.tolist())
     with torch.no_grad():
-        maps = [
-            explainer.attribute(clip[None], (1, *window), target=label, **options)
-            for clip, label in zip(db, target.tolist())
-        ]
-    return torch.cat(maps)
+        return torch.cat([explainer.attribute(clip, (1, *window), target=c, **options) for clip, c in clips])

@@ -29,10 +29,10 @@ References
 ----------
 Fong & Vedaldi (2017), Interpretable Explanations of Black Boxes by Meaningful Perturbation, section
 4 (coarse mask, total variation, jitter); Fong et al. (2019), Understanding Deep Networks via
-Extremal Perturbations and Smooth Masks, section 3 (fixed area: their penalty compares the
-sorted mask with a step and makes it binary, here it is on the mean, and binary masks are cut after); Paissan et al. (2024), Listenable
-Maps for Audio Classifiers, section 3 (kept and removed part in one objective; their mask acts on the
-magnitude and comes from a decoder).
+Extremal Perturbations and Smooth Masks, section 3 (fixed area: their penalty
+compares the sorted mask with a step and makes it binary, here it is on the mean, and binary masks
+are cut after); Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3 (kept and
+removed part in one objective; their mask acts on the magnitude and comes from a decoder).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from torch.nn import functional
 
 from ..inference import inference_copy
 from ._registry import register
-from .integrated_gradients import SILENCE
+from .integrated_gradients import SILENCE, at_least
 
 DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",)}
 START = 1.5  # of z everywhere: the first mask keeps most, and so the class
@@ -58,7 +58,30 @@ AREA_REACHED = 0.5  # share of the steps after which the schedule asks for the g
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of ``optimised``, checked."""
+    """The options of ``optimised``, checked.
+
+    Attributes
+    ----------
+    domain : "both" | "db" | "power"
+        Where the mask acts while it is optimised; see the module's text.
+    grid : (frequency, time)
+        Cells of the coarse grid; at most one a bin and frame.
+    area : float, optional
+        Mean of the mask and share of the bins above 0, 0 to 1; ``area_weight`` is then unused.
+        Default: as small as ``area_weight`` makes it.
+    n_steps, patience : int
+        Most steps, and the looks (10 steps each) without gain after which a clip is done.
+    learning_rate : float
+        Adam's, of the grid's logits.
+    area_weight, smoothness : float
+        Nats per unit of area, and per mean absolute difference of neighbouring cells.
+    jitter : int
+        Largest shift of the mask (bins and frames).
+    noise : float
+        Standard deviation of the noise on the clip (dB).
+    seed : int
+        Starts jitter and noise of every clip; the same on every device.
+    """
 
     domain: str
     grid: tuple[int, int]
@@ -77,7 +100,7 @@ class Plan:
             raise ValueError(f"domain must be one of {', '.join(DOMAINS)}; got {self.domain!r}")
         if self.area is not None and not 0 < self.area < 1:
             raise ValueError(f"area must be None or a share between 0 and 1; got {self.area}")
-        if len(self.grid) != 2 or min(self.grid) < 1:
+        if min(self.grid) < 1:
             raise ValueError(f"grid must be (frequency, time) cells, 1 or more each; got {self.grid}")
         for name in ("n_steps", "patience"):
             if getattr(self, name) < 1:
@@ -110,34 +133,16 @@ def optimised(
 ) -> torch.Tensor:
     """Each clip's optimised mask minus 1/2, or minus the level that leaves ``area`` above 0.
 
-    Parameters
-    ----------
-    domain : "both" | "db" | "power"
-        Where the mask acts while it is optimised; see the module's text.
-    grid : (frequency, time)
-        Cells of the coarse grid; at most one a bin and frame.
-    area : float, optional
-        Mean of the mask and share of the bins above 0, 0 to 1; ``area_weight`` is then unused.
-        Default: as small as ``area_weight`` makes it.
-    n_steps, patience : int
-        Most steps, and the looks (10 steps each) without gain after which a clip is done.
-    learning_rate : float
-        Adam's, of the grid's logits.
-    area_weight, smoothness : float
-        Nats per unit of area, and per mean absolute difference of neighbouring cells.
-    jitter : int
-        Largest shift of the mask (bins and frames).
-    noise : float
-        Standard deviation of the noise on the clip (dB).
-    seed : int
-        Starts jitter and noise of every clip; the same on every device.
-    batch_size : int
-        Clips at once, which bounds the memory: twice as many spectrograms pass the model.
+    ``batch_size`` clips are optimised at once, which bounds the memory: twice as many
+    spectrograms pass the model. The other options are :class:`Plan`'s.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+    at_least(1, batch_size=batch_size)
+    if len(grid) != 2:
+        raise ValueError(f"grid must be (frequency, time) cells; got {grid}")
     grid = tuple(min(cells, extent) for cells, extent in zip(grid, db.shape[2:]))
-    plan = Plan(domain, grid, area, n_steps, patience, learning_rate, area_weight, smoothness, jitter, noise, seed)
+    plan = Plan(
+        domain, grid, area, n_steps, patience, learning_rate, area_weight, smoothness, jitter, noise, seed
+    )
     fast = inference_copy(model, db)
     parts = zip(db.split(batch_size), target.split(batch_size))
     return torch.cat([_optimise(fast, part, classes, plan) for part, classes in parts])
@@ -193,8 +198,8 @@ class Best:
         active, domains = self.active, DOMAINS[self.plan.domain]
         logits = upsampled(coarse[active], db)
         mask = logits.sigmoid() if self.plan.area is None else with_mean(logits, self.plan.area)
-        score = sum(objective(model, db[active], target[active], mask, domain) for domain in domains) / len(domains)
-        score = score + penalty(mask, coarse[active], self.plan, self.plan.area)
+        losses = [objective(model, db[active], target[active], mask, domain) for domain in domains]
+        score = sum(losses) / len(domains) + penalty(mask, coarse[active], self.plan, self.plan.area)
         better = score < self.score[active] - LEAST_GAIN
         self.waited[active] = torch.where(better, 0, self.waited[active] + 1)
         chosen = active[better]
@@ -224,9 +229,12 @@ def objective(
     """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats."""
     apply = masked_db if domain == "db" else masked_power
     logits = model(torch.cat([apply(db, mask), apply(db, 1 - mask)])).to(db.dtype)
+    if logits.shape[1] < 2:
+        raise ValueError("optimised needs a model of two classes or more; it has one")
     kept, removed = logits.split(len(db))
     others = removed.scatter(1, target[:, None], -float("inf"))
-    return functional.cross_entropy(kept, target, reduction="none") + removed.logsumexp(1) - others.logsumexp(1)
+    loss = functional.cross_entropy(kept, target, reduction="none")
+    return loss + removed.logsumexp(1) - others.logsumexp(1)
 
 
 def masked_db(db: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ..inference import inference_copy
 from ._registry import register
-from .integrated_gradients import SILENCE
+from .integrated_gradients import SILENCE, at_least
 
 
 @register("rise")
@@ -43,23 +43,17 @@ def rise(
     ----------
     n_masks : int
         Random masks, 2 or more; every clip meets the same ones.
-    grid : (frequency, time)
-        Cells of a coarse mask.
-    share : float
-        Probability that a cell is shown, between 0 and 1.
+    grid, share : (frequency, time), float
+        Cells of a coarse mask, and the probability that one is shown, between 0 and 1.
     fill : float
         Level of a hidden bin (dB).
-    seed : int
-        Starts the masks; they are the same on every device.
-    batch_size : int
-        Masked clips classified at once, which bounds the memory.
+    seed, batch_size : int
+        Starts the masks, the same on every device; masked clips classified at once.
     """
-    if n_masks < 2:
-        raise ValueError(f"n_masks must be 2 or more; got {n_masks}")
+    at_least(2, n_masks=n_masks)
+    at_least(1, batch_size=batch_size, grid=min(grid))
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1; got {share}")
-    if batch_size < 1 or min(grid) < 1:
-        raise ValueError(f"batch_size and grid must be 1 or more; got {batch_size} and {tuple(grid)}")
     fast = inference_copy(model, db)
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
     with torch.inference_mode():

@@ -20,6 +20,7 @@ from torch import nn
 from ..inference import inference_copy
 from ._lime_fast import BATCH_SIZE, Neighbourhood, classify, regress
 from ._registry import register
+from .integrated_gradients import at_least
 from .lime import scaled_image
 
 GRIDS = ("time", "frequency", "both")
@@ -50,23 +51,18 @@ def slime(
         Slices and bands, as equal as whole frames and bins allow.
     fill : float, optional
         Level of a hidden segment (dB); default each segment's mean, as in ``lime``.
-    n_samples : int
-        Neighbours, the clip itself included; 2 or more.
-    seed : int
-        Starts the random state of every clip.
-    batch_size : int, optional
-        Neighbours classified at once; default chosen by the device.
+    n_samples, seed, batch_size : int
+        Neighbours with the clip itself (2 or more), their random state, and how many at once.
     """
-    if n_samples < 2:
-        raise ValueError(f"n_samples must be 2 or more; got {n_samples}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+    at_least(2, n_samples=n_samples)
+    at_least(1, batch_size=batch_size)
     segments = regular_grid(tuple(db.shape[2:]), grid, n_time, n_frequency)
     fast = inference_copy(model, db)
+    size = batch_size or BATCH_SIZE.get(db.device.type, 64)
     maps = []
     for clip, label in zip(db.cpu(), target.tolist()):
         neighbourhood = gridded(clip, segments, fill, n_samples, seed)
-        probability = classify(fast, neighbourhood, label, db, batch_size or BATCH_SIZE.get(db.device.type, 64))
+        probability = classify(fast, neighbourhood, label, db, size)
         maps.append(regress(neighbourhood, probability)[segments])
     return torch.from_numpy(np.stack(maps)).to(db)[:, None]
 
@@ -84,7 +80,9 @@ def regular_grid(shape: tuple[int, int], grid: str, n_time: int, n_frequency: in
     return band[:, None] * n_time + piece  # (F, T)
 
 
-def gridded(clip: torch.Tensor, segments: np.ndarray, fill: float | None, n_samples: int, seed: int) -> Neighbourhood:
+def gridded(
+    clip: torch.Tensor, segments: np.ndarray, fill: float | None, n_samples: int, seed: int
+) -> Neighbourhood:
     """Neighbours of a (1, F, T) clip over ``segments``, drawn as lime draws them with ``seed``."""
     image, to_decibels = scaled_image(clip)
     n_segments = segments.max() + 1

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ._registry import register
+from .integrated_gradients import at_least
 
 
 @register("smoothgrad")
@@ -47,9 +48,7 @@ def smoothgrad(
 
     if not 0 < level < float("inf"):
         raise ValueError(f"level must be above 0 dB; got {level}")
-    for name, value in (("n_samples", n_samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more; got {value}")
+    at_least(1, n_samples=n_samples, batch_size=batch_size)
     tunnel, maps = NoiseTunnel(Saliency(model)), []
     for clip, label in zip(db, target.tolist()):
         with seeded(seed):
