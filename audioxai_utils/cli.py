@@ -77,10 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", default="generated", metavar="NAME", help="generated (default), esc10 or esc50")
     add("--data-root", metavar="DIR", help="folder of the dataset, in the layout of ESC-50")
     add("--noise-root", metavar="DIR", help="folder of noise recordings (default: generated noises)")
-    add("--audioset-weights", metavar="PATH|download", help="PANNs' Cnn14 weights, for the paper profile (default: train from scratch)")
+    add("--audioset-weights", metavar="PATH|download",
+        help="PANNs' Cnn14 weights, for the paper profile (default: train from scratch)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
     add("--spectrogram", action="append", metavar="NAME", help="only: " + ", ".join(config.SPECTROGRAM_TYPES))
-    add("--scenario", action="append", metavar="NAME", help="only: " + ", ".join(config.NOISE_SCENARIOS) + ", or any audio file (mel_db)")
+    add("--scenario", action="append", metavar="NAME|FILE",
+        help="only: " + ", ".join(config.NOISE_SCENARIOS) + "; or any audio file, as noise of a mel_db cell")
     add("--method", action="append", metavar="NAME", help="only: " + ", ".join(config.METHODS))
     add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
     add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
@@ -179,7 +181,8 @@ def _recording(word: str) -> tuple[str, str]:
     if not path.is_file():
         raise ValueError(f"--scenario {word}: no such file")
     if not name or name in config.NOISE_SCENARIOS:
-        said = f"would be called {name} like one of the study's own" if name else "has no letter or digit to be called by"
+        said = "has no letter or digit to be called by"
+        said = f"would be called {name} like one of the study's own" if name else said
         raise ValueError(f"--scenario {word}: {said}; rename the file")
     try:
         with open(path, "rb"):

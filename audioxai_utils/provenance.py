@@ -151,7 +151,9 @@ def data_fingerprints(settings: dict) -> dict[str, dict]:
     scenarios = (scenario for _, scenario in settings.get("cells", []))
     noises = inputs.recordings(scenarios, settings.get("noise_root", ""), settings.get("noise_files", {}))
     if noises:
-        found["noises"] = {name: {"file": path.name, "sha256": inputs.file_digest(path)} for name, path in noises.items()}
+        found["noises"] = {
+            name: {"file": path.name, "sha256": inputs.file_digest(path)} for name, path in noises.items()
+        }
     if settings.get("audioset_weights"):
         path = Path(settings["audioset_weights"])
         found["audioset_weights"] = {"file": path.name, "md5": inputs.file_digest(path, "md5")}
