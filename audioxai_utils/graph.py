@@ -17,7 +17,7 @@ NOTEBOOKS = config.REPOSITORY / "notebooks"
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
-AUDIT = "07_audit"
+AUDITS = ("07_audit", "08_trust")
 
 
 def n_gpus() -> int:
@@ -67,11 +67,11 @@ class Study:
     def further(self) -> list[str]:
         """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found.
 
-        The audit compares both protocols and at least two methods; a run with less leaves it out.
+        The audits compare both protocols and at least two methods; a run with less leaves them out.
         """
         complete = self.settings["protocol"] == "both" and len(self.methods) > 1
         found = sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
-        return [stem for stem in found if complete or stem != AUDIT]
+        return [stem for stem in found if complete or stem not in AUDITS]
 
     def steps(self) -> list[str]:
         """Names of all steps of this configuration, in their order."""
