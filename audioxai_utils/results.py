@@ -50,6 +50,9 @@ def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digit
 
 def save_figure(figure, stem: str | Path, dpi: int = 150) -> None:
     """Write a matplotlib figure as ``stem``.png and ``stem``.svg."""
+    if figure.get_layout_engine() is not None:  # lay it out once; each further drawing would do it again
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     stem = Path(stem)
     for suffix in (".png", ".svg"):
         with atomic_path(stem.with_name(stem.name + suffix)) as path:

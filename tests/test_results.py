@@ -134,6 +134,9 @@ def test_a_figure_is_written_as_png_and_svg(tmp_path):
 
 def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path):
     class Broken:
+        def get_layout_engine(self):
+            return None
+
         def savefig(self, path, **_):
             path.write_bytes(b"half")
             raise RuntimeError("cannot draw")
