@@ -352,7 +352,7 @@ def test_a_model_without_finite_logits_is_refused(model, db):
 
 def test_table_of_methods_finds_files_and_takes_others():
     assert set(METHODS) >= {"saliency", "gradcam", "lime", "shap", "shap_functional"}
-    with pytest.raises(KeyError, match="method must be one of gradcam, gradient_shap, "):
+    with pytest.raises(KeyError, match="method must be one of .*gradcam, gradient_shap, "):
         METHODS["grad_cam"]
 
     @register("ones_of_test")
