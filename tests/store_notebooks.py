@@ -43,8 +43,8 @@ def store(path: Path) -> None:
 if __name__ == "__main__":
     parent = Path(sys.argv[1]).resolve()
     os.environ |= {"AUDIOXAI_RESULTS": str(parent), "PYTHONPATH": str(ROOT)}
+    REGRESSION.mkdir(exist_ok=True)
+    for name, frame in numbers(parent / "generated-smoke").items():  # before the notebooks write into the results
+        frame.to_csv(REGRESSION / f"{name}.csv", index=False, float_format="%.8g")
     for path in NOTEBOOKS:
         store(path)
-    REGRESSION.mkdir(exist_ok=True)
-    for name, frame in numbers(parent / "generated-smoke").items():
-        frame.to_csv(REGRESSION / f"{name}.csv", index=False, float_format="%.8g")
