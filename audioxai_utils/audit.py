@@ -123,12 +123,12 @@ def fill_sensitivity(
     db = study.spectrograms_of(classifier, clips)
     train_db, _, _ = study.split_spectrograms(settings, classifier.spectrogram, "train")
     values = (config.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), train_db.mean((0, 3), keepdim=True).to(db))
-    p, rows = probabilities(classifier.model, db), []
+    p, rows = probabilities(classifier.folded, db), []
     for chosen in study.of_cell(best, cell).itertuples():
         attribution, _ = pipeline.load_attributions(settings, clips, cell, chosen.method)
         mask = build_masks(attribution.to(db), chosen.protocol)[chosen.mask]
         for name, fill in zip(FILLS, values):
-            parts = [probabilities(classifier.model, part) for part in apply_mask(db, mask, fill)]
+            parts = [probabilities(classifier.folded, part) for part in apply_mask(db, mask, fill)]
             scores = faithfulness(p, *parts, chosen.protocol)
             means = {metric: float(scores[metric].mean()) for metric in ("FF", "AD", "FidIn")}
             rows.append({"protocol": chosen.protocol, "method": chosen.method, "mask": chosen.mask, "fill": name, **means})

@@ -250,7 +250,7 @@ def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
     with _open_audio(path) as file:
         rate = file.samplerate
         try:
-            samples = file.read(math.ceil((DURATION + 0.1) * rate), dtype="float32", always_2d=True)
+            samples = file.read(math.ceil((DURATION + 0.1) * rate), dtype="float64", always_2d=True)
         except soundfile.SoundFileError as error:
             raise ValueError(f"{path}: damaged audio file ({error})") from error
     if len(samples) == 0:
@@ -260,7 +260,8 @@ def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
         raise ValueError(f"{path}: holds NaN or infinite samples")
     if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
         raise ValueError(f"{path}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
-    return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate))
+    # Resampled in float64: float32's last digits would hang on the vector unit.
+    return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate)).float()
 
 
 def _open_audio(path: str | Path):

@@ -19,11 +19,10 @@ import torch
 from . import config
 from .attributions import METHODS
 from .controls import (
-    all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask, si_sdr,
+    all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask,
 )
 from .data import background_clips
 from .masks import build_masks
-from .reconstruction import kept_audio
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
 from .study import LOAD_CHUNK, Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
@@ -205,12 +204,13 @@ class _Part:
 
     @classmethod
     def of(cls, classifier: Classifier, clips: Clips, rows: slice) -> _Part:
-        device = next(classifier.model.parameters()).device
-        spectrogram, target = classifier.spectrogram, None
-        batch = spectrogram(clips.waveforms[rows].to(device, classifier.dtype))
+        parameter, stems, clean = next(classifier.model.parameters()), None, None
+        batch = classifier.spectrogram(clips.waveforms[rows].to(parameter))
         if clips.stems is not None:
-            target = [stem[rows].to(device, classifier.dtype) for stem in clips.stems]
-        return cls(Splitter(classifier.model, spectrogram, batch), list(clips.frame["clip"].iloc[rows]), target)
+            stems = [stem[rows].to(parameter) for stem in clips.stems]
+            clean = stems[0]
+        splitter = Splitter(classifier.folded, classifier.spectrogram, batch, clean=clean)
+        return cls(splitter, list(clips.frame["clip"].iloc[rows]), stems)
 
     def score(self, masks: dict[str, torch.Tensor], protocol: str) -> pd.DataFrame:
         scores = score_masks(self.splitter, masks, protocol, heard=protocol == "audited")
@@ -221,9 +221,7 @@ class _Part:
         return scores.assign(protocol=protocol, control="")
 
     def _truth(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        batch, spectrogram = self.splitter.batch, self.splitter.spectrogram
-        sound = kept_audio(batch, mask, spectrogram)
-        return energy_kept(mask, *self.powers) | {"si_sdr": si_sdr(sound, self.stems[0])}
+        return energy_kept(mask, *self.powers) | {"si_sdr": self.splitter.si_sdr(mask)}
 
     def controls(self, masks: dict[str, torch.Tensor]) -> Iterator[pd.DataFrame]:
         """random and energy at the area of every mask."""

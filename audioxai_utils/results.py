@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import Image
 
 
 @contextmanager
@@ -48,8 +49,16 @@ def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digit
         path.write_text(frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True), encoding="utf-8")
 
 
-def save_figure(figure, stem: str | Path, dpi: int = 150) -> None:
-    """Write a matplotlib figure as ``stem``.png and ``stem``.svg."""
+def save_figure(figure, stem: str | Path, dpi: int = 150) -> Image:
+    """Write a matplotlib figure as ``stem``.png and ``stem``.svg.
+
+    Returns
+    -------
+    IPython.display.Image
+        The PNG, shown at half its pixels; as a cell's last value it is not drawn again.
+    """
+    from IPython.display import Image
+
     if figure.get_layout_engine() is not None:  # lay it out once; each further drawing would do it again
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -57,6 +66,7 @@ def save_figure(figure, stem: str | Path, dpi: int = 150) -> None:
     for suffix in (".png", ".svg"):
         with atomic_path(stem.with_name(stem.name + suffix)) as path:
             figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Date": None} if suffix == ".svg" else None)
+    return Image(filename=f"{stem}.png", retina=True)
 
 
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .config import FAITHFULNESS_METRICS
+from .controls import si_sdr
 from .masks import apply_mask
 from .metrics import complexity, faithfulness, is_constant, kept_area, scored_class, sparseness
 from .reconstruction import kept_audio, removed_audio
@@ -39,10 +40,9 @@ def _checked(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def hear(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> tuple[torch.Tensor, torch.Tensor]:
-    """dB spectrograms of the kept and of the removed *sound*, re-analysed from the waveform."""
-    analyse = getattr(spectrogram, "decibels", lambda waveform: spectrogram(waveform).db)  # without phase if it can
-    return tuple(analyse(sound(batch, mask, spectrogram)) for sound in (kept_audio, removed_audio))
+def _decibels(waveform: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+    """``db`` of a waveform, without the cost of its phase where the spectrogram can."""
+    return spectrogram.decibels(waveform) if hasattr(spectrogram, "decibels") else spectrogram(waveform).db
 
 
 class Splitter:
@@ -50,26 +50,45 @@ class Splitter:
 
     Most masks are the same under both protocols, and masks of equal area share their controls.
     A mask is recognised by its projection on a fixed random direction, clip by clip.
-    ``target`` (batch,) holds the classes that are scored; None is the predicted ones.
+    ``target`` (batch,) holds the classes that are scored; None is the predicted ones. ``clean``
+    (batch, samples) is what the kept sound should be, where that is known.
     """
 
     def __init__(
-        self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch, target: torch.Tensor | None = None
+        self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch,
+        target: torch.Tensor | None = None, clean: torch.Tensor | None = None,
     ) -> None:
-        self.model, self.spectrogram, self.batch = model, spectrogram, batch
+        self.model, self.spectrogram, self.batch, self.clean = model, spectrogram, batch, clean
         self.p = probabilities(model, batch.db)  # (batch, classes)
         self.target = scored_class(self.p, target)  # (batch,)
         generator = torch.Generator().manual_seed(0)
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(batch.db.device)
         self._known: dict[tuple, tuple[torch.Tensor, ...]] = {}
+        self._si_sdr: dict[tuple, torch.Tensor] = {}
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
         """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound re-analysed."""
-        key = (heard, *(mask.double().flatten(1) @ self._direction).tolist())
-        if key not in self._known:
-            parts = hear(self.batch, mask, self.spectrogram) if heard else apply_mask(self.batch.db, mask)
-            self._known[key] = probabilities(self.model, torch.cat(parts)).split(len(mask))
-        return self._known[key]
+        key = self._key(mask)
+        if (key, heard) not in self._known:
+            parts = self._hear(mask, key) if heard else apply_mask(self.batch.db, mask)
+            self._known[key, heard] = probabilities(self.model, torch.cat(parts)).split(len(mask))
+        return self._known[key, heard]
+
+    def si_sdr(self, mask: torch.Tensor) -> torch.Tensor:
+        """SI-SDR (batch,) in dB of the kept sound against ``clean``."""
+        self(mask, heard=True)
+        return self._si_sdr[self._key(mask)]
+
+    def _key(self, mask: torch.Tensor) -> tuple:
+        return tuple((mask.double().flatten(1) @ self._direction).tolist())
+
+    def _hear(self, mask: torch.Tensor, key: tuple) -> tuple[torch.Tensor, ...]:
+        """dB spectrograms of the kept and of the removed sound; the kept one is measured while it is there."""
+        kept = kept_audio(self.batch, mask, self.spectrogram)
+        if self.clean is not None:
+            self._si_sdr[key] = si_sdr(kept, self.clean)
+        removed = removed_audio(self.batch, mask, self.spectrogram)
+        return tuple(_decibels(sound, self.spectrogram) for sound in (kept, removed))
 
 
 def score_masks(splitter: Splitter, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False):

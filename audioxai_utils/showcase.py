@@ -145,7 +145,7 @@ def _of_method(
 
 def _entry(cell: _Cell, i: int, batch: SpectrogramBatch, shown: _Shown) -> GalleryEntry:
     """The entry of the ``i``-th clip of a cell and one mask."""
-    model, transform, row = cell.classifier.model, cell.classifier.spectrogram, cell.clips.frame.iloc[i]
+    model, transform, row = cell.classifier.folded, cell.classifier.spectrogram, cell.clips.frame.iloc[i]
     p = probabilities(model, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(

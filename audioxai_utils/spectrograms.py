@@ -14,6 +14,7 @@ from torch import nn
 from torchaudio.functional import amplitude_to_DB, melscale_fbanks
 
 from .config import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
+from .precision import default_dtype
 
 POWER_FLOOR = 1e-10  # -100 dB
 
@@ -69,9 +70,11 @@ class Spectrogram(nn.Module):
         self.register_buffer("window", torch.hann_window(parameters.n_fft, dtype=torch.float64))
         filters = None
         if parameters.n_mels is not None:
-            filters = melscale_fbanks(
-                parameters.n_fft // 2 + 1, parameters.f_min, parameters.f_max, parameters.n_mels, parameters.sample_rate
-            ).double()  # (n_fft // 2 + 1, n_mels), HTK
+            p = parameters
+            with default_dtype(torch.float64):  # in float32 its last digits hang on the vector unit
+                filters = melscale_fbanks(
+                    p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate
+                )  # (n_fft // 2 + 1, n_mels), HTK
         self.register_buffer("filters", filters)
         self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
 

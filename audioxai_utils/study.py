@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from . import config, inputs
 from .data import Dataset, load_dataset, load_noise, load_stems, load_waveforms, usable
+from .inference import inference_copy
 from .models import Cnn14, load_state
 from .noise import mix_stems
+from .precision import default_dtype
 from .results import atomic_path
 from .scoring import probabilities
 from .spectrograms import Spectrogram, get_spectrogram
@@ -70,7 +73,7 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float64 if self.sizes.double else torch.float32
+        return torch.float64 if self.sizes.reproducible else torch.float32
 
     @functools.cached_property
     def data(self) -> Dataset:
@@ -90,6 +93,13 @@ class Classifier:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
+
+    @functools.cached_property
+    def folded(self) -> nn.Module:
+        """The model's copy for inference (`inference.inference_copy`): the same logits to rounding, sooner."""
+        generator = torch.Generator().manual_seed(0)
+        second = torch.randn(1, self.spectrogram.sample_rate, generator=generator, dtype=torch.float64)
+        return inference_copy(self.model, self.spectrogram.decibels(second.to(next(self.model.parameters()))))
 
 
 @dataclass(frozen=True)
@@ -122,16 +132,19 @@ def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
 
 
 def load_clips(settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean") -> Clips:
-    """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out."""
+    """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out.
+
+    They are of the profile's dtype.
+    """
     waveforms, problems = load_waveforms(frame, sample_rate)
     good = usable(waveforms)
-    frame, waveforms = frame[good.numpy()].reset_index(drop=True), waveforms[good]
+    frame, waveforms = frame[good.numpy()].reset_index(drop=True), waveforms[good].to(settings.dtype)
     if frame.empty:
         raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
     noise = load_noise(scenario_argument(settings, noise_scenario), sample_rate, settings.noise_root or None)
     if noise is None:
         return Clips(frame, waveforms, problems)
-    mixture, *stems = mix_stems(waveforms, noise)
+    mixture, *stems = mix_stems(waveforms, noise.to(settings.dtype))
     return Clips(frame, mixture, problems, tuple(stems))
 
 
@@ -184,8 +197,8 @@ def new_model(settings: Settings, spectrogram: Spectrogram) -> Cnn14:
     """An untrained Cnn14 of the profile's width, its weights drawn from the seed."""
     torch.manual_seed(settings.seed)
     sizes = settings.sizes
-    model = Cnn14(spectrogram.n_bins, len(settings.data.classes), sizes.width, sizes.dropout)
-    return model.to(settings.dtype)
+    with default_dtype(settings.dtype):
+        return Cnn14(spectrogram.n_bins, len(settings.data.classes), sizes.width, sizes.dropout)
 
 
 def checkpoint_path(settings: Settings, spectrogram_type: str) -> Path:
@@ -225,9 +238,11 @@ def load_classifier(settings: Settings, spectrogram_type: str) -> Classifier:
 def _restored_model(path: Path, content: dict) -> Cnn14:
     """The model of a checkpoint, in the dtype it was saved in; ValueError where a tensor does not fit."""
     try:
-        model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
+        like = content["model"].get("head.weight", torch.zeros(1))
+        with default_dtype(like.dtype):
+            model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
         model.load_state_dict(content["model"])
-        return model.to(content["model"]["head.weight"].dtype)
+        return model
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         # torch's own message has a line for each tensor
         lines = [line.strip() for line in str(error).splitlines()]
@@ -238,7 +253,7 @@ def _restored_model(path: Path, content: dict) -> Cnn14:
 def accuracy(settings: Settings, classifier: Classifier, noise_scenario: str) -> tuple[float, pd.DataFrame]:
     """Test accuracy (per cent) in a scenario, and a row per clip: clip, label, predicted, p."""
     db, labels, clips = split_spectrograms(settings, classifier.spectrogram, "test", noise_scenario)
-    p = probabilities(classifier.model, db.to(settings.device)).cpu()
+    p = probabilities(classifier.folded, db.to(settings.device)).cpu()
     frame = clips.frame[["clip", "category", "label"]].assign(predicted=p.argmax(1).numpy(), p=p.amax(1).numpy())
     return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
 from .config import Profile
+from .precision import round_to_bfloat16
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
 
@@ -107,6 +108,11 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
 
         def on_train_epoch_start(self) -> None:
             self.sums = {}
+
+        def on_validation_epoch_start(self) -> None:  # so that what is validated and saved is what goes on
+            if profile.reproducible:
+                moments = [m for state in self.trainer.optimizers[0].state.values() for m in state.values() if m.ndim]
+                round_to_bfloat16([*self.model.state_dict().values(), *moments])
 
         def on_validation_epoch_end(self) -> None:  # Lightning calls it after the epoch's last training step
             n = self.sums["validation_n"]

@@ -293,13 +293,13 @@ def snr_sweep(
     options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
     labels, rows = test.frame["label"].to_numpy(), []
     for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
-        p = probabilities(classifier.model, _noisy(classifier, test, noise, snr))
+        p = probabilities(classifier.folded, _noisy(classifier, test, noise, snr))
         values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu().numpy() == labels)}
         if best is not None:
             db = _noisy(classifier, explained, noise, snr)
             for method, its in options.items():
                 mask = _best_mask(best, spectrogram.name, scenario, method)
-                values |= _faithfulness(classifier.model, db, method, mask, its)
+                values |= _faithfulness(classifier, db, method, mask, its)
         names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
     return pd.DataFrame(rows)
@@ -326,7 +326,7 @@ def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator
 def _noisy(classifier: study.Classifier, clips: study.Clips, noise, snr_db: float) -> torch.Tensor:
     """dB spectrograms (n, 1, F, T) of clean clips with noise at a clip-to-noise ratio."""
     device = next(classifier.model.parameters()).device
-    waveforms = clips.waveforms if noise is None else mix(clips.waveforms, noise, alpha_for_snr(snr_db))
+    waveforms = clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
     parts = waveforms.to(device, classifier.dtype).split(study.LOAD_CHUNK)
     return torch.cat([classifier.spectrogram.decibels(part) for part in parts])
 
@@ -341,15 +341,16 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
 
 
 def _faithfulness(
-    model: nn.Module, db: torch.Tensor, method: str, mask: str, options: dict
+    classifier: study.Classifier, db: torch.Tensor, method: str, mask: str, options: dict
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
-    p = probabilities(model, db)
+    p = probabilities(classifier.folded, db)
     target = p.argmax(1)
     clips = zip(db.split(1), target.split(1))
-    attribution = torch.cat([METHODS[method](model, *clip, **options) for clip in clips])
+    attribution = torch.cat([METHODS[method](classifier.model, *clip, **options) for clip in clips])
     kept, removed = apply_mask(db, build_masks(attribution, "audited")[mask])
-    scores = faithfulness(p, probabilities(model, kept), probabilities(model, removed), "audited")
+    parts = (probabilities(classifier.folded, part) for part in (kept, removed))
+    scores = faithfulness(p, *parts, "audited")
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from audioxai_utils.config import PROFILES
+from audioxai_utils.models import Cnn14
 from audioxai_utils.training import _make_module, augment, predict, train_classifier
 
 SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant",
@@ -130,3 +131,21 @@ def test_averaged_weights_are_what_is_validated_and_kept():
     db, labels = tones(16, 1)
     loss = torch.nn.functional.cross_entropy(averaged.model(db), labels).item()
     assert loss == pytest.approx(averaged.history["validation_loss"][averaged.best_epoch - 1])
+
+
+def nearly_the_same_twice(reproducible):
+    """Weights after four epochs of Cnn14 from a start, and from one that differs in the twelfth digit."""
+    sizes = dataclasses.replace(SIZES, reproducible=reproducible, learning_rate=4e-3)
+    states = []
+    for nudge in (0.0, 1e-12):
+        torch.manual_seed(1)
+        model = Cnn14(64, 2, width=1 / 32).double()
+        with torch.no_grad():
+            model.head.weight.mul_(1 + nudge)
+        states.append(train_classifier(model, tones(32, 0), tones(16, 1), sizes, seed=3).model.state_dict())
+    return [(states[0][name] - states[1][name]).abs().max().item() for name in states[0]]
+
+
+def test_the_reproducible_profile_forgets_rounding_that_stays_otherwise():
+    assert max(nearly_the_same_twice(reproducible=False)) > 1e-14
+    assert max(nearly_the_same_twice(reproducible=True)) == 0
