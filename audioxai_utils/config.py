@@ -115,6 +115,7 @@ class Profile:
     background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
     cells: tuple[tuple[str, str], ...] = STUDY_CELLS
     clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
+    clips_of_all_masks: int = 2  # clips that the gallery shows with every mask
     reproducible: bool = False  # float64, weights rounded after each epoch: no number hangs on threads or vector units
 
 
@@ -122,11 +123,11 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
-            "smoke", width=1 / 32, epochs=12, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.5, dropout=0.0,
-            n_clips=3, lime_samples=30, background_clips=4,
+            "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
+            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.25, dropout=0.0,
+            n_clips=2, lime_samples=30, background_clips=4,
             cells=(("stft_db", "clean"), ("mel_db", "white")),
-            clips_per_class=2, reproducible=True,
+            clips_per_class=2, clips_of_all_masks=1, reproducible=True,
         ),
         Profile(
             "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",

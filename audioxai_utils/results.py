@@ -59,13 +59,15 @@ def save_figure(figure, stem: str | Path, dpi: int = 150) -> Image:
     """
     from IPython.display import Image
 
-    if figure.get_layout_engine() is not None:  # lay it out once; each further drawing would do it again
+    laid_out = figure.get_layout_engine() is not None
+    if laid_out:  # once; each further drawing would do it again
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     stem = Path(stem)
     for suffix in (".png", ".svg"):
         with atomic_path(stem.with_name(stem.name + suffix)) as path:
-            figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Date": None} if suffix == ".svg" else None)
+            metadata = {"Date": None} if suffix == ".svg" else None
+            figure.savefig(path, dpi=dpi, bbox_inches=None if laid_out else "tight", metadata=metadata)
     return Image(filename=f"{stem}.png", retina=True)
 
 

@@ -19,13 +19,13 @@ from .reconstruction import kept_audio, removed_audio
 from .scoring import most_probable, probabilities
 from .spectrograms import SpectrogramBatch
 
-MASK_CLIPS = 2  # clips of the showcase cell for which every mask is shown
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
 
 
 def showcase_cell(cells: list[tuple[str, str]]) -> tuple[str, str]:
-    """The cell that is shown in most depth: clean mel where it was computed."""
-    return ("mel_db", "clean") if ("mel_db", "clean") in cells else cells[0]
+    """The cell that is shown in most depth: clean mel where it was computed, else the first mel one, else the first."""
+    of_mel = [cell for cell in cells if cell[0] == "mel_db"]
+    return ("mel_db", "clean") if ("mel_db", "clean") in cells else (of_mel or cells)[0]
 
 
 def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, cell: tuple[str, str]) -> dict[str, list[str]]:
@@ -115,7 +115,7 @@ def entries(
                 continue
             attribution, _ = pipeline.load_attributions(settings, clips, name, method)
             for protocol in protocols if name == deep else [main]:
-                n_deep = MASK_CLIPS if (name, protocol) == (deep, main) else 0
+                n_deep = settings.sizes.clips_of_all_masks if (name, protocol) == (deep, main) else 0
                 yield from _of_method(cell, method, attribution, protocol, n_deep)
 
 
