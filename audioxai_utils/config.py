@@ -126,7 +126,7 @@ PROFILES = {
             "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
             mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.25, dropout=0.0,
             n_clips=2, lime_samples=30, background_clips=4,
-            cells=(("stft_db", "clean"), ("mel_db", "white")),
+            cells=(("mel_db", "clean"), ("mel_db", "white")),
             clips_per_class=2, clips_of_all_masks=1, reproducible=True,
         ),
         Profile(

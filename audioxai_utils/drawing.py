@@ -29,6 +29,8 @@ RC = {
     "axes.titleweight": "bold",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.06,  # inches; figures are saved to their edges
+    "figure.constrained_layout.h_pad": 0.06,
     "svg.hashsalt": "audioxai",
     "image.resample": False,
 }

@@ -86,9 +86,10 @@ def mask_grid(masks: dict, spectrogram, title: str | None = None):
     for position, (ax, (name, mask)) in enumerate(zip(grid.flat, maps.items())):
         axes = axes_of(spectrogram, mask.shape[1])
         picture = show_map(ax, mask, axes, cmap="gray", vmin=0, vmax=1)
-        first = position % n_columns == 0
-        label_axes(ax, axes, time=position >= len(maps) - n_columns, frequency=first)
-        ax.set_ylabel(f"Hz{' (mel)' if axes.mel else ''}" if first else "")
+        if position == 0:  # the others share its ticks
+            label_axes(ax, axes)
+        ax.set(xlabel="time (s)", ylabel=f"Hz{' (mel)' if axes.mel else ''}")
+        ax.label_outer(remove_inner_ticks=True)
         area = 100 * mask.mean()
         kept = "constant" if np.ptp(mask) == 0 else f"{area:.1f} %" if area >= 1 else f"{area:.2g} %"
         ax.set_title(f"{name}: {kept}", fontweight="normal", fontsize=8.5)

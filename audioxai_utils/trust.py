@@ -272,7 +272,7 @@ def snr_sweep(
         Clip-to-noise ratios; the study's 0.6/0.4 mixture is +3.52 dB.
     best : DataFrame, optional
         From ``tables.best_masks``: the mask of each method under the audited protocol, from the
-        scenario's own cell or, where that was not run, the clean one. Without it accuracy alone.
+        scenario's own cell or, where that was not run, the clean one, else any. Without it accuracy alone.
     methods : sequence of str
         Explained anew at every SNR, on the clips that the study explains and for the predicted class.
     n_clips : int, optional
@@ -333,11 +333,12 @@ def _noisy(classifier: study.Classifier, clips: study.Clips, noise, snr_db: floa
 
 def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method: str) -> str:
     rows = best[(best["protocol"] == "audited") & (best["method"] == method)]
-    for name in (scenario, "clean"):
-        found = study.of_cell(rows, (spectrogram_type, name))["mask"]
+    rows = rows[rows["spectrogram_type"] == spectrogram_type]
+    for name in (scenario, "clean", *rows["noise_scenario"]):
+        found = rows["mask"][rows["noise_scenario"] == name]
         if len(found):
             return found.iloc[0]
-    raise ValueError(f"best holds no audited mask of {method} for {spectrogram_type} ({scenario} or clean)")
+    raise ValueError(f"best holds no audited mask of {method} for {spectrogram_type}")
 
 
 def _faithfulness(
