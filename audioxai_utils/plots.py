@@ -364,8 +364,9 @@ def _write_values(ax, values, good) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = good[row, column] > low + 0.62 * (high - low) and high > low
-            ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=6.8,
-                    color="white" if dark else "#222222")
+            text = ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=6.8,
+                           color="white" if dark else "#222222")
+            text.set_in_layout(False)  # it lies inside its axes: measuring hundreds of them costs a second
     row, column = np.unravel_index(np.nanargmax(good), good.shape)
     ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
 
