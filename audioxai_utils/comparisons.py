@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from .config import LOWER_IS_BETTER, METRICS
+from .config import LOWER_IS_BETTER, METRICS, YES_OR_NO
 from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only
 from .statistics import (
     CONFIDENCE,
@@ -22,6 +22,7 @@ from .statistics import (
     paired_difference,
     rank_shares,
     resampled_means,
+    share_interval,
 )
 
 MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask they stand beside
@@ -72,16 +73,19 @@ def mean_intervals(
     -------
     DataFrame
         (protocol,) cell, method, mask, metric, `n` (clips on which the metric is defined), `mean`,
-        `low`, `high`. The interval is that of a mask fixed beforehand: where the mask was chosen on
+        `low`, `high`: the bootstrap's, for scores that are yes or no (AI, FidIn) Wilson's. The interval is that of a mask fixed beforehand: where the mask was chosen on
         the same clips, the uncertainty of that choice is not in it.
     """
     parts = []
     for names, matrix in _cells(scores, metrics, best):
-        n_clips = matrix.notna().sum().to_numpy()
+        n_clips, mean = matrix.notna().sum().to_numpy(), column_means(matrix)
         low, high = interval(resampled_means(matrix, n_resamples, seed), n_clips, confidence)
         part = matrix.columns.to_frame(index=False)
-        part = part.assign(n=n_clips, mean=column_means(matrix), low=low, high=high, **names)
-        parts.append(part)
+        for metric, yes in YES_OR_NO.items():
+            own = part["metric"].str.removesuffix("_heard").eq(metric).to_numpy()
+            own = own & (matrix.isin([0, yes]) | matrix.isna()).all().to_numpy()
+            low[own], high[own] = (yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence))
+        parts.append(part.assign(n=n_clips, mean=mean, low=low, high=high, **names))
     columns = [*_keys(scores), "method", "mask", "metric", "n", "mean", "low", "high"]
     return in_study_order(pd.concat(parts)[columns])
 

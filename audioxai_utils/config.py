@@ -36,6 +36,7 @@ FAITHFULNESS_METRICS = ("FF", "AI", "AG", "FidIn", "AD")
 CONCISENESS_METRICS = ("SPS", "COMP")
 METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of Tables II-VI
 LOWER_IS_BETTER = ("AD", "COMP")
+YES_OR_NO = {"AI": 100.0, "FidIn": 1.0}  # a clip scores 0 or this
 
 DURATION = 5.0  # seconds; every clip is cut or padded to it
 DB_FLOOR = -100.0  # dB; ten times the decadic logarithm of the power floor 1e-10

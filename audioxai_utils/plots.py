@@ -262,6 +262,8 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
                                      published=None, title: str | None = None):
     """One point per method and mask; those that no other point beats in both directions are named.
 
+    Saved as SVG, every point says in a browser what it is when the pointer rests on it.
+
     Parameters
     ----------
     results : pandas.DataFrame
@@ -283,6 +285,7 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
             other = published[published["method"] == method]
             ax.plot(other[conciseness], other[faithfulness], **look, markersize=5.5, fillstyle="none", alpha=0.55)
     metrics = [conciseness, faithfulness]
+    _hover_points(ax, results, *metrics)
     front = pareto_front(results[metrics], maximise=[metric not in LOWER_IS_BETTER for metric in metrics])
     edge = results[front].sort_values(metrics)
     ax.plot(edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front")
@@ -297,6 +300,18 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
     ax.set_title(title or "")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
     return figure
+
+
+def _hover_points(ax, points, x: str, y: str) -> None:
+    """An invisible marker over each point; its label is what `results.save_figure` lets a browser show."""
+    for i, point in enumerate(points.to_dict("records")):
+        values = (
+            f"{metric} {point[metric]:.2f}"
+            + (f" [{point[f'{metric}_low']:.2f}, {point[f'{metric}_high']:.2f}]" if f"{metric}_low" in point else "")
+            for metric in (y, x)
+        )
+        words = f"{method_label(point['method'])} + {point['mask']}: {', '.join(values)}"
+        ax.plot(point[x], point[y], "o", markersize=9, alpha=0, gid=f"hover-{i}", label=f"_{words}")
 
 
 def _interval(part, metric: str):

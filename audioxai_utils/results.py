@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-    from IPython.display import Image
+    from IPython.display import SVG, Image
+
+SVG_NAMES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 
 
 @contextmanager
@@ -49,15 +51,19 @@ def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digit
         path.write_text(frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True), encoding="utf-8")
 
 
-def save_figure(figure, stem: str | Path, dpi: int = 150) -> Image:
+def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -> Image | SVG:
     """Write a matplotlib figure as ``stem``.png and ``stem``.svg.
+
+    Artists with a gid that begins with ``hover-`` carry their label in the SVG: a browser shows it
+    when the pointer rests on them.
 
     Returns
     -------
-    IPython.display.Image
-        The PNG, shown at half its pixels; as a cell's last value it is not drawn again.
+    IPython.display.Image or IPython.display.SVG
+        The PNG, shown at half its pixels, or for ``hover`` the SVG; as a cell's last value it is
+        not drawn again.
     """
-    from IPython.display import Image
+    from IPython.display import SVG, Image
 
     laid_out = figure.get_layout_engine() is not None
     if laid_out:  # once; each further drawing would do it again
@@ -68,7 +74,28 @@ def save_figure(figure, stem: str | Path, dpi: int = 150) -> Image:
         with atomic_path(stem.with_name(stem.name + suffix)) as path:
             metadata = {"Date": None} if suffix == ".svg" else None
             figure.savefig(path, dpi=dpi, bbox_inches=None if laid_out else "tight", metadata=metadata)
-    return Image(filename=f"{stem}.png", retina=True)
+            if suffix == ".svg":
+                _add_hover_words(path, figure)
+    return SVG(filename=f"{stem}.svg") if hover else Image(filename=f"{stem}.png", retina=True)
+
+
+def _add_hover_words(path: Path, figure) -> None:
+    """``<title>`` in the groups of an SVG file whose artists have something to say; their ids go."""
+    from xml.etree import ElementTree
+
+    artists = figure.findobj(lambda artist: (artist.get_gid() or "").startswith("hover-"))
+    words = {artist.get_gid(): artist.get_label().lstrip("_") for artist in artists}
+    if not words:
+        return
+    for prefix, address in SVG_NAMES.items():
+        ElementTree.register_namespace(prefix, address)
+    tree = ElementTree.parse(path)
+    for group in tree.iter(f"{{{SVG_NAMES['']}}}g"):
+        if group.get("id") in words:
+            title = ElementTree.Element(f"{{{SVG_NAMES['']}}}title")
+            title.text = words[group.attrib.pop("id")]  # ids of two figures on one page would clash
+            group.insert(0, title)
+    tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:

@@ -357,8 +357,11 @@ def _faithfulness(
 
 def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
     """Mean over clips with its 95 % interval."""
-    n = int((~np.isnan(values)).sum())
-    low, high = statistics.interval(statistics.resampled_means(values, seed=seed), n)
-    mean = statistics.column_means(values)
+    n, mean = int((~np.isnan(values)).sum()), statistics.column_means(values)
+    yes = {"accuracy": 100.0, **config.YES_OR_NO}.get(key[-1])
+    if yes:
+        low, high = (yes * bound for bound in statistics.share_interval(mean / yes, n))
+    else:
+        low, high = statistics.interval(statistics.resampled_means(values, seed=seed), n)
     numbers = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
     return {**dict(zip(("method", "mask", "metric"), key)), "n": n, **numbers}

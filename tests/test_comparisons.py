@@ -40,6 +40,16 @@ def clips_of(scores: pd.DataFrame, row: pd.Series, *names: str) -> pd.DataFrame:
     return scores[(scores[keys] == row[keys]).all(axis=1)].sort_values("clip")
 
 
+def test_yes_or_no_scores_have_an_interval_though_every_clip_says_no():
+    """Audit 12 on twenty clips: a bootstrap of zeros would promise that the share is zero."""
+    rows = [{"spectrogram_type": "mel_db", "noise_scenario": "clean", "clip": str(i), "method": "lime", "mask": "bin",
+             "AI": 0.0, "FidIn": float(i < 10), "FF": 0.0} for i in range(20)]
+    found = comparisons.mean_intervals(pd.DataFrame(rows), ("AI", "FidIn", "FF"), n_resamples=100).set_index("metric")
+    assert found.loc["AI", "low"] == 0 and found.loc["AI", "high"] == pytest.approx(16.11, abs=0.01)
+    assert found.loc["FidIn", ["low", "high"]].sum() == pytest.approx(1)
+    assert found.loc["FF", ["low", "high"]].tolist() == [0, 0]
+
+
 def test_mean_intervals_of_a_column_by_itself():
     scores = scores_of(FOUR)
     scores.loc[(scores["clip"] < "c10") & (scores["method"] == "lime"), "COMP"] = np.nan

@@ -249,3 +249,14 @@ def test_plots_imports_without_matplotlib():
 
     code = "import sys; import audioxai_utils.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_point_of_the_front_says_what_it_is(scores):
+    results = means(scores)
+    results["FF_low"], results["FF_high"] = results["FF"] - 0.1, results["FF"] + 0.2
+    figure = plots.faithfulness_against_conciseness(results)
+    hovered = [line for line in figure.axes[0].lines if (line.get_gid() or "").startswith("hover-")]
+    assert len(hovered) == len(results) and len({line.get_gid() for line in hovered}) == len(results)
+    row = results[(results["method"] == "lime") & (results["mask"] == "bin")].iloc[0]
+    words = [line.get_label() for line in hovered if line.get_label().startswith("_LIME + bin:")]
+    assert words == [f"_LIME + bin: FF {row.FF:.2f} [{row.FF - 0.1:.2f}, {row.FF + 0.2:.2f}], SPS {row.SPS:.2f}"]

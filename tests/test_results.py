@@ -132,6 +132,29 @@ def test_a_figure_is_written_as_png_and_svg(tmp_path):
     assert root.tag.endswith("}svg") and not [node for node in root.iter() if node.tag.endswith("}date")]
 
 
+def test_what_is_shown_is_the_file_that_was_written(tmp_path):
+    from matplotlib.figure import Figure
+
+    shown = results.save_figure(Figure(figsize=(2, 1), layout="constrained"), tmp_path / "f", dpi=100)
+    assert shown.data == (tmp_path / "f.png").read_bytes() and (shown.width, shown.height) == (100, 50)
+
+
+def test_hover_words_stand_in_the_svg_alone_and_without_ids(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    for i, words in enumerate(("LIME + bin: a < b", "SHAP & bin")):
+        axes.plot([i], [i], "o", gid=f"hover-{i}", label=f"_{words}")
+    axes.plot([2], [2], "o", gid="another", label="silent")
+    shown = results.save_figure(figure, tmp_path / "f", hover=True)
+    root = ElementTree.parse(tmp_path / "f.svg").getroot()
+    titles = [node.text for group in root.iter() if group.tag.endswith("}g") for node in group if node.tag.endswith("}title")]
+    assert titles == ["LIME + bin: a < b", "SHAP & bin"] and "<title>SHAP &amp; bin</title>" in shown.data
+    ids = [node.get("id") for node in root.iter() if node.get("id")]
+    assert "another" in ids and not [name for name in ids if name.startswith("hover")]
+
+
 def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path):
     class Broken:
         def get_layout_engine(self):

@@ -115,6 +115,23 @@ def test_coverage_of_a_nominal_95_per_cent(name, n_clips):
     assert 0.90 <= coverage <= 0.99, coverage
 
 
+@pytest.mark.parametrize("n_yes, n_clips", [(0, 20), (3, 20), (20, 20), (1, 2), (57, 80)])
+def test_interval_of_a_share_against_scipy(n_yes, n_clips):
+    oracle = stats.binomtest(n_yes, n_clips).proportion_ci(0.95, method="wilson")
+    assert statistics.share_interval(n_yes / n_clips, n_clips) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("truth", [0.05, 0.1, 0.3, 0.5])
+def test_coverage_of_a_share_of_twenty_clips(truth):
+    shares = np.random.default_rng(14).binomial(20, truth, 20_000) / 20
+    low, high = statistics.share_interval(shares, 20)
+    assert 0.90 <= ((low <= truth) & (truth <= high)).mean() <= 0.99
+
+
+def test_no_interval_of_a_share_of_no_clips():
+    assert np.isnan(statistics.share_interval(np.array([np.nan]), [0])).all()
+
+
 def test_coverage_with_undefined_clips():
     generator = np.random.default_rng(12)
     values = generator.normal(loc=2.0, size=(40, 1000))
