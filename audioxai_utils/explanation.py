@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import numbers
 import operator
 from collections.abc import Callable, Sequence
@@ -151,9 +150,8 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     unknown = [name for name in masks or () if name not in MASK_NAMES]
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASK_NAMES)}; got {unknown[0]!r}")
-    for name, parameter in inspect.signature(METHODS[method]).parameters.items():
-        required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
-        if required and options.get(name) is None:
+    for name in METHODS.required(method):
+        if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
 
 

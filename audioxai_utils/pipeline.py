@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,33 +26,44 @@ from .data import background_clips
 from .masks import build_masks
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
-from .study import LOAD_CHUNK, Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
+from .sources import PACKAGE, module_closure
+from .study import Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
 
 SCORE_CHUNK = 8  # clips whose masks are in memory at once
+SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules every attribution hangs on
 
 
 # --- attributions ----------------------------------------------------------------------------
 
 
 def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
-    """The study's options of a method at this profile."""
-    if method == "lime":
-        return {"n_samples": settings.sizes.lime_samples, "seed": config.FIXED_SEEDS["LIME"]}
-    if method.startswith("shap"):
-        frame = background_clips(settings.data, settings.sizes.background_clips)
-        clips = load_clips(settings, frame, classifier.spectrogram.sample_rate)
-        waveforms = clips.waveforms.to(settings.device, classifier.dtype)
-        return {"background": torch.cat([classifier.spectrogram(part).db for part in waveforms.split(LOAD_CHUNK)])}
-    return {}
+    """The study's options of a method at this profile, by what the method says of itself."""
+    traits, options = METHODS.traits(method), {}
+    if traits.budget:
+        options[traits.budget] = settings.sizes.lime_samples
+    if traits.background:
+        options["background"] = reference_spectrograms(settings, classifier)
+    return options
+
+
+def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.Tensor:
+    """The profile's reference clips, dB (n, 1, F, T), from the training folds."""
+    frame = background_clips(settings.data, settings.sizes.background_clips)
+    return spectrograms_of(classifier, load_clips(settings, frame, classifier.spectrogram.sample_rate))
 
 
 @functools.cache
 def source_digest(method: str) -> str:
-    """Digest of the code that a method's attributions are computed with: a changed method computes them anew."""
-    folder = Path(__file__).parent
-    files = [*sorted((folder / "attributions").glob("_*.py")), folder / "attributions" / f"{method}.py"]
-    files += [folder / f"{name}.py" for name in ("spectrograms", "noise", "models", "inference")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
+    """Digest of the code that a method's attributions are computed with: a changed method computes them anew.
+
+    That is its own module, those of ``attributions`` that it imports, directly or not, and the way from the
+    sound to the logits.
+    """
+    function = inspect.unwrap(METHODS[method])
+    files = {Path(inspect.getsourcefile(function)), *(PACKAGE / f"{name}.py" for name in SOUND_TO_LOGITS)}
+    imported = module_closure({function.__module__}, siblings=False)
+    files |= {file for file in imported if file.parent == PACKAGE / "attributions"}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
 def attribution_folder(settings: Settings, spectrogram_type: str, noise_scenario: str, method: str) -> Path:
@@ -148,12 +160,12 @@ def methods_of(settings: Settings, cell: tuple[str, str], methods: str = "") -> 
 
 def additivity(settings, classifier: Classifier, clips: Clips, attribution, targets, method: str) -> np.ndarray | None:
     """Relative additivity error per clip of the methods that promise additivity, else None."""
-    if not method.startswith("shap"):
+    if not METHODS.traits(method).additive:
         return None
     from .attributions.shap import additivity_error
 
     db = spectrograms_of(classifier, clips)
-    background = method_options(settings, classifier, method)["background"]
+    background = reference_spectrograms(settings, classifier)
     target = torch.as_tensor(np.asarray(targets), device=db.device)
     return additivity_error(classifier.model, db, target, background, attribution.to(db)).cpu().numpy()
 

@@ -26,7 +26,7 @@ from .lime import scaled_image
 GRIDS = ("time", "frequency", "both")
 
 
-@register("slime")
+@register("slime", budget="n_samples")
 def slime(
     model: nn.Module,
     db: torch.Tensor,
