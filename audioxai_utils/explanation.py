@@ -21,7 +21,10 @@ from .reconstruction import kept_audio, removed_audio
 from .scoring import Splitter, score_masks
 from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
 
-REQUIRED = {"background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db"}
+REQUIRED = {
+    "background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db",
+    "decoder": ", the file of one trained for this model with decoders.train_decoder and save_decoder",
+}
 MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 
 

@@ -17,17 +17,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import config
+from . import config, decoders
 from .attributions import METHODS
 from .controls import (
     all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask,
 )
 from .data import background_clips
+from .locks import locked
 from .masks import build_masks
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
 from .sources import PACKAGE, module_closure
-from .study import Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
+from .study import Classifier, Clips, Settings, load_clips, scenario_name, split_spectrograms, spectrograms_of
 
 SCORE_CHUNK = 8  # clips whose masks are in memory at once
 SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules every attribution hangs on
@@ -43,7 +44,28 @@ def method_options(settings: Settings, classifier: Classifier, method: str) -> d
         options[traits.budget] = settings.sizes.lime_samples
     if traits.background:
         options["background"] = reference_spectrograms(settings, classifier)
+    if "decoder" in METHODS.options(method):
+        options["decoder"] = fitted_decoder(settings, classifier)
     return options
+
+
+def fitted_decoder(settings: Settings, classifier: Classifier) -> Path:
+    """File of the decoder of a classifier's masks; it is trained, on the training folds alone, where there is none.
+
+    The file's name holds a key of the classifier, of what trains it and of the recipe. One process trains,
+    the others wait for it.
+    """
+    recipe = decoders.Recipe(epochs=min(decoders.Recipe.epochs, settings.sizes.epochs))
+    sources = (PACKAGE / "decoders.py").read_bytes() + source_digest("lmac").encode()
+    key = hashlib.sha256(sources + f"{classifier.digest} {recipe} {settings.seed}".encode()).hexdigest()[:12]
+    folder = settings.results / "decoders"
+    path = folder / f"{classifier.spectrogram.settings.name}_{key}.pt"
+    with locked(folder):
+        if not path.is_file():
+            db, _, clips = split_spectrograms(settings, classifier.spectrogram, "train")
+            fitted = decoders.train_decoder(classifier.model, db, recipe, settings.seed)
+            decoders.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
+    return path
 
 
 def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.Tensor:
@@ -74,9 +96,16 @@ def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: d
     digest = hashlib.sha256(f"{source_digest(method)} {classifier.digest} {method}".encode())
     for name, value in sorted(options.items()):
         digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+        digest.update(_content(value))
     digest.update(waveform.numpy().tobytes())
     return digest.hexdigest()[:24]
+
+
+def _content(value) -> bytes:
+    """An option's value as bytes: a tensor's values, a file's content."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu().numpy().tobytes()
+    return value.read_bytes() if isinstance(value, Path) else repr(value).encode()
 
 
 def attribute(
