@@ -50,7 +50,7 @@ def shap_additivity(settings: study.Settings, classifier: study.Classifier, clip
     """Additivity error per clip of Deep SHAP and of what was published as SHAP, on the same weights."""
     db = study.spectrograms_of(classifier, clips)
     target = probabilities(classifier.model, db).argmax(1)
-    background = pipeline.method_options(settings, classifier, "shap")["background"]
+    background = pipeline.reference_spectrograms(settings, classifier)
     rows = []
     for method in ("shap", "shap_functional"):
         for i, clip in enumerate(clips.frame["clip"]):

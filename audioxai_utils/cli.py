@@ -83,7 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--spectrogram", action="append", metavar="NAME", help="only: " + ", ".join(config.SPECTROGRAM_TYPES))
     add("--scenario", action="append", metavar="NAME|FILE",
         help="only: " + ", ".join(config.NOISE_SCENARIOS) + "; or any audio file, as noise of a mel_db cell")
-    add("--method", action="append", metavar="NAME", help="only: " + ", ".join(config.METHODS))
+    add("--method", action="append", metavar="NAME",
+        help="only: " + ", ".join(config.known_methods()) + "; all for every one (default: the study's own, "
+        + ", ".join(config.METHODS) + ")")
     add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
     add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
     add("--seed", metavar="N", help=f"seed of initial weights and training (default: {config.SEED}); the seeds of "
@@ -130,7 +132,7 @@ def parse(arguments: Sequence[str]) -> Options:
         protocol=given.protocol,
         seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
         cells=cells,
-        methods=_choices("--method", given.method, config.METHODS),
+        methods=_methods(given.method),
         cores=len(os.sched_getaffinity(0)) if given.cores is None else _integer("--cores", given.cores, 1, 4096),
         results_dir=_writable_folder("--results", results_dir),
         dry_run=given.dry_run,
@@ -154,6 +156,15 @@ def _choices(option: str, given: list[str] | None, known: tuple[str, ...]) -> tu
     for name in names:
         config.check_choice(option, name, known)
     return tuple(name for name in known if name in names)
+
+
+def _methods(given: list[str] | None) -> tuple[str, ...]:
+    """The chosen methods, the study's own first; ``all`` and ``study`` stand for every one and for its own."""
+    groups = {"all": config.known_methods(), "study": config.METHODS}
+    if given is None:
+        return config.METHODS
+    names = [name for value in given for name in value.split(",")]
+    return _choices("--method", [part for name in names for part in groups.get(name.strip(), (name,))], groups["all"])
 
 
 def _scenarios(given: list[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 DATASETS = ("generated", "esc10", "esc50")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
-METHODS = ("saliency", "gradcam", "lime", "shap")
+METHODS = ("saliency", "gradcam", "lime", "shap")  # the published ones; known_methods() has all that there are
 PROTOCOLS = ("paper", "audited")
 MASK_NAMES = (
     "minmax",
@@ -141,6 +141,12 @@ PROFILES = {
         ),
     )
 }
+
+
+def known_methods() -> tuple[str, ...]:
+    """Every method that can be run: the study's own first, then the other files of ``attributions`` by name."""
+    files = (Path(__file__).parent / "attributions").glob("[!_]*.py")
+    return (*METHODS, *sorted({file.stem for file in files} - set(METHODS)))
 
 
 def cells(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], ...]:

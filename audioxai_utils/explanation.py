@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import numbers
 import operator
 from collections.abc import Callable, Sequence
@@ -22,7 +21,10 @@ from .reconstruction import kept_audio, removed_audio
 from .scoring import Splitter, score_masks
 from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
 
-REQUIRED = {"background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db"}
+REQUIRED = {
+    "background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db",
+    "decoder": ", the file of one trained for this model with decoders.train_decoder and save_decoder",
+}
 MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 
 
@@ -151,9 +153,8 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     unknown = [name for name in masks or () if name not in MASK_NAMES]
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASK_NAMES)}; got {unknown[0]!r}")
-    for name, parameter in inspect.signature(METHODS[method]).parameters.items():
-        required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
-        if required and options.get(name) is None:
+    for name in METHODS.required(method):
+        if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
 
 

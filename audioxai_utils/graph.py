@@ -103,7 +103,7 @@ class Study:
             return kind in self.spectrogram_types
         scenarios = [scenario for own, scenario in self.cells if own == kind and f"{rest}_".startswith(f"{scenario}_")]
         method = rest.removeprefix(max(scenarios, key=len, default="")).strip("_")
-        return bool(scenarios) and (method not in config.METHODS or method in self.methods)
+        return bool(scenarios) and (method not in config.known_methods() or method in self.methods)
 
     def state(self, spectrogram_type: str = "", noise_scenario: str = "", **_: str) -> str:
         """What the dataset and the noise recordings that a step reads are now; a change reruns it.

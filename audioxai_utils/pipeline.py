@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,42 +17,75 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import config
+from . import config, decoders
 from .attributions import METHODS
 from .controls import (
     all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask,
 )
 from .data import background_clips
+from .locks import locked
 from .masks import build_masks
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
-from .study import LOAD_CHUNK, Classifier, Clips, Settings, load_clips, scenario_name, spectrograms_of
+from .sources import PACKAGE, module_closure
+from .study import Classifier, Clips, Settings, load_clips, scenario_name, split_spectrograms, spectrograms_of
 
 SCORE_CHUNK = 8  # clips whose masks are in memory at once
+SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules every attribution hangs on
 
 
 # --- attributions ----------------------------------------------------------------------------
 
 
 def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
-    """The study's options of a method at this profile."""
-    if method == "lime":
-        return {"n_samples": settings.sizes.lime_samples, "seed": config.FIXED_SEEDS["LIME"]}
-    if method.startswith("shap"):
-        frame = background_clips(settings.data, settings.sizes.background_clips)
-        clips = load_clips(settings, frame, classifier.spectrogram.sample_rate)
-        waveforms = clips.waveforms.to(settings.device, classifier.dtype)
-        return {"background": torch.cat([classifier.spectrogram(part).db for part in waveforms.split(LOAD_CHUNK)])}
-    return {}
+    """The study's options of a method at this profile, by what the method says of itself."""
+    traits, options = METHODS.traits(method), {}
+    if traits.budget:
+        options[traits.budget] = settings.sizes.lime_samples
+    if traits.background:
+        options["background"] = reference_spectrograms(settings, classifier)
+    if "decoder" in METHODS.options(method):
+        options["decoder"] = fitted_decoder(settings, classifier)
+    return options
+
+
+def fitted_decoder(settings: Settings, classifier: Classifier) -> Path:
+    """File of the decoder of a classifier's masks; it is trained, on the training folds alone, where there is none.
+
+    The file's name holds a key of the classifier, of what trains it and of the recipe. One process trains,
+    the others wait for it.
+    """
+    recipe = decoders.Recipe(epochs=min(decoders.Recipe.epochs, settings.sizes.epochs))
+    sources = (PACKAGE / "decoders.py").read_bytes() + source_digest("lmac").encode()
+    key = hashlib.sha256(sources + f"{classifier.digest} {recipe} {settings.seed}".encode()).hexdigest()[:12]
+    folder = settings.results / "decoders"
+    path = folder / f"{classifier.spectrogram.settings.name}_{key}.pt"
+    with locked(folder):
+        if not path.is_file():
+            db, _, clips = split_spectrograms(settings, classifier.spectrogram, "train")
+            fitted = decoders.train_decoder(classifier.model, db, recipe, settings.seed)
+            decoders.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
+    return path
+
+
+def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.Tensor:
+    """The profile's reference clips, dB (n, 1, F, T), from the training folds."""
+    frame = background_clips(settings.data, settings.sizes.background_clips)
+    return spectrograms_of(classifier, load_clips(settings, frame, classifier.spectrogram.sample_rate))
 
 
 @functools.cache
 def source_digest(method: str) -> str:
-    """Digest of the code that a method's attributions are computed with: a changed method computes them anew."""
-    folder = Path(__file__).parent
-    files = [*sorted((folder / "attributions").glob("_*.py")), folder / "attributions" / f"{method}.py"]
-    files += [folder / f"{name}.py" for name in ("spectrograms", "noise", "models", "inference")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
+    """Digest of the code that a method's attributions are computed with: a changed method computes them anew.
+
+    That is its own module, those of ``attributions`` that it imports, directly or not, and the way from the
+    sound to the logits.
+    """
+    function = inspect.unwrap(METHODS[method])
+    files = {Path(inspect.getsourcefile(function)), *(PACKAGE / f"{name}.py" for name in SOUND_TO_LOGITS)}
+    imported = module_closure({function.__module__}, siblings=False)
+    files |= {file for file in imported if file.parent == PACKAGE / "attributions"}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
 def attribution_folder(settings: Settings, spectrogram_type: str, noise_scenario: str, method: str) -> Path:
@@ -62,9 +96,16 @@ def _key(classifier: Classifier, waveform: torch.Tensor, method: str, options: d
     digest = hashlib.sha256(f"{source_digest(method)} {classifier.digest} {method}".encode())
     for name, value in sorted(options.items()):
         digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+        digest.update(_content(value))
     digest.update(waveform.numpy().tobytes())
     return digest.hexdigest()[:24]
+
+
+def _content(value) -> bytes:
+    """An option's value as bytes: a tensor's values, a file's content."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu().numpy().tobytes()
+    return value.read_bytes() if isinstance(value, Path) else repr(value).encode()
 
 
 def attribute(
@@ -148,12 +189,12 @@ def methods_of(settings: Settings, cell: tuple[str, str], methods: str = "") -> 
 
 def additivity(settings, classifier: Classifier, clips: Clips, attribution, targets, method: str) -> np.ndarray | None:
     """Relative additivity error per clip of the methods that promise additivity, else None."""
-    if not method.startswith("shap"):
+    if not METHODS.traits(method).additive:
         return None
     from .attributions.shap import additivity_error
 
     db = spectrograms_of(classifier, clips)
-    background = method_options(settings, classifier, method)["background"]
+    background = reference_spectrograms(settings, classifier)
     target = torch.as_tensor(np.asarray(targets), device=db.device)
     return additivity_error(classifier.model, db, target, background, attribution.to(db)).cpu().numpy()
 

@@ -21,19 +21,13 @@ from .drawing import (
 )
 from .scheme import transform_scheme
 from .statistics import pareto_front
-from .style import METHOD_MARKERS, axes_of, method_colour, method_label, two_dimensional
+from .style import METHOD_MARKERS, METRIC_LABELS, PANELS, axes_of, method_colour, method_label, two_dimensional
 
 __all__ = [
     "attribution_over", "confusion_matrix", "faithfulness_against_conciseness", "kept_area", "mask_grid",
     "method_grid", "metric_heatmap", "spectrogram", "spectrogram_grid", "training_curves",
     "transform_scheme", "waveforms",
 ]
-
-METRIC_LABELS = {
-    "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
-    "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
-}
-
 
 @styled
 def spectrogram(db, spectrogram, title: str | None = None):
@@ -114,7 +108,8 @@ def method_grid(rows, kind: str = "attribution", title: str | None = None):
     if kind not in ("attribution", "kept"):
         raise ValueError(f"kind must be attribution or kept; got {kind!r}")
     methods = list(rows[0]["maps"])
-    figure, grid = new_figure(len(rows), 1 + len(methods), (2.35 * (1 + len(methods)), 1.65 * len(rows) + 0.7))
+    width = 2.35 if len(methods) <= PANELS else 1.7
+    figure, grid = new_figure(len(rows), 1 + len(methods), (width * (1 + len(methods)), 1.65 * len(rows) + 0.7))
     for number, row in enumerate(rows):
         db = two_dimensional(row["db"], "db")
         axes = axes_of(row["spectrogram"], db.shape[1])
@@ -239,8 +234,13 @@ def kept_area(scores, title: str | None = None):
         Columns method, mask, area (share of bins, 0 to 1), one row per clip.
     """
     methods, masks = _present(scores, "method", METHODS), _present(scores, "mask", MASK_NAMES)
-    figure, grid = new_figure(1, len(methods), (2.2 * len(methods) + 1.2, 0.27 * len(masks) + 1.1), sharey=True)
-    for ax, method in zip(grid[0], methods):
+    n_columns = min(PANELS, len(methods))
+    n_rows = -(-len(methods) // n_columns)
+    size = (2.2 * n_columns + 1.2, (0.27 * len(masks) + 0.9) * n_rows + 0.2)
+    figure, grid = new_figure(n_rows, n_columns, size, sharey=True)
+    for ax in grid.flat[len(methods):]:
+        ax.set_axis_off()
+    for ax, method in zip(grid.flat, methods):
         part = scores[scores["method"] == method]
         areas = [100 * part.loc[part["mask"] == mask, "area"].to_numpy() for mask in masks]
         box = ax.boxplot(areas, orientation="horizontal", widths=0.62, patch_artist=True, whis=(5, 95),
@@ -345,7 +345,7 @@ def metric_heatmap(results, metrics=METRICS, title: str | None = None):
         Columns method, mask and the metrics. NaN is drawn grey.
     """
     methods, masks = _present(results, "method", METHODS), _present(results, "mask", MASK_NAMES)
-    n_columns = min(4, len(metrics))
+    n_columns = min(4 if len(methods) <= PANELS else 2, len(metrics))
     n_rows = -(-len(metrics) // n_columns)
     size = ((0.6 * len(methods) + 0.3) * n_columns + 1.3, (0.25 * len(masks) + 1.2) * n_rows + 0.4)
     figure, grid = new_figure(n_rows, n_columns, size, sharey=True)

@@ -58,11 +58,11 @@ def _imports_of(name: str, package: Path) -> tuple[frozenset[str], dict[str, fro
     return frozenset(imported_names(tree, *where)), dict.fromkeys(known | {"*"}, loaded)
 
 
-def module_closure(names: set[str], package: Path = PACKAGE) -> list[Path]:
+def module_closure(names: set[str], package: Path = PACKAGE, siblings: bool = True) -> list[Path]:
     """Files of the package's modules among ``names``, and of all that these import in turn.
 
     A package brings its ``__init__``; a subpackage, such as the methods, all its modules,
-    because they register themselves. What a module's ``__getattr__`` loads at first use of a
+    because they register themselves (unless ``siblings`` is False). What a module's ``__getattr__`` loads at first use of a
     name counts where that name is imported or used.
     """
     modules = package_modules(package)
@@ -75,7 +75,7 @@ def module_closure(names: set[str], package: Path = PACKAGE) -> list[Path]:
         if name in modules:
             found.add(name)
             more |= _imports_of(name, package)[0]
-            if name != package.name:
+            if siblings and name != package.name:
                 more |= {other for other in modules if other.startswith(f"{name}.")}
         elif parent in modules:
             more |= _imports_of(parent, package)[1].get(attribute, frozenset())

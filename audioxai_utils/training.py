@@ -134,7 +134,7 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning's device banner and its advice on loader workers say nothing about the study."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -178,7 +178,7 @@ def train_classifier(
     drop_last = len(train[0]) % profile.batch_size == 1  # batch norm cannot train on a single clip
     loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last)
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
-    with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]
         if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True

@@ -232,8 +232,8 @@ class Explorer(ipywidgets.VBox):
 
     def _live_methods(self) -> list[str]:
         """The study's methods first; those that need a background only where a study can give it."""
-        first = [method for method in METHODS if self.settings is not None or not method.startswith("shap")]
-        return first + [method for method in ALL_METHODS if method not in METHODS and not method.startswith("shap")]
+        first = [method for method in METHODS if self.settings is not None or not ALL_METHODS.required(method)]
+        return first + [name for name in ALL_METHODS if name not in METHODS and not ALL_METHODS.required(name)]
 
     def _test_clips(self) -> dict[str, Path]:
         frame = self.settings.data.split("test")

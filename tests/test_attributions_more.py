@@ -25,6 +25,7 @@ SMALL = {
     "guided_gradcam": {},
     "rise": {"n_masks": 6},
     "slime": {"n_samples": 6},
+    "slime_hpss": {"n_samples": 6, "kernel_size": 9},
 }
 
 
@@ -339,6 +340,8 @@ def test_a_class_out_of_range_is_refused(name, model, db):
         ("rise", {"grid": (0, 4)}, "grid must be 1 or more; got 0"),
         ("slime", {"grid": "mel"}, "grid must be one of time, frequency, both; got 'mel'"),
         ("slime", {"n_time": 65}, "n_time must be 1 to 64"),
+        ("slime_hpss", {"n_time": 65}, "n_time must be 1 to 64"),
+        ("slime_hpss", {"kernel_size": 0}, "kernel_size must be 1 or more"),
         ("slime", {"n_samples": 1}, "n_samples must be 2 or more"),
     ],
 )
@@ -364,7 +367,7 @@ def test_memory_is_bounded_by_the_batch_size(model):
     db, target = clips(5, seed=1), torch.tensor([0, 1, 0, 1, 1])
     for name, options in {
         "integrated_gradients": {"n_steps": 10}, "smoothgrad": {"n_samples": 10}, "gradient_shap": {"n_samples": 10},
-        "rise": {"n_masks": 10}, "slime": {"n_samples": 10},
+        "rise": {"n_masks": 10}, "slime": {"n_samples": 10}, "slime_hpss": {"n_samples": 10},
     }.items():
         sizes.clear()
         METHODS[name](Counting(), db, target, batch_size=4, **options)

@@ -48,6 +48,18 @@ def test_lists_may_be_repeated_or_separated_and_keep_the_studys_order():
     assert cli.parse(["--full-grid", "--spectrogram", "stft_db", "--scenario", "horse"]).cells == (("stft_db", "horse"),)
 
 
+def test_every_registered_method_may_be_asked_for_and_groups_stand_for_many():
+    """The command line knows the methods without importing them; the registry is the judge."""
+    from audioxai_utils.attributions import METHODS
+
+    every = cli.parse(["--method", "all"]).methods
+    assert every[: len(config.METHODS)] == config.METHODS and len(set(every)) == len(every)
+    assert set(every) == {name for name in METHODS if METHODS[name].__module__.startswith("audioxai_utils.")}
+    assert cli.parse(["--method", "study"]).methods == config.METHODS
+    assert cli.parse(["--method", "rise,study", "--method", "occlusion"]).methods == (*config.METHODS, "occlusion", "rise")
+    assert all(name in cli.build_parser().format_help() for name in every)
+
+
 def test_paths_are_made_absolute(esc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"w")
@@ -112,7 +124,7 @@ BAD = [
     (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
-    (["--method", "lime,occlusion"], "--method must be one of saliency, gradcam, lime, shap; got 'occlusion'"),
+    (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, gradient_shap, "),
     (["--scenario", "clean,"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''"),
     (["--scenario", "rain"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'rain'"),
     (["--scenario", "file"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'file'"),

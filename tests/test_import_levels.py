@@ -9,7 +9,7 @@ LEVELS = [
      "inference", "models", "precision"},
     {"attributions", "controls", "downloads", "frames", "graph", "inputs", "masks", "metrics", "noise", "spectrograms",
      "style", "synthesis", "table_styles", "training"},
-    {"checks", "comparisons", "data", "drawing", "findings", "notebook_pages", "pages", "pictures", "preparation",
+    {"checks", "comparisons", "data", "decoders", "drawing", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},
     {"gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "plots", "runner", "study", "trust_figures"},

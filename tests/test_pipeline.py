@@ -1,6 +1,8 @@
 """A cell of a tiny study on files: settings, resuming, scores with controls, and clear refusals."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,10 @@ import soundfile
 import torch
 
 from audioxai_utils import pipeline, study
-from audioxai_utils.config import MASK_NAMES
+from audioxai_utils.attributions import METHODS, register
+from audioxai_utils.config import MASK_NAMES, known_methods
 from audioxai_utils.controls import kept_bins
+from audioxai_utils.data import background_clips
 from audioxai_utils.masks import build_masks
 
 CELL = ("mel_db", "white")
@@ -83,6 +87,79 @@ def test_another_sound_or_option_is_computed_anew(settings, cell):
     assert key == pipeline._key(classifier, clips.waveforms[0], "lime", {"n_samples": 10})
     assert key != pipeline._key(classifier, clips.waveforms[1], "lime", {"n_samples": 10})
     assert key != pipeline._key(classifier, clips.waveforms[0], "lime", {"n_samples": 11})
+
+
+@pytest.fixture
+def own_method():
+    """Register a method for the test, and forget it after."""
+    names = []
+
+    def enter(name, function, **traits):
+        names.append(name)
+        register(name, **traits)(function)
+
+    yield enter
+    for name in names:
+        METHODS._functions.pop(name), METHODS._traits.pop(name)
+
+
+def test_options_follow_from_what_a_method_says_of_itself(settings, cell, own_method):
+    def mine(model, db, target, *, n_tries=3, background=None):
+        return db
+
+    own_method("mine", mine, budget="n_tries", background=True)
+    options = pipeline.method_options(settings, cell[0], "mine")
+    assert options["n_tries"] == settings.sizes.lime_samples == 30 and set(options) == {"n_tries", "background"}
+    assert options["background"].shape == (settings.sizes.background_clips, 1, 64, 501)
+    assert all(Path(p).name[0] in "123" for p in background_clips(settings.data, 4)["path"])  # of the training folds
+    for method, budget in (("lime", "n_samples"), ("slime", "n_samples"), ("rise", "n_masks")):
+        assert pipeline.method_options(settings, cell[0], method) == {budget: 30}
+    assert pipeline.method_options(settings, cell[0], "smoothgrad") == {}
+    with pytest.raises(TypeError, match="mine has no option 'n_samples'"):
+        register("mine", budget="n_samples")(mine)
+
+
+def test_every_method_of_the_package_can_be_called_with_the_options_it_is_given(settings, cell):
+    for method in known_methods():
+        options = pipeline.method_options(settings, cell[0], method)
+        assert set(METHODS.required(method)) <= set(options) <= set(METHODS.options(method)), method
+
+
+def test_a_method_of_its_own_goes_through_the_study(settings, cell, own_method):
+    own_method("tilt", lambda model, db, target: db - db.mean(dim=(1, 2, 3), keepdim=True))
+    classifier, clips = cell
+    list(pipeline.attribute(settings, classifier, clips, CELL, "tilt"))
+    try:
+        assert pipeline.methods_of(settings, CELL) == ["saliency", "gradcam", "tilt"]
+        scores = pd.concat(pipeline.score(settings, classifier, clips, CELL, ["tilt"], ["audited"]))
+    finally:
+        shutil.rmtree(pipeline.attribution_folder(settings, *CELL, "tilt"))
+    own = scores.query("control == ''")
+    assert len(own) == 14 * 3 and set(own["method"]) == {"tilt"} and own["FidIn_heard"].notna().all()
+
+
+def test_the_digest_sees_the_modules_a_method_imports(monkeypatch):
+    """Guided Grad-CAM takes its layer from gradcam; saliency knows nothing of it."""
+    def digests():
+        pipeline.source_digest.cache_clear()
+        return {name: pipeline.source_digest(name) for name in ("guided_gradcam", "gradcam", "saliency", "slime")}
+
+    before, read = digests(), Path.read_bytes
+
+    def changed(name):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == name))
+            after = digests()
+        return {method for method, digest in after.items() if digest != before[method]}
+
+    try:
+        assert changed("gradcam.py") == {"guided_gradcam", "gradcam"}
+        assert changed("lime.py") == {"slime"}
+        assert changed("saliency.py") == {"saliency"}
+        assert changed("_registry.py") == changed("inference.py") == set(before)
+        assert changed("plots.py") == set()
+    finally:
+        pipeline.source_digest.cache_clear()
 
 
 def test_shards_share_out_the_clips(settings, cell):

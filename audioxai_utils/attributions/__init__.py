@@ -33,7 +33,8 @@ A new method
 ------------
 Write one file ``attributions/<name>.py`` with a function
 ``(model, db, target, *, options...)`` under ``@register("<name>")``: it is found by its file
-name and imported at first use. Outside this package, ``register("<name>")(function)`` does.
+name and imported at first use, by ``run_all.sh --method <name>`` too. What the study's sizes
+and reference clips are to it, ``register``'s keywords say (``Traits``). Outside this package, ``register("<name>")(function)`` does.
 The function gets a model in eval mode without parameter gradients, its own copy of ``db``,
 gradients enabled, and checked arguments.
 """

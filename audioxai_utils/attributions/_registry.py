@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,21 +17,42 @@ from torch import nn
 ENGINES = ("fast", "reference")
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What a method says of itself, so that nobody has to know its name.
+
+    Attributes
+    ----------
+    budget : str
+        The option that counts the changed copies of a clip it classifies; "" where there is none, or
+        where the number is the method's own affair.
+    background : bool
+        Whether it wants the study's reference clips, as the option ``background``.
+    additive : bool
+        Whether a clip's values add up to its logit minus the mean logit of ``background``.
+    """
+
+    budget: str = ""
+    background: bool = False
+    additive: bool = False
+
+
 class Methods(Mapping):
     """Name -> attribution function; a method's module is imported when it is first asked for."""
 
     def __init__(self, folder: Path, package: str) -> None:
         self._package = package
         self._functions: dict[str, Callable] = {}
+        self._traits: dict[str, Traits] = {}
         found = (module.name for module in pkgutil.iter_modules([str(folder)]))
         self._modules = sorted(name for name in found if not name.startswith("_"))
 
-    def add(self, name: str, function: Callable) -> None:
+    def add(self, name: str, function: Callable, traits: Traits = Traits()) -> None:
         """Enter ``function`` under ``name``; a name that is taken by another function is refused."""
         taken = self._functions.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (function.__module__, function.__qualname__):
             raise ValueError(f"attribution method {name!r} is registered already, by {taken.__module__}")
-        self._functions[name] = function
+        self._functions[name], self._traits[name] = function, traits
 
     def __getitem__(self, name: str) -> Callable:
         if name not in self._functions and name in self._modules:
@@ -38,6 +60,19 @@ class Methods(Mapping):
         if name not in self._functions:
             raise KeyError(f"method must be one of {', '.join(self)}; got {name!r}")
         return self._functions[name]
+
+    def traits(self, name: str) -> Traits:
+        """What the method says of itself; KeyError for a name that is not known."""
+        self[name]  # its module enters it
+        return self._traits[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The method's own options by name."""
+        return dict(list(inspect.signature(self[name]).parameters.items())[3:])
+
+    def required(self, name: str) -> list[str]:
+        """Options without which the method cannot be called."""
+        return [option for option, known in self.options(name).items() if known.default is known.empty]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._modules, *self._functions}))
@@ -52,11 +87,16 @@ class Methods(Mapping):
 METHODS = Methods(Path(__file__).parent, __package__)
 
 
-def register(name: str) -> Callable[[Callable], Callable]:
-    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it."""
+def register(
+    name: str, *, budget: str = "", background: bool = False, additive: bool = False
+) -> Callable[[Callable], Callable]:
+    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
 
     def decorate(function: Callable) -> Callable:
         known = list(inspect.signature(function).parameters)[3:]
+        for option in (budget, "background" if background else ""):
+            if option and option not in known:
+                raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known)}")
 
         @functools.wraps(function)
         def method(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> torch.Tensor:
@@ -70,7 +110,7 @@ def register(name: str) -> Callable[[Callable], Callable]:
                 attribution = function(model, db.detach().clone(), classes, **options)
             return _checked_result(name, attribution, db)
 
-        METHODS.add(name, method)
+        METHODS.add(name, method, Traits(budget, background, additive))
         return method
 
     return decorate

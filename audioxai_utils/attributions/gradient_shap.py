@@ -21,7 +21,7 @@ from .shap import checked_background
 from .smoothgrad import seeded
 
 
-@register("gradient_shap")
+@register("gradient_shap", background=True)
 def gradient_shap(
     model: nn.Module,
     db: torch.Tensor,

@@ -26,7 +26,7 @@ from ._registry import register
 KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
 
 
-@register("lime")
+@register("lime", budget="n_samples")
 def lime(
     model: nn.Module,
     db: torch.Tensor,

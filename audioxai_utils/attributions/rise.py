@@ -24,7 +24,7 @@ from ._registry import register
 from .integrated_gradients import SILENCE, at_least
 
 
-@register("rise")
+@register("rise", budget="n_masks")
 def rise(
     model: nn.Module,
     db: torch.Tensor,

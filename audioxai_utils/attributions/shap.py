@@ -24,7 +24,7 @@ CAUSE = (
 )
 
 
-@register("shap")
+@register("shap", background=True, additive=True)
 def shap(
     model: nn.Module,
     db: torch.Tensor,

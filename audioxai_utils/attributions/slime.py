@@ -13,6 +13,8 @@ chosen segments is LIME's ridge over all here; their hidden segments are silent,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ from .lime import scaled_image
 GRIDS = ("time", "frequency", "both")
 
 
-@register("slime")
+@register("slime", budget="n_samples")
 def slime(
     model: nn.Module,
     db: torch.Tensor,
@@ -54,13 +56,22 @@ def slime(
     n_samples, seed, batch_size : int
         Neighbours with the clip itself (2 or more), their random state, and how many at once.
     """
+    segments = regular_grid(tuple(db.shape[2:]), grid, n_time, n_frequency)
+    return weigh_segments(model, db, target, lambda clip: segments, fill, n_samples, seed, batch_size)
+
+
+def weigh_segments(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, cut: Callable[[torch.Tensor], np.ndarray],
+    fill: float | None, n_samples: int, seed: int, batch_size: int | None,
+) -> torch.Tensor:
+    """Weights of the segments (F, T), numbered from 0 without gaps, that ``cut`` makes of each (1, F, T) clip."""
     at_least(2, n_samples=n_samples)
     at_least(1, batch_size=batch_size)
-    segments = regular_grid(tuple(db.shape[2:]), grid, n_time, n_frequency)
     fast = inference_copy(model, db)
     size = batch_size or BATCH_SIZE.get(db.device.type, 64)
     maps = []
     for clip, label in zip(db.cpu(), target.tolist()):
+        segments = cut(clip)
         neighbourhood = gridded(clip, segments, fill, n_samples, seed)
         probability = classify(fast, neighbourhood, label, db, size)
         maps.append(regress(neighbourhood, probability)[segments])

@@ -1,0 +1,107 @@
+"""A decoder that turns a classifier's feature maps into a mask, and the file it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+WIDTH = 16  # channels of the decoder, at every level
+
+
+class Decoder(nn.Module):
+    """Logits of a mask from feature maps, the finest first; each coarser level is added to the next finer one.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Of each feature map.
+    width : int
+        Channels of the decoder.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = WIDTH) -> None:
+        super().__init__()
+        self.channels, self.width = list(channels), width
+        self.takes = nn.ModuleList(nn.Conv2d(n, width, 1) for n in channels)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in channels)  # of each clip by itself
+        self.refines = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        self.head = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits (n, 1, F', T') at the resolution of the finest map."""
+        x = None
+        for maps, take, norm, refine in reversed(list(zip(features, self.takes, self.norms, self.refines))):
+            own = norm(take(maps))
+            if x is not None:
+                own = own + functional.interpolate(x, own.shape[2:], mode="bilinear", align_corners=False)
+            x = functional.relu(refine(own))  # (n, width, F', T')
+        return self.head(x)
+
+
+@contextmanager
+def recorded(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Outputs of ``layers`` at each pass of the model in here, by name."""
+    outputs: dict[str, torch.Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: outputs.__setitem__(name, output)
+        )
+        for name in layers
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def features_of(
+    model: nn.Module, db: torch.Tensor, layers: Sequence[str]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits (n, classes) and the feature maps of ``layers``, (n, channels, frequency, time) each."""
+    with torch.no_grad(), recorded(model, layers) as outputs:
+        logits = model(db)
+    swapped = getattr(model, "feature_axes", None) == ("time", "frequency")
+    return logits, [outputs[name].transpose(2, 3) if swapped else outputs[name] for name in layers]
+
+
+def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
+    """The model's children that give maps (n, channels, ., .), in the order of the pass.
+
+    Raises
+    ------
+    ValueError
+        There is none: a decoder has nothing to read.
+    """
+    names = [name for name, _ in model.named_children()]
+    with torch.no_grad(), recorded(model, names) as outputs:
+        model(db)
+    found = [name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4]
+    if not found:
+        raise ValueError("model must have a child module that returns maps (n, channels, ., .); it has none")
+    return found
+
+
+def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[str]]:
+    """Decoder of a file, with ``like``'s device and dtype and frozen, and the layers it reads.
+
+    Raises
+    ------
+    FileNotFoundError
+        No file at ``path``.
+    ValueError
+        It is not a decoder's.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"decoder {path}: no such file; train one with decoders.train_decoder")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or {"decoder", "channels", "width", "layers"} - set(content):
+        raise ValueError(f"decoder {path}: holds no decoder; train one with decoders.train_decoder")
+    decoder = Decoder(content["channels"], content["width"])
+    decoder.load_state_dict(content["decoder"])
+    return decoder.to(like).eval().requires_grad_(False), content["layers"]

@@ -1,0 +1,63 @@
+"""L-MAC: masks by a trained decoder over the classifier's features, in one forward pass.
+
+The decoder is trained once for a classifier, on its training clips alone (``decoders``), so that what
+the mask keeps has the predicted class and what it removes has not. Then a clip costs one pass. What is
+returned is the mask minus 1/2: mask ``minmax`` of it is the decoder's own (but for its extremes), and
+``bin`` keeps where it is above 1/2.
+
+References
+----------
+Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3 (decoder over frozen features,
+kept and removed part in one objective). Deviations: the objective is that of ``optimised``, in
+decibels and in power by turns, and total variation takes the place of their second, fine-tuning stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..inference import inference_copy
+from ._decoder import features_of, load_decoder
+from ._registry import register
+from .integrated_gradients import at_least
+from .optimised import upsampled
+
+SAME_LOGIT = 1e-3  # logits; a class nearer than this to the highest one counts as predicted
+
+
+@register("lmac")
+def lmac(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, decoder: str | Path, batch_size: int = 16
+) -> torch.Tensor:
+    """The decoder's mask of each clip minus 1/2.
+
+    Parameters
+    ----------
+    decoder : path
+        File that ``decoders.save_decoder`` wrote for this model.
+    batch_size : int
+        Clips in one forward pass.
+
+    Raises
+    ------
+    ValueError
+        ``target`` is not the predicted class of a clip: the decoder knows masks of that class alone.
+    """
+    at_least(1, batch_size=batch_size)
+    fitted, layers = load_decoder(decoder, db)
+    fast = inference_copy(model, db)
+    maps = []
+    with torch.no_grad():
+        for part, classes in zip(db.split(batch_size), target.split(batch_size)):
+            logits, features = features_of(fast, part, layers)
+            missed = logits.amax(1) - logits.gather(1, classes[:, None])[:, 0] > SAME_LOGIT
+            if bool(missed.any()):
+                raise ValueError(
+                    f"target must be the predicted class for lmac; got {int(classes[missed][0])} "
+                    f"where the model says {int(logits[missed][0].argmax())}"
+                )
+            maps.append(upsampled(fitted(features), part).sigmoid() - 0.5)
+    return torch.cat(maps)

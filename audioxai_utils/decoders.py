@@ -1,0 +1,151 @@
+"""Training of the decoder behind the method ``lmac``, with Lightning, on training clips alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from .attributions._decoder import Decoder, feature_layers, features_of
+from .attributions.optimised import DOMAINS, objective, penalty, upsampled
+from .inference import inference_copy
+from .precision import default_dtype
+from .results import atomic_path
+from .training import quiet_lightning
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a decoder is trained; ``area_weight`` and ``smoothness`` are as in ``optimised``."""
+
+    epochs: int = 20
+    batch_size: int = 8
+    learning_rate: float = 3e-3  # highest of one cycle
+    area_weight: float = 2.0  # nats per unit of area
+    smoothness: float = 0.5  # nats per mean absolute difference of neighbouring cells
+    noise: float = 1.0  # dB, standard deviation on every bin
+    mixed: float = 0.5  # share of the clips that another one is added to
+    quieter: float = 10.0  # dB; the other one is 0 to this much quieter
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class FittedDecoder:
+    """A trained decoder: the layers it reads, the mean loss (nats) of every epoch, and what it cost (s)."""
+
+    decoder: Decoder
+    layers: list[str]
+    losses: list[float]
+    seconds: float
+
+
+def train_decoder(
+    model: nn.Module, db: torch.Tensor, recipe: Recipe = Recipe(), seed: int = 0, layers: Sequence[str] | None = None
+) -> FittedDecoder:
+    """Train a decoder for a classifier; the classifier is not changed, nor is the global random state.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The trained classifier, dB spectrograms to logits; the decoder is trained on its device.
+    db : Tensor (clips, 1, F, T)
+        Training clips in dB, of the model's dtype; labels are not needed, the predicted class is explained.
+    recipe : Recipe
+    seed : int
+        Of initial weights, shuffling and augmentation.
+    layers : sequence of str, optional
+        Modules whose maps are read, finest first; default all children that give maps.
+    """
+    import lightning
+
+    started = time.perf_counter()
+    device = next(model.parameters()).device
+    first = db[:1].to(device)
+    frozen = inference_copy(model, first)
+    layers = list(layers or feature_layers(frozen, first))
+    channels = [maps.shape[1] for maps in features_of(frozen, first, layers)[1]]
+    with torch.random.fork_rng(), quiet_lightning():
+        torch.manual_seed(seed)
+        with default_dtype(db.dtype):
+            decoder = Decoder(channels)
+        loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
+        module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
+        lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=recipe.epochs,
+            precision="64-true" if db.dtype == torch.float64 else "32-true", logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        ).fit(module, loader)
+    decoder = module.decoder.cpu().eval().requires_grad_(False)
+    return FittedDecoder(decoder, layers, module.losses, time.perf_counter() - started)
+
+
+def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe: Recipe, n_steps: int, seed: int):
+    """A LightningModule around ``decoder``; defined here so that importing this file stays light."""
+    import lightning
+
+    class Masks(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder, self.losses, self.rows = decoder, [], []
+            self.draws = torch.Generator().manual_seed(seed)
+
+        def training_step(self, batch, number):
+            db = augmented(batch[0], recipe, self.draws)
+            logits, features = features_of(frozen, db, layers)
+            coarse = self.decoder(features)
+            mask, target = upsampled(coarse, db).sigmoid(), logits.argmax(1)
+            domain = DOMAINS["both"][number % 2]
+            loss = objective(frozen, db, target, mask, domain) + penalty(mask, coarse, recipe, None)
+            self.rows.append(loss.detach())
+            return loss.mean()
+
+        def on_train_epoch_end(self) -> None:
+            self.losses.append(float(torch.cat(self.rows).mean()))
+            self.rows = []
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=recipe.learning_rate)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    return Masks()
+
+
+def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
+    """Clips shifted in time (circularly), some with another one of the batch added in power, and noise in dB."""
+    n, n_frames = len(db), db.shape[3]
+    shifts = torch.randint(n_frames, (n,), generator=draws).tolist()
+    db = torch.stack([clip.roll(shift, dims=-1) for clip, shift in zip(db, shifts)])
+    other = db[torch.randperm(n, generator=draws).to(db.device)]
+    level = -recipe.quieter * torch.rand(n, 1, 1, 1, generator=draws)
+    level[torch.rand(n, generator=draws) >= recipe.mixed] = -math.inf
+    noise = recipe.noise * torch.randn(db.shape, generator=draws)
+    power = 10 ** (db / 10) + 10 ** ((other + level.to(db)) / 10)
+    return 10 * power.log10() + noise.to(db)
+
+
+def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
+    """Write a decoder for the method ``lmac``; ``info`` is kept beside it with seconds and losses."""
+    content = {
+        "decoder": fitted.decoder.state_dict(), "channels": fitted.decoder.channels, "width": fitted.decoder.width,
+        "layers": fitted.layers, "info": info | {"seconds": fitted.seconds, "losses": fitted.losses},
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def decoder_info(path: str | Path) -> dict:
+    """What ``save_decoder`` kept beside a decoder: seconds of training, mean loss of every epoch, and its notes."""
+    return torch.load(path, map_location="cpu", weights_only=True)["info"]

@@ -1,0 +1,238 @@
+"""L-MAC: a decoder finds planted evidence, sees training clips alone, and is the same each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+from torch.nn import functional
+
+import tiny_study
+from audioxai_utils import decoders, pipeline, study
+from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions._decoder import Decoder, feature_layers, features_of
+from audioxai_utils.models import Cnn14
+
+SIZES: list[int] = []  # spectrograms in each call of a Halves
+RECIPE = decoders.Recipe(epochs=30, batch_size=8, learning_rate=0.01, mixed=0.0, noise=0.5)
+
+
+class Halves(nn.Module):
+    """Two classes: which of two bands of frequency is the louder one; nothing else is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.AvgPool2d(2)  # maps for the decoder
+        self.scale = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        SIZES.append(len(db))
+        maps = self.look(db)
+        return self.scale * torch.stack([maps[:, 0, 2:6].mean(dim=(1, 2)), maps[:, 0, 10:14].mean(dim=(1, 2))], dim=1)
+
+
+def band(label: int) -> slice:
+    return slice(4, 12) if label == 0 else slice(20, 28)
+
+
+def clips(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quiet noise (n, 1, 32, 40) with the band of the class loud, and the classes."""
+    generator = torch.Generator().manual_seed(seed)
+    db = torch.randn(n, 1, 32, 40, generator=generator, dtype=torch.float64) * 2 - 60
+    labels = torch.arange(n) % 2
+    for clip, label in zip(db, labels.tolist()):
+        clip[:, band(label)] += 40
+    return db, labels
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    found = decoders.train_decoder(Halves(), clips(24, 0)[0], RECIPE)
+    path = tmp_path_factory.mktemp("decoder") / "halves.pt"
+    decoders.save_decoder(found, path, n_clips=24)
+    return found, path
+
+
+def test_the_band_that_speaks_is_kept_on_clips_it_has_not_seen(fitted):
+    db, labels = clips(6, 9)
+    attribution = METHODS["lmac"](Halves(), db, labels, decoder=fitted[1])
+    for one, label in zip(attribution[:, 0], labels.tolist()):
+        inside = torch.zeros(32, 40, dtype=torch.bool)
+        inside[band(label)] = True
+        other = torch.zeros(32, 40, dtype=torch.bool)
+        other[band(1 - label)] = True
+        assert float((one > 0)[inside].double().mean()) > 0.9
+        assert float((one > 0)[~inside & ~other].double().mean()) < 0.2
+    losses = fitted[0].losses
+    assert len(losses) == RECIPE.epochs and losses[-1] < 0.6 * losses[0]
+
+
+def test_the_loss_is_what_it_says(fitted):
+    """One step by hand: -log p(kept) - log(1 - p(removed)) + area + variation, in decibels."""
+    recipe = dataclasses.replace(RECIPE, noise=0.0)
+    db, _ = clips(4, 3)
+    model, decoder = Halves(), fitted[0].decoder
+    module = decoders._make_module(decoder, model, ["look"], recipe, 10, 0)
+    loss = float(module.training_step((db,), 0).detach())
+    db = decoders.augmented(db, recipe, torch.Generator().manual_seed(0))
+    coarse = decoder([model.look(db)])
+    mask = functional.interpolate(coarse, (32, 40), mode="bilinear").sigmoid()
+    expected = []
+    for one, m, z in zip(db, mask, coarse):
+        target = int(model(one[None]).argmax())
+        kept, removed = (model((((one + 100) * part) - 100)[None]).softmax(1)[0, target] for part in (m, 1 - m))
+        cells = z[0].sigmoid()
+        variation = ((cells[1:] - cells[:-1]).abs().sum() + (cells[:, 1:] - cells[:, :-1]).abs().sum()) / cells.numel()
+        expected.append(-math.log(kept) - math.log(1 - removed) + 2 * float(m.mean()) + 0.5 * float(variation))
+    assert loss == pytest.approx(float(np.mean(expected)), rel=1e-9)
+
+
+def test_the_mask_is_one_pass_of_the_decoder_over_the_features_of_cnn14(tmp_path):
+    """By hand: the model's blocks one after the other, their maps turned to (frequency, time)."""
+    torch.manual_seed(0)
+    model = Cnn14(32, 4, 1 / 32).double().eval()
+    db = torch.randn(3, 1, 32, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 12 - 45
+    layers = [f"conv_block{i}" for i in range(1, 7)]
+    assert feature_layers(model, db) == layers
+    decoder = Decoder([maps.shape[1] for maps in features_of(model, db, layers)[1]]).double()
+    path = tmp_path / "d.pt"
+    decoders.save_decoder(decoders.FittedDecoder(decoder, layers, [1.0], 2.0), path)
+    with torch.no_grad():
+        target = model(db).argmax(1)
+        x, maps = model.bn0(db[:, 0]).transpose(1, 2)[:, None], []
+        for i in range(1, 7):
+            x = getattr(model, f"conv_block{i}")(x, pool=2 if i < 6 else 1)
+            maps.append(x.transpose(2, 3))
+        logits = functional.interpolate(decoder(maps), (32, 64), mode="bilinear", align_corners=False)
+    found = METHODS["lmac"](model, db, target, decoder=path)
+    torch.testing.assert_close(found, logits.sigmoid() - 0.5, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(METHODS["lmac"](model, db, target, decoder=str(path), batch_size=1), found)
+    assert decoders.decoder_info(path)["seconds"] == 2.0
+
+
+def test_seeds_fix_it_and_nothing_else_is_touched():
+    recipe = decoders.Recipe(epochs=2, batch_size=4)
+    db, model = clips(8, 0)[0], Halves()
+    random, weights = torch.get_rng_state(), float(model.scale)
+    first, again = (decoders.train_decoder(model, db, recipe, seed=3) for _ in range(2))
+    other = decoders.train_decoder(model, db, recipe, seed=4)
+    for name, value in first.decoder.state_dict().items():
+        assert torch.equal(value, again.decoder.state_dict()[name])
+    assert first.losses == again.losses != other.losses
+    assert torch.equal(random, torch.get_rng_state()) and float(model.scale) == weights
+    assert model.training and model.scale.requires_grad and model.scale.grad is None and not model.look._forward_hooks
+
+
+def test_memory_is_bounded_by_the_batch_size(fitted):
+    db, labels = clips(10, 5)
+    SIZES.clear()
+    METHODS["lmac"](Halves(), db, labels, decoder=fitted[1], batch_size=3)
+    assert max(SIZES) == 3
+    SIZES.clear()
+    decoders.train_decoder(Halves(), db, decoders.Recipe(epochs=1, batch_size=4))
+    assert max(SIZES) == 8  # what is kept and what is removed
+
+
+def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
+    db = clips(200, 1)[0]
+    draw = lambda **changes: decoders.augmented(  # noqa: E731
+        db, decoders.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}), torch.Generator().manual_seed(5)
+    )
+    shifted = draw()
+    for one, moved in zip(db, shifted):
+        fits = [torch.allclose(one.roll(k, dims=-1), moved) for k in range(40)]
+        assert sum(fits) == 1
+    assert float((draw(noise=2.0) - shifted).std()) == pytest.approx(2.0, rel=0.02)
+    mixed = draw(mixed=0.5) - shifted
+    assert float(mixed.min()) > -1e-9
+    share = (mixed.amax(dim=(1, 2, 3)) > 1e-6).double().mean()
+    assert 0.4 < float(share) < 0.6
+    # all mixed at equal level: power adds up, so the mean power doubles
+    everyone = draw(mixed=1.0, quieter=0.0)
+    assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(2.0, rel=1e-6)
+
+
+# --- in the study -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return tiny_study.make(tmp_path_factory.mktemp("tiny"))
+
+
+def weights_of(settings) -> dict:
+    classifier = study.load_classifier(settings, "mel_db")
+    return torch.load(pipeline.fitted_decoder(settings, classifier), weights_only=True)
+
+
+def test_the_decoder_never_hears_validation_or_test_folds(settings, tmp_path):
+    """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
+    root, results = tmp_path / "tones", tmp_path / "results"
+    shutil.copytree(settings.data_root, root)
+    shutil.copytree(settings.results / "models", results / "models")
+    noise = np.random.default_rng(7).standard_normal(8000) * 0.1
+
+    def again(fold: int) -> dict:
+        for path in (root / "audio").glob(f"{fold}-*.wav"):
+            soundfile.write(path, noise, 16000)
+        shutil.rmtree(results / "decoders", ignore_errors=True)
+        return weights_of(dataclasses.replace(settings, data_root=str(root), results_dir=str(results)))
+
+    before = weights_of(settings)
+    assert before["info"]["n_clips"] == 9 and before["info"]["seconds"] > 0
+    for fold in (4, 5):
+        after = again(fold)
+        assert all(torch.equal(value, after["decoder"][name]) for name, value in before["decoder"].items())
+    changed = again(1)
+    assert not all(torch.equal(value, changed["decoder"][name]) for name, value in before["decoder"].items())
+
+
+def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings, monkeypatch):
+    classifier, cell = study.load_classifier(settings, "mel_db"), ("mel_db", "clean")
+    path = pipeline.fitted_decoder(settings, classifier)
+    monkeypatch.setattr(decoders, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
+    assert pipeline.fitted_decoder(settings, classifier) == path
+    clips_ = study.explained_clips(settings, 32000, "clean")
+    rows = list(pipeline.attribute(settings, classifier, clips_, cell, "lmac"))
+    assert all(row["computed"] for row in rows)
+    assert not any(row["computed"] for row in pipeline.attribute(settings, classifier, clips_, cell, "lmac"))
+    key = pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path})
+    content = path.read_bytes()
+    path.write_bytes(content + b"x")
+    try:
+        assert pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path}) != key
+    finally:
+        path.write_bytes(content)
+
+
+# --- refusals -----------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
+    db, labels = clips(2, 0)
+    with pytest.raises(ValueError, match="target must be the predicted class for lmac; got 1 where the model says 0"):
+        METHODS["lmac"](Halves(), db, torch.tensor([1, 1]), decoder=fitted[1])
+    with pytest.raises(FileNotFoundError, match="no such file; train one with decoders.train_decoder"):
+        METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "none.pt")
+    torch.save({"model": 1}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="holds no decoder"):
+        METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="must have a child module that returns maps"):
+        decoders.train_decoder(nn.Sequential(nn.Flatten(), nn.Linear(32 * 40, 2)).double(), db)
+    with pytest.raises(ValueError, match="epochs must be 1 or more; got 0"):
+        decoders.Recipe(epochs=0)
+    with pytest.raises(ValueError, match="learning_rate must be above 0"):
+        decoders.Recipe(learning_rate=0.0)
+
+
+def test_optimised_20_is_optimised_at_a_fifth():
+    db, labels = clips(2, 0)
+    found = METHODS["optimised_20"](Halves(), db, labels, n_steps=30)
+    assert torch.equal(found, METHODS["optimised"](Halves(), db, labels, area=0.2, n_steps=30))
+    assert (found > 0).sum(dim=(1, 2, 3)).tolist() == [round(0.2 * 32 * 40)] * 2
