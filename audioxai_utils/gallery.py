@@ -8,7 +8,6 @@ plain cards) without JavaScript.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from .config import (
     PROTOCOLS,
     SPECTROGRAM_TYPES,
 )
-from .pages import escape, navigation, page, whole_directory, write_stylesheet
+from .pages import escape, navigation, page, read_script_data, script_data, whole_directory, write_stylesheet
 from .style import (
     METHOD_COLOURS,
     METHOD_LABELS,
@@ -42,6 +41,7 @@ from .style import (
 
 PARTS = ("original", "kept", "removed")
 BEST_MASK = "best mask"  # tag of the entry that stands for its method in comparisons
+DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
 
 
@@ -184,7 +184,7 @@ def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
         name, stored = found[part]
         predicted, probability = entry.probabilities[part]
         record = {"part": part, "file": name, "seconds": round(stored.seconds, 4), "class": str(predicted),
-                  "p": _number(probability), **volumes.get(part, {})}
+                  "p": _number(probability), "lufs": _number(stored.loudness, 2), **volumes.get(part, {})}
         if entry.explained is not None:
             record["explained"] = _number(entry.explained[part])
         records.append(record)
@@ -277,12 +277,25 @@ def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
 
 def _write_page(folder: Path, data: dict, links: Sequence[tuple[str, str]]) -> None:
     """The page, its data, its script and its stylesheet."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    files = {"gallery-data.js": f"window.AUDIOXAI_GALLERY={text};\n", "gallery.js": template("gallery.js")}
+    files = {"gallery-data.js": script_data(DATA_NAME, data), "gallery.js": template("gallery.js")}
     for name, content in files.items():
         (folder / "assets" / name).write_text(content, encoding="utf-8")
     write_stylesheet(folder / "assets")
     (folder / "index.html").write_text(_page(data, links), encoding="utf-8")
+
+
+def read_gallery(directory: str | Path) -> dict:
+    """Data of a gallery that `write_gallery` wrote: its entries as records, with their files and levels.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no gallery in ``directory``.
+    """
+    path = Path(directory) / "assets" / "gallery-data.js"
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory}: holds no gallery; write one with gallery.write_gallery first")
+    return read_script_data(DATA_NAME, path.read_text(encoding="utf-8"))
 
 
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",

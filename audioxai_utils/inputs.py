@@ -129,6 +129,13 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def answers_state(results_dir: str | Path) -> str:
+    """Short hash of the listening test's answers in a results folder; `ABSENT` where there are none."""
+    paths = sorted(Path(results_dir, "listening").glob("*.csv"))
+    digest = hashlib.sha256("".join(f"{path.name}\0{file_digest(path)}\n" for path in paths).encode())
+    return digest.hexdigest()[:16] if paths else ABSENT
+
+
 def fingerprint(folder: str | Path) -> dict:
     """Number of files, bytes and SHA-256 over the names and contents of all files below ``folder``.
 

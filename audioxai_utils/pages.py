@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import shutil
 import tempfile
@@ -69,6 +70,16 @@ def write_stylesheet(assets: Path) -> None:
     """Copy the shared stylesheet into a page's assets."""
     assets.mkdir(parents=True, exist_ok=True)
     (assets / "style.css").write_text(template("style.css"), encoding="utf-8")
+
+
+def script_data(name: str, data) -> str:
+    """A script that gives a page its data as ``window.<name>`` (a page opened from a folder may not fetch)."""
+    return f"window.{name}={json.dumps(data, separators=(',', ':'), allow_nan=False)};\n"
+
+
+def read_script_data(name: str, text: str):
+    """What `script_data` wrote."""
+    return json.loads(text.removeprefix(f"window.{name}=").rstrip().removesuffix(";"))
 
 
 def readable_size(n_bytes: float) -> str:

@@ -191,6 +191,8 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
     ]
     if (folder / "gallery" / "index.html").is_file():
         links.insert(1, ("gallery/index.html", "Gallery"))
+    if (folder / "gallery" / "listening.html").is_file():
+        links.insert(2, ("gallery/listening.html", "Listening test"))
     return page(TITLE, "\n".join(parts), navigation=navigation(links, "index.html"))
 
 
@@ -225,9 +227,14 @@ def _findings_part(results_dir: Path, titles: dict[str, str]) -> str:
 def _gallery_part(folder: Path) -> str:
     if not (folder / "gallery" / "index.html").is_file():
         return f'<h2 id="gallery-link">Listen</h2>{MISSING}'
+    test = (
+        '<p><a href="gallery/listening.html">The listening test</a> plays the kept sounds blind and in random order, asks '
+        "what is heard and how clear it is, and saves the answers as a file. Take it before you look at the gallery.</p>"
+    )
     return (
         '<h2 id="gallery-link">Listen</h2><p><a href="gallery/index.html">The listening gallery</a> plays what each '
         "explanation keeps and removes, beside its pictures and scores.</p>"
+        + test * (folder / "gallery" / "listening.html").is_file()
     )
 
 

@@ -155,6 +155,15 @@ def _mp3(sound: np.ndarray, sample_rate: int, compression: float) -> bytes:
     return buffer.getvalue()
 
 
+def matched_cuts(loudness: dict[str, float]) -> dict[str, float]:
+    """dB (0 or less) by which a page turns each sound down so that all are heard equally loud.
+
+    ``loudness`` holds LUFS of the files; none is turned down further than `LARGEST_CUT` for a single one.
+    """
+    common = max(min(loudness.values()), max(loudness.values()) - LARGEST_CUT)
+    return {name: min(0.0, common - level) for name, level in loudness.items()}
+
+
 def playback_volumes(sounds: dict[str, StoredSound]) -> dict[str, dict[str, float]]:
     """Volumes (0 to 1) at which a page plays sounds that are heard against each other.
 
@@ -167,9 +176,7 @@ def playback_volumes(sounds: dict[str, StoredSound]) -> dict[str, dict[str, floa
     audible = {name: sound for name, sound in sounds.items() if sound.data}
     if not audible:
         return {}
-    loudest = max(sound.loudness for sound in audible.values())
-    common = max(min(sound.loudness for sound in audible.values()), loudest - LARGEST_CUT)
-    matched = {name: min(0.0, common - sound.loudness) for name, sound in audible.items()}
+    matched = matched_cuts({name: sound.loudness for name, sound in audible.items()})
     quietest_file = min(sound.gain for sound in audible.values())
     true = {name: quietest_file - sound.gain for name, sound in audible.items()}
     first = next(iter(audible))

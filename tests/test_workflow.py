@@ -148,6 +148,14 @@ def test_replaced_weights_train_anew(study, tmp_path):
     assert configuration["states"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
 
 
+def test_answers_of_listeners_rerun_the_gallery_alone(study):
+    repository, results = study
+    (results / "listening").mkdir()
+    assert planned(repository, results) == set()
+    (results / "listening" / "p1.csv").write_text("answers")
+    assert planned(repository, results) == {"06_listening_gallery", "report"}
+
+
 def test_an_audio_file_is_a_cell_of_its_own(study, tmp_path):
     repository, results = study
     sound = tmp_path / "Café 1.wav"
