@@ -105,12 +105,16 @@ def sparseness(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     n_values = values.shape[1]
     offset = QUANTUS_OFFSET if protocol == "paper" else 0.0
     total = values.sum(1, dtype=torch.float64) + n_values * offset
-    binary = ((values == 0) | (values == 1)).all(1)
-    n_ones = values.sum(1, dtype=torch.float64)
+    binary, n_ones = _ones(values)
     gini = n_ones * (n_values - n_ones) / n_values / total  # closed form for zeros and ones
     if not binary.all():
         gini[~binary] = _gini_numerator(values[~binary]) / n_values / total[~binary]
     return torch.where(total > 0, gini, math.nan)
+
+
+def _ones(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which rows hold zeros and ones alone, and the sum of each row in float64; closed forms need no more."""
+    return (values * values == values).all(1), values.sum(1, dtype=torch.float64)
 
 
 def _gini_numerator(values: torch.Tensor) -> torch.Tensor:
@@ -134,9 +138,12 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     Bhatt et al. (2020).
     """
     check_choice("protocol", protocol, PROTOCOLS)
-    values = mask.flatten(1).double().abs()  # (batch, d)
-    total = values.sum(1)
-    entropy = total.log() - torch.special.xlogy(values, values).sum(1) / total  # ln S - sum v ln v / S
+    values = mask.flatten(1).abs()  # (batch, d)
+    binary, total = _ones(values)
+    entropy = total.log()  # ln S - sum v ln v / S, whose sum is 0 over zeros and ones
+    if not binary.all():
+        soft = values[~binary].double()
+        entropy[~binary] -= torch.special.xlogy(soft, soft).sum(1) / total[~binary]
     if protocol == "paper":
         return torch.where(is_constant(mask), torch.zeros_like(entropy), entropy)
     return torch.where(total > 0, entropy, math.nan)

@@ -1,0 +1,85 @@
+"""Time of sparseness and complexity of all fourteen masks: this package beside Quantus.
+
+    python benchmarks/scores.py --clips 20 --threads 2
+
+Both score the same masks, made from one seeded attribution a clip. Quantus takes one mask a call,
+as the published runs used it. The last column is the largest difference of a value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.masks import build_masks  # noqa: E402
+from audioxai_utils.metrics import complexity, sparseness  # noqa: E402
+
+
+def attributions(n: int, spectrogram_type: str, seed: int) -> torch.Tensor:
+    """Seeded signed maps with heavy tails, (n, 1, F, T)."""
+    settings = SPECTROGRAMS[spectrogram_type]
+    shape = (n, 1, settings.n_bins, settings.n_frames(5 * settings.sample_rate))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) ** 3
+
+
+def ours(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: np.stack([sparseness(mask).numpy(), complexity(mask).numpy()]) for name, mask in masks.items()}
+
+
+def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The same by one call a mask; constant masks are left to NaN, which Quantus refuses."""
+    import quantus
+
+    options = {"disable_warnings": True, "display_progressbar": False, "abs": True, "normalise": False}
+    metrics = [quantus.Sparseness(**options), quantus.Complexity(**options)]
+    found = {}
+    for name, mask in masks.items():
+        x, y = np.zeros(mask.shape[1:], dtype=np.float32)[None], np.zeros(1, dtype=int)
+        rows = [[m(model=None, x_batch=x, y_batch=y, a_batch=one[None].numpy())[0] for one in mask] for m in metrics]
+        found[name] = np.array(rows)
+    return found
+
+
+def timed(function, masks: dict[str, torch.Tensor]) -> tuple[float, dict[str, np.ndarray]]:
+    """Seconds of processor time a mask, and the values."""
+    function({name: mask[:1] for name, mask in masks.items()})  # imports and first calls
+    start = time.process_time()
+    values = function(masks)
+    return (time.process_time() - start) / sum(len(mask) for mask in masks.values()), values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    rows = []
+    for kind in SPECTROGRAM_TYPES:
+        masks = build_masks(attributions(arguments.clips, kind, arguments.seed), "paper")
+        masks = {name: mask for name, mask in masks.items() if mask.flatten(1).std(1).min() > 0}
+        (mine, own), (theirs, reference) = timed(ours, masks), timed(by_quantus, masks)
+        difference = max(np.abs(own[name] - reference[name]).max() for name in masks)
+        rows.append({"spectrogram": kind, "masks": len(masks), "ours, CPU ms a mask": 1000 * mine,
+                     "Quantus, CPU ms a mask": 1000 * theirs, "ratio": theirs / mine, "difference": difference})
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    if arguments.csv:
+        table.to_csv(arguments.csv, index=False)
+
+
+if __name__ == "__main__":
+    main()
