@@ -14,6 +14,8 @@ from . import config, inputs
 if TYPE_CHECKING:
     from .cli import Options
 
+MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
+
 
 class NotPrepared(RuntimeError):
     """Something could not be made, fetched or read; the message is one line."""
@@ -35,7 +37,7 @@ def prepare(options: Options) -> Options:
     weights = options.audioset_weights
     try:
         if not options.dry_run:
-            _provide_dataset(options.dataset, options.data_root)
+            _provide_dataset(options.dataset, options.data_root, options.cores)
         if weights == "download":
             weights = str(_provide_weights(options.dry_run))
     except (OSError, ValueError) as error:  # ConnectionError is an OSError
@@ -58,13 +60,13 @@ def _check_recordings(options: Options) -> None:
         raise ValueError(f"the noise of scenario {name} must be an audio file; {path}: {reason}")
 
 
-def _provide_dataset(dataset: str, data_root: str) -> None:
+def _provide_dataset(dataset: str, data_root: str, cores: int) -> None:
     """Make the generated dataset, or download the real one where no folder was given and none is there."""
     folder = inputs.dataset_folder(dataset, data_root)
     if dataset == "generated":
         from .synthesis import generate_dataset
 
-        generate_dataset(folder)
+        generate_dataset(folder, n_workers=min(cores, MOST_WORKERS))
     elif not folder.exists():
         from .downloads import download_esc50
 

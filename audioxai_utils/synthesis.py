@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -268,7 +269,8 @@ def _write_dataset(root: Path, progress: bool, n_workers: int) -> None:
         (root, row.filename, row.category, row.src_file % 1000, "AB".index(row.take))
         for row in table.itertuples()
     ]
-    bar = tqdm(total=len(jobs), desc="generating sounds", unit="clip", disable=not progress)
+    pause = 0.1 if sys.stderr.isatty() else 10  # seconds between two states; a log keeps them all
+    bar = tqdm(total=len(jobs), desc="generating sounds", unit="clip", mininterval=pause, disable=not progress)
     with bar:
         if n_workers > 1:
             with ProcessPoolExecutor(n_workers) as pool:
