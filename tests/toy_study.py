@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "sources", "progress", "provenance",
-           "runner")
+MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "slurm", "sources", "progress",
+           "provenance", "runner")
 COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
 CELL = ("spectrogram_type", "noise_scenario")
 SYNTHESIS = """
