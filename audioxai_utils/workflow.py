@@ -140,7 +140,7 @@ def snakemake_command(options: Options, directory: Path, configuration: Path) ->
     if options.dry_run:
         return [*command, "--cores", str(options.cores), "--dry-run"]
     if options.slurm is not None:
-        return command + slurm.snakemake_options(NOTEBOOKS, options.slurm, directory, job_logs(directory))
+        return command + slurm.snakemake_options(NOTEBOOKS / "Snakefile", options.slurm, directory, job_logs(directory))
     command += ["--cores", str(options.cores)]
     return command + (["--resources", f"gpu={JOBS_PER_GPU * n_gpus()}"] if n_gpus() else [])
 
