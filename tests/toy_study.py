@@ -94,6 +94,7 @@ def make(folder: Path, fast: bool) -> Path:
     notebooks = folder / "notebooks"
     notebooks.mkdir()
     shutil.copy(REPOSITORY / "notebooks" / "Snakefile", notebooks)
+    shutil.copytree(REPOSITORY / "notebooks" / "slurm", notebooks / "slurm")
     write_notebook(notebooks / "01_data_and_noise.ipynb", (*COMMON, "cells"), "from audioxai_utils import config")
     write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CELL[0], "audioset_weights", "cells"), "1")
     write_notebook(notebooks / "03_attributions.ipynb", (*COMMON, *CELL, "method"), "import audioxai_utils.used")
