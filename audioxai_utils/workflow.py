@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,8 @@ def environment() -> dict[str, str]:
 def locked(results_dir: Path) -> Iterator[None]:
     """Hold the results folder for this process; the system lets go of it however the process ends.
 
+    On a shared file system it holds for all machines where that system locks across them, as NFS 4 does.
+
     Raises
     ------
     BlockingIOError
@@ -75,7 +78,7 @@ def locked(results_dir: Path) -> Iterator[None]:
                 "wait for it, or choose another folder with --results"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
 

@@ -177,8 +177,8 @@ first, and make this page again.
 
 def page(results: Path, cell: tuple[str, str], given: argparse.Namespace) -> str:
     """The whole page."""
-    manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
     found, start, n = costs(results, cell)
+    manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
     limit = clips_in_memory(cell[0], given.memory * GIB)
     longest, job_seconds = max(cost.seconds for cost in found), 3600 * given.hours - start
     if job_seconds <= 0:

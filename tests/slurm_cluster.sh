@@ -7,6 +7,7 @@ set -euo pipefail
 
 state=/tmp/audioxai-slurm
 configuration=/etc/slurm/slurm.conf
+gpus=/etc/slurm/gres.conf
 mark="# written by audioxai's tests/slurm_cluster.sh"
 
 fail() { printf 'slurm_cluster.sh: %s\n' "$*" >&2; exit 1; }
@@ -29,7 +30,7 @@ stop() {
         scancel --quiet --user=root >/dev/null 2>&1 || true
         end "$state/slurmd.pid" slurmd
         end "$state/slurmctld.pid" slurmctld
-        rm -f -- "$configuration"
+        rm -f -- "$configuration" "$gpus"
     fi
     end "$state/munged.pid" munged
     rm -rf -- "$state"
@@ -43,6 +44,7 @@ write_configuration() {
     mkdir -p "$(dirname "$configuration")"
     # linuxproc and task/none: no control groups, so that it runs in a container too. Jobs stay known
     # for MinJobAge seconds, because without accounting squeue alone can say how one ended.
+    printf '%s\n' "$mark" "NodeName=$host Name=gpu Count=2" >"$gpus"  # in name alone: a job that asks for one gets it
     cat >"$configuration" <<END
 $mark
 ClusterName=audioxai
@@ -70,7 +72,8 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 SlurmctldParameters=enable_configless
 ReturnToService=2
 MpiDefault=none
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory State=UNKNOWN
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:2 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=60 State=UP
 END
 }
@@ -80,7 +83,7 @@ start() {
     for program in munged slurmctld slurmd sbatch srun; do
         command -v "$program" >/dev/null || fail "needs $program (Debian: apt-get install slurm-wlm munge)"
     done
-    [[ ! -e $configuration ]] || ours || fail "$configuration is another cluster's"
+    [[ ! -e $configuration && ! -e $gpus ]] || ours || fail "$configuration is another cluster's"
     stop
     mkdir -p -m 0755 "$state" "$state/ctld" "$state/d" "$state/munge"
     dd if=/dev/urandom of="$state/munge.key" bs=32 count=4 status=none

@@ -29,7 +29,7 @@ def killed(repository, words, results, is_time) -> None:
     line, env = toy_study.command(repository, results, *words)
     run = subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert toy_study.wait_for(is_time, 120)
+        assert toy_study.wait_for(is_time, 300)
         family = {run.pid} | children(run.pid)
         programs = {pid: program(pid) for pid in family}
         assert any("ipykernel" in text for text in programs.values())

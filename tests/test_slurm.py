@@ -127,6 +127,23 @@ def test_the_environment_of_the_run_reaches_its_jobs(study):
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
+def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
+    """The cluster has two by name; without CUDA the job then fails, which is told as any failure is."""
+    repository, words, _ = study
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "config.yaml").write_text(f"{PROFILE}retries: 0\n")
+    words = [{"cpu": "cuda", words[words.index("--slurm") + 1]: str(profile)}.get(word, word) for word in words]
+    done = toy_study.run(repository, tmp_path / "results", *words)
+    assert done.returncode == 1
+    about = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%j %k %b"], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in about.stdout.splitlines() if line.startswith(slurm.job_prefix(tmp_path / "results"))]
+    assert {rule: gpus for _, rule, gpus in lines} == {
+        "rule_data_and_noise": "N/A", "rule_fine_tuning_wildcards_mel_db": "gres:gpu:1",
+    }
+    assert "02_fine_tuning-mel_db: " in done.stderr and "finds no CUDA" in done.stderr
+
+
 def test_no_job_outlives_its_run_or_meets_the_next(study, tmp_path):
     repository, words, _ = study
     results = tmp_path / "results"

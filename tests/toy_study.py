@@ -113,7 +113,7 @@ def command(repository: Path, results: Path, *words: str) -> tuple[list[str], di
 def run(repository: Path, results: Path, *words: str) -> subprocess.CompletedProcess:
     """Run the toy study to its end."""
     line, env = command(repository, results, *words)
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def wait_for(condition, seconds: float = 60.0) -> bool:
