@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import config, inputs
+from . import config, inputs, slurm
 
 BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
 
@@ -26,6 +26,7 @@ examples:
   ./run_all.sh --scenario white,room --method lime   only these cells and this method
   ./run_all.sh --scenario clean,cafe.wav        with a recording of one's own as noise
   ./run_all.sh --dry-run                        what would run now, and why
+  ./run_all.sh --slurm --shards 8               on a cluster, the clips of a cell over eight jobs
   ./run_all.sh --test -k masks                  some tests (all: ./run_all.sh --test)
 
 A second run continues or does nothing; a changed parameter, notebook or module reruns
@@ -54,6 +55,8 @@ class Options:
     test: tuple[str, ...] | None  # arguments for pytest; None: run the study
     check_only: bool
     noise_files: dict[str, str] = field(default_factory=dict)  # scenarios given as audio files, by name
+    shards: int = 1  # jobs that the clips of a cell are shared out over
+    slurm: str | None = None  # folder of a profile for SLURM, "" for the repository's; None: this machine
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -90,7 +93,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
     add("--seed", metavar="N", help=f"seed of initial weights and training (default: {config.SEED}); the seeds of "
         "generated sounds, LIME, controls and bootstrap are fixed")
-    add("--cores", metavar="N", help="processor cores shared by everything that runs (default: all)")
+    add("--cores", metavar="N", help="processor cores shared by everything that runs (default: all); with --slurm, "
+        f"those of each job (default: {slurm.CORES})")
+    add("--shards", default="1", metavar="N", help="share the clips of each cell out over N jobs (default: 1)")
+    add("--slurm", nargs="?", const="", metavar="PROFILE",
+        help="run every step as a SLURM job; PROFILE is a folder with a config.yaml of Snakemake")
     add("--results", metavar="DIR", help="folder of the results (default: results/DATASET-PROFILE)")
     add("--dry-run", action="store_true", help="say what would run, and stop")
     add("--test", nargs=argparse.REMAINDER, metavar="ARG", help="run the tests; what follows goes to pytest")
@@ -121,6 +128,8 @@ def parse(arguments: Sequence[str]) -> Options:
     noise_root = "" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root)
     scenarios, noise_files = _scenarios(given.scenario)
     cells = _cells(given, scenarios, noise_files)
+    profile = _slurm_profile(given.slurm)
+    cores = slurm.CORES if profile is not None else len(os.sched_getaffinity(0))
     inputs.recordings((scenario for _, scenario in cells), noise_root, noise_files, "--noise-root")
     return Options(
         profile=given.profile,
@@ -133,12 +142,14 @@ def parse(arguments: Sequence[str]) -> Options:
         seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
         cells=cells,
         methods=_methods(given.method),
-        cores=len(os.sched_getaffinity(0)) if given.cores is None else _integer("--cores", given.cores, 1, 4096),
+        cores=cores if given.cores is None else _integer("--cores", given.cores, 1, 4096),
         results_dir=_writable_folder("--results", results_dir),
         dry_run=given.dry_run,
         test=None if given.test is None else tuple(given.test),
         check_only=given.check_only,
         noise_files=noise_files,
+        shards=_integer("--shards", given.shards, 1, 10000),
+        slurm=profile,
     )
 
 
@@ -146,6 +157,15 @@ def _integer(option: str, text: str, lowest: int, highest: int) -> int:
     if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
         raise ValueError(f"{option} must be a whole number from {lowest} to {highest}; got {text!r}")
     return int(text)
+
+
+def _slurm_profile(given: str | None) -> str | None:
+    """Absolute path of the profile; "" for the repository's own, None without ``--slurm``."""
+    if given is None:
+        return None
+    profile = str(_absolute(given, "--slurm")) if given else ""
+    slurm.check(profile)
+    return profile
 
 
 def _choices(option: str, given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -322,7 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.test is not None:
             return run_tests(options.test)
-        check_cuda(options.device)
+        if options.slurm is None:  # else it is asked of the node that a job runs on
+            check_cuda(options.device)
         return run_study(options)
     except (ValueError, BlockingIOError) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)

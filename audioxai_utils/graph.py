@@ -31,6 +31,8 @@ class Study:
     def __init__(self, settings: dict, cores: int = 1):
         self.settings = settings
         self.cores = cores
+        self.slurm_cores = settings.get("slurm_cores", 0)  # of each job on SLURM; 0 is this machine's run
+        self.shards = [f"{i}of{n}" for n in [settings.get("shards", 1)] for i in range(1, n + 1) if n > 1]
         self.cells = [tuple(cell) for cell in settings["cells"]]
         self.methods = list(settings["methods"])
         self.spectrogram_types = list(dict.fromkeys(kind for kind, _ in self.cells))
@@ -44,6 +46,10 @@ class Study:
         """The module and those it imports: inputs of a rule without a notebook."""
         return [str(path) for path in module_closure({f"{PACKAGE.name}.{module}"})]
 
+    def shard_sources(self) -> list[str]:
+        """Modules that a shard's numbers follow from: inputs of its rules."""
+        return self.module_sources("pipeline")
+
     def step(self, notebook: str, *wildcards: str) -> str:
         """Record of a finished step; ``wildcards`` are names, or values."""
         return f"steps/{self._name(notebook, wildcards)}.json"
@@ -52,13 +58,22 @@ class Study:
         """Executed notebook of a step."""
         return f"notebooks/{self._name(notebook, wildcards)}.ipynb"
 
+    def log(self, notebook: str, *wildcards: str) -> str:
+        """What a step without an executed notebook writes to stderr."""
+        return f"logs/{self._name(notebook, wildcards)}.log"
+
     @staticmethod
     def _name(notebook: str, wildcards: tuple[str, ...]) -> str:
-        return "-".join([notebook, *(f"{{{w}}}" if w in CELL_PARAMETERS else w for w in wildcards)])
+        return "-".join([notebook, *(f"{{{w}}}" if w in (*CELL_PARAMETERS, "shard") else w for w in wildcards)])
 
     def attributed(self, spectrogram_type: str, noise_scenario: str) -> list[str]:
         """Records of every method's attributions of one cell."""
         return [self.step("03_attributions", spectrogram_type, noise_scenario, m) for m in self.methods]
+
+    def merged(self, notebook: str, **wildcards: str) -> list[str]:
+        """Records of the shards whose work a cell's step finds done; none where clips are not shared out."""
+        values = [wildcards[name] for name in CELL_PARAMETERS if name in wildcards]
+        return [self.step(notebook, *values, shard) for shard in self.shards]
 
     def scored(self) -> list[str]:
         """Records of every cell's mask study."""
@@ -77,8 +92,10 @@ class Study:
         """Names of all steps of this configuration, in their order."""
         names = ["01_data_and_noise"]
         names += [f"02_fine_tuning-{kind}" for kind in self.spectrogram_types]
-        names += ["-".join(("03_attributions", *cell, method)) for cell in self.cells for method in self.methods]
-        names += ["-".join(("04_mask_study", *cell)) for cell in self.cells]
+        attributed = ["-".join(("03_attributions", *cell, method)) for cell in self.cells for method in self.methods]
+        scored = ["-".join(("04_mask_study", *cell)) for cell in self.cells]
+        for name in [*attributed, *scored]:
+            names += [*(f"{name}-{shard}" for shard in self.shards), name]
         return [*names, "05_metrics_and_tables", "06_listening_gallery", *self.further(), "report"]
 
     def owns(self, name: str) -> bool:
@@ -115,13 +132,14 @@ class Study:
         states = self.settings["states"]
         return " ".join([states["data"], *(f"{k}={v}" for k, v in sorted(states["noises"].items()) if k in scenarios)])
 
-    def arguments(self, notebook: str, **wildcards: str) -> str:
+    def arguments(self, notebook: str, shard: str = "", **wildcards: str) -> str:
         """The notebook's parameters for the runner's command line; a change of it reruns the step.
 
         Empty values are left out: the notebook's own default stands. ``audioset_weights``,
         ``protocol``, ``cells`` ("mel_db/clean mel_db/white"; of a spectrogram type's own step, its
         own) and ``methods`` ("lime shap") go to the notebooks whose parameters cell names them.
-        A scenario that was given as an audio file is handed on as that file's path.
+        A scenario that was given as an audio file is handed on as that file's path. A shard has the
+        parameters of its cell.
         """
         values = {name: self.settings[name] for name in PARAMETERS} | wildcards
         if "noise_scenario" in wildcards:
@@ -139,12 +157,22 @@ class Study:
         return " ".join(shlex.join(["-p", name, value]) for name, value in values.items() if value)
 
     def threads(self, n_jobs: int = 1) -> int:
-        """Threads of each of ``n_jobs`` steps that may run at once."""
-        return max(1, self.cores // n_jobs)
+        """Threads of each of ``n_jobs`` steps that may run at once; on SLURM each has a job of its own."""
+        return self.slurm_cores or max(1, self.cores // max(1, n_jobs))
 
     def gpu_share(self) -> int:
-        """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0."""
-        return int(self.settings["device"] != "cpu" and n_gpus() > 0)
+        """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0.
+
+        On SLURM it is the GPU that the job asks for.
+        """
+        return int(self.settings["device"] != "cpu" and (self.slurm_cores > 0 or n_gpus() > 0))
+
+    def shard_command(self, notebook: str) -> str:
+        """Shell command of a rule that does a shard's part of what this notebook does."""
+        return (
+            f"python -P -m audioxai_utils.shards {notebook} {{wildcards.shard}} "
+            "--threads {threads} {params.arguments} 2> {log:q}"
+        )
 
     @property
     def command(self) -> str:

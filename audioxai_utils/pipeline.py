@@ -1,7 +1,8 @@
 """What is computed in a cell of the study: attributions and scores, on files.
 
-Everything is resumable: an attribution is one file a clip, with a key of all it was computed
-from, and a finished one is not computed again.
+Everything is resumable: an attribution is one file a clip and scores are one file a block of clips,
+with a key of all they were computed from, and a finished one is not computed again. So a cell's clips
+can be shared out over jobs (``shards``), and what merges them finds their work done.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .scoring import Splitter, probabilities, score_masks
 from .sources import PACKAGE, module_closure
 from .study import Classifier, Clips, Settings, load_clips, scenario_name, split_spectrograms, spectrograms_of
 
-SCORE_CHUNK = 8  # clips whose masks are in memory at once
+SCORE_BLOCK = 8  # clips whose masks are in memory at once
 SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules every attribution hangs on
 
 
@@ -109,9 +110,9 @@ def _content(value) -> bytes:
 
 
 def attribute(
-    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], method: str, shard=(0, 1)
+    settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], method: str
 ) -> Iterator[dict]:
-    """Attribute every clip (of a shard) of a cell by one method, one file a clip.
+    """Attribute every clip of a cell by one method, one file a clip.
 
     Yields
     ------
@@ -122,7 +123,7 @@ def attribute(
         raise ValueError(f"the {cell[0]} checkpoint holds no gradient check; run notebook 02_fine_tuning again")
     folder = attribution_folder(settings, *cell, method)
     options = method_options(settings, classifier, method)
-    for i in range(shard[0], len(clips), shard[1]):
+    for i in range(len(clips)):
         row, waveform = clips.frame.iloc[i], clips.waveforms[i]
         path, key = folder / f"{row['clip']}.npz", _key(classifier, waveform, method, options)
         record = _read_attribution(path, key)
@@ -206,7 +207,7 @@ def score(
     settings: Settings, classifier: Classifier, clips: Clips, cell: tuple[str, str], methods: list[str],
     protocols: list[str],
 ) -> Iterator[pd.DataFrame]:
-    """Score all masks of the methods on a cell's clips, a few clips at a time.
+    """Score all masks of the methods on a cell's clips, a block of clips at a time, one file a block.
 
     Under ``audited`` what is heard is scored too, and every mask has its controls: rows with ``control``
     random or energy of exactly the mask's area, and all_ones and oracle once per clip. Where target and
@@ -217,22 +218,50 @@ def score(
     pandas.DataFrame
         Tidy: one row per protocol, clip, method, mask and control ("" for the method itself).
     """
-    attributed = {method: load_attributions(settings, clips, cell, method) for method in methods}
-    for start in range(0, len(clips), SCORE_CHUNK):
-        rows = slice(start, min(start + SCORE_CHUNK, len(clips)))
-        part = _Part.of(classifier, clips, rows)
-        frames = []
-        for method, (attribution, seconds) in attributed.items():
-            values = attribution[rows].to(part.splitter.batch.db)
-            for protocol in protocols:
-                masks = build_masks(values, protocol)
-                scores = part.score(masks, protocol)
-                frames.append(scores.assign(method=method, seconds=np.array(seconds[rows])[scores["index"]]))
-                if protocol == "audited":
-                    frames += [frame.assign(method=method) for frame in part.controls(masks)]
-        if "audited" in protocols:
-            frames += part.bounds()
-        yield _tidy(pd.concat(frames, ignore_index=True), clips.frame.iloc[rows], cell)
+    folder = settings.results / "scores" / "blocks" / cell[0] / scenario_name(cell[1])
+    for number, block in clips.blocks(SCORE_BLOCK):
+        attributed = {method: load_attributions(settings, block, cell, method) for method in methods}
+        key = _block_key(classifier, block, attributed, protocols)
+        path = folder / f"{number:06d}-{key}.parquet"
+        if not path.is_file():
+            frames = _score_block(_Part.of(classifier, block), attributed, protocols)
+            save_parquet(_tidy(pd.concat(frames, ignore_index=True), block.frame, cell), path)
+            for old in folder.glob(f"{number:06d}-*.parquet"):
+                if old != path:
+                    old.unlink(missing_ok=True)
+        yield pd.read_parquet(path)
+
+
+@functools.cache
+def scoring_digest() -> str:
+    """Digest of the code that scores are computed with: a change of it scores anew."""
+    modules = {f"{__package__}.{name}" for name in ("scoring", "masks", "controls", "inference", "models")}
+    files = [*module_closure(modules), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _block_key(classifier: Classifier, block: Clips, attributed: dict, protocols: list[str]) -> str:
+    about = [scoring_digest(), classifier.digest, *protocols, *block.frame["clip"], *block.frame["label"].astype(str)]
+    digest = hashlib.sha256(" ".join(about).encode())
+    for waveforms in (block.waveforms, *(block.stems or ())):
+        digest.update(waveforms.numpy().tobytes())
+    for method, (attribution, seconds) in attributed.items():
+        digest.update(f"{method} {seconds}".encode() + attribution.numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _score_block(part: _Part, attributed: dict, protocols: list[str]) -> list[pd.DataFrame]:
+    """Scores of every method and protocol, with their controls and bounds under ``audited``."""
+    frames = []
+    for method, (attribution, seconds) in attributed.items():
+        values = attribution.to(part.splitter.batch.db)
+        for protocol in protocols:
+            masks = build_masks(values, protocol)
+            scores = part.score(masks, protocol)
+            frames.append(scores.assign(method=method, seconds=np.array(seconds)[scores["index"]]))
+            if protocol == "audited":
+                frames += [frame.assign(method=method) for frame in part.controls(masks)]
+    return frames + part.bounds() if "audited" in protocols else frames
 
 
 class _Part:
@@ -244,14 +273,14 @@ class _Part:
         self.ranks = control_ranks(splitter.batch.power, [clip_seed(name) for name in names])
 
     @classmethod
-    def of(cls, classifier: Classifier, clips: Clips, rows: slice) -> _Part:
+    def of(cls, classifier: Classifier, clips: Clips) -> _Part:
         parameter, stems, clean = next(classifier.model.parameters()), None, None
-        batch = classifier.spectrogram(clips.waveforms[rows].to(parameter))
+        batch = classifier.spectrogram(clips.waveforms.to(parameter))
         if clips.stems is not None:
-            stems = [stem[rows].to(parameter) for stem in clips.stems]
+            stems = [stem.to(parameter) for stem in clips.stems]
             clean = stems[0]
         splitter = Splitter(classifier.folded, classifier.spectrogram, batch, clean=clean)
-        return cls(splitter, list(clips.frame["clip"].iloc[rows]), stems)
+        return cls(splitter, list(clips.frame["clip"]), stems)
 
     def score(self, masks: dict[str, torch.Tensor], protocol: str) -> pd.DataFrame:
         scores = score_masks(self.splitter, masks, protocol, heard=protocol == "audited")

@@ -24,6 +24,17 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes in one thread in here: a sum over many numbers has one order, so one last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @torch.no_grad()
 def round_to_bfloat16(tensors: Iterable[torch.Tensor]) -> None:
     """Round floating-point tensors to bfloat16's eight significant bits in place; they keep their dtype.

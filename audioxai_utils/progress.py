@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 HEARTBEAT = 60.0  # seconds without a line after which the running steps are named
+LOOK = 1.0  # seconds between two looks at the logs of jobs that run elsewhere
+STEP_LINE = re.compile(r"\[[^\]]+\] (started$|at .|done in .|FAILED after .)")
 NOTHING_TO_DO = "Nothing to be done"
 
 
@@ -75,11 +78,15 @@ class Progress:
         self.total: int | None = None
         self.ended = 0
         self.running: dict[str, float] = {}
+        self.failed: set[str] = set()  # a step that failed may be tried again
         self.details: dict[str, str] = {}  # how far a running step is, in its own words
         self.started = self.told = time.monotonic()
 
-    def follow(self, command: list[str], env: dict[str, str]) -> int:
-        """Run ``command``, print its progress, and return its exit code."""
+    def follow(self, command: list[str], env: dict[str, str], job_logs: Path | None = None) -> int:
+        """Run ``command``, print its progress, and return its exit code.
+
+        Where its steps run elsewhere, their lines are read from the files below ``job_logs``.
+        """
         lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
         process = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -87,24 +94,29 @@ class Progress:
         )
         for name in ("stdout", "stderr"):
             threading.Thread(target=_forward, args=(getattr(process, name), name, lines), daemon=True).start()
+        ended = threading.Event()
+        if job_logs is not None:
+            threading.Thread(target=_forward_logs, args=(job_logs, lines, ended), daemon=True).start()
         try:
             with open(self.log, "w", encoding="utf-8") as log:
-                self._relay(lines, log)
+                self._relay(lines, log, 2)
+                ended.set()
+                self._relay(lines, log, int(job_logs is not None))
             return process.wait()
         finally:
+            ended.set()
             _end(process)
 
-    def _relay(self, lines: queue.Queue, log: TextIO) -> None:
-        """Sort lines until both pipes have ended."""
-        open_pipes = 2
-        while open_pipes:
+    def _relay(self, lines: queue.Queue, log: TextIO, n_sources: int) -> None:
+        """Sort lines until ``n_sources`` sources have ended."""
+        while n_sources:
             try:
                 source, line = lines.get(timeout=max(0.0, self.told + HEARTBEAT - time.monotonic()))
             except queue.Empty:
                 self._beat()
                 continue
             if line is None:
-                open_pipes -= 1
+                n_sources -= 1
                 continue
             log.write(line)
             log.flush()
@@ -130,10 +142,13 @@ class Progress:
             return
         if what == "started":
             self.running[name] = time.monotonic()
+            self.ended -= name in self.failed  # and is tried again
+            self.failed.discard(name)
             place = ""
         elif what.startswith(("done", "FAILED")):
             self.running.pop(name, None)
             self.details.pop(name, None)
+            self.failed |= {name} if what.startswith("FAILED") else set()
             self.ended += 1
             place = f"{self.ended}/{self.total or '?'}"
         else:
@@ -157,6 +172,35 @@ def _forward(pipe: TextIO, name: str, lines: queue.Queue) -> None:
     for line in pipe:
         lines.put((name, line))
     lines.put((name, None))
+
+
+class _GrowingLogs:
+    """The steps' own lines in log files that appear and grow below a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.read: dict[Path, int] = {}  # bytes
+
+    def new_lines(self) -> Iterator[str]:
+        """Whole lines since the last look, in the order of the files' names."""
+        for path in sorted(self.folder.rglob("*.log")):
+            with open(path, "rb") as file:
+                file.seek(self.read.get(path, 0))
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self.read[path] = self.read.get(path, 0) + len(whole) + len(newline)
+            lines = whole.decode("utf-8", "replace").splitlines()
+            yield from (f"{line}\n" for line in lines if STEP_LINE.match(line))
+
+
+def _forward_logs(folder: Path, lines: queue.Queue, ended: threading.Event) -> None:
+    """Forward the lines of jobs until ``ended``, and what is there then."""
+    logs = _GrowingLogs(folder)
+    over = False
+    while not over:
+        over = ended.wait(LOOK)
+        for line in logs.new_lines():
+            lines.put(("stdout", line))
+    lines.put(("stdout", None))
 
 
 def _end(process: subprocess.Popen) -> None:

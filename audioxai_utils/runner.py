@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from . import config
 from .graph import CELL_PARAMETERS, study_of
@@ -28,6 +29,7 @@ from .workflow import THREAD_VARIABLES, bound
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_DIED = 138  # exit code, also papermill's own
+SLURM_STEP = "slurmstepd"  # name of the process under which SLURM runs a job
 
 
 class NotebookFailed(RuntimeError):
@@ -47,15 +49,15 @@ def watch_ancestors(until: int | None = None) -> None:
     ----------
     until : int, optional
         Process id of the last ancestor to watch, the run itself; where it is none of the
-        ancestors (or not given), only the parent is watched.
+        ancestors (or not given), only the parent is watched. In a SLURM job, whose run may be
+        on another machine, the last one is SLURM's own process of the job.
     """
-    ancestors, pid = [], os.getppid()
-    while pid > 1:
+    ancestors, pid, last = [], os.getppid(), False
+    while pid > 1 and not last:
         ancestors.append(pid)
-        if pid == until:
-            break
+        last = pid == until or _program_of(pid) == SLURM_STEP
         pid = _parent_of(pid)
-    if until not in ancestors:
+    if not last:
         ancestors = ancestors[:1]
     try:
         handles = [os.pidfd_open(pid) for pid in ancestors]
@@ -78,6 +80,19 @@ def _parent_of(pid: int) -> int:
     except OSError:
         return 0
     return int(stat.rpartition(")")[2].split()[1])  # the name in brackets may hold anything
+
+
+def _program_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def watch_run() -> None:
+    """End this step at once when its run ends: `watch_ancestors` up to the run or the SLURM job."""
+    run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
+    watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
 
 
 def bound_kernel_manager() -> type:
@@ -196,9 +211,9 @@ def processor_time() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def peak_memory() -> int:
-    """Largest resident memory (bytes) of a process that this one started and that has ended."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+def peak_memory(who: int = resource.RUSAGE_CHILDREN) -> int:
+    """Largest resident memory (bytes) of a process that this one started and that has ended, or of this one."""
+    return resource.getrusage(who).ru_maxrss * 1024
 
 
 def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threads: int | None = None) -> int:
@@ -218,7 +233,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
         execute(notebook, output, given, Details(label))
 
     started = time.monotonic()
-    code = _told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
+    code = told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
     if code == 0:
         effective = parameter_defaults(notebook) | checked_parameters(notebook, parameters)
         weights = effective.get("audioset_weights")
@@ -233,13 +248,16 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
 class Details:
     """Takes what a notebook's cells write to stderr; lines ``what: n/N`` go on to the terminal's heartbeat.
 
-    They are printed as ``[label] at what: n/N``, which `audioxai_utils.progress` keeps for later.
+    They are printed as ``[label] at what: n/N``, which `audioxai_utils.progress` keeps for later. All of
+    it also goes to ``log``, where there is one.
     """
 
-    def __init__(self, label: str):
-        self.label = label
+    def __init__(self, label: str, log: TextIO | None = None):
+        self.label, self.log = label, log
 
     def write(self, text: str) -> None:
+        if self.log is not None:
+            self.log.write(text)
         lines = [line.strip() for line in text.splitlines()]
         found = [line for line in lines if re.fullmatch(r".{1,100}: \d+/\d+", line)]
         if found:
@@ -249,20 +267,23 @@ class Details:
         """Nothing is kept back."""
 
 
-def _told(label: str, work: Callable[[], None], record: Callable[[str], dict], failure: Path) -> int:
-    """Do ``work`` between two lines on standard output; a failure is recorded, 0 is the code of success."""
+def told(label: str, work: Callable[[], None], record: Callable[[str], dict], failure: Path) -> int:
+    """Do ``work`` between two lines on standard output; a failure is recorded, 0 is the code of success.
+
+    ``record`` makes of a one-line reason what is written to ``failure``.
+    """
     started = time.monotonic()
     print(f"[{label}] started", flush=True)
     try:
         work()
     except Exception as error:  # whatever stops a step is told in one line; the log has the whole
-        told = str(error) if isinstance(error, NotebookFailed) else one_line(type(error).__name__, str(error))
+        reason = str(error) if isinstance(error, NotebookFailed) else one_line(type(error).__name__, str(error))
         if not isinstance(error, NotebookFailed):
             sys.excepthook(type(error), error, error.__traceback__)
         failure.parent.mkdir(parents=True, exist_ok=True)
-        write_json(failure, record(told))
-        print(f"[{label}] FAILED after {duration(time.monotonic() - started)}: {told}", flush=True)
-        return KERNEL_DIED if told.startswith("the kernel died") else 1
+        write_json(failure, record(reason))
+        print(f"[{label}] FAILED after {duration(time.monotonic() - started)}: {reason}", flush=True)
+        return KERNEL_DIED if reason.startswith("the kernel died") else 1
     failure.unlink(missing_ok=True)
     print(f"[{label}] done in {duration(time.monotonic() - started)}", flush=True)
     return 0
@@ -286,12 +307,11 @@ def run_report(threads: int | None = None) -> int:
 
     started = time.monotonic()
     log = str(results_dir / "logs" / "report.log")
-    code = _told("report", work, lambda error: {"step": "report", "notebook": log, "error": error}, failure)
+    code = told("report", work, lambda error: {"step": "report", "notebook": log, "error": error}, failure)
     if code == 0:
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         write_step(
-            results_dir, "report", seconds=time.monotonic() - started, peak_memory=used, threads=threads,
-            cpu_seconds=processor_time(),
+            results_dir, "report", seconds=time.monotonic() - started, peak_memory=peak_memory(resource.RUSAGE_SELF),
+            threads=threads, cpu_seconds=processor_time(),
         )
     return code
 
@@ -305,8 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", type=int, metavar="THREADS")
     given = parser.parse_args(arguments)
-    run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
-    watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
+    watch_run()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.report or given.threads)))
     if given.report is not None:
         return run_report(given.report)

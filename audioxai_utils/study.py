@@ -9,9 +9,11 @@ import functools
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ from .data import Dataset, load_dataset, load_noise, load_stems, load_waveforms,
 from .inference import inference_copy
 from .models import Cnn14, load_state
 from .noise import mix_stems
-from .precision import default_dtype
+from .precision import default_dtype, one_thread
 from .results import atomic_path
 from .scoring import probabilities
 from .spectrograms import Spectrogram, get_spectrogram
@@ -107,16 +109,27 @@ class Clips:
     """Clips of a cell: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
 
     ``stems`` are target and contaminant, (n, samples) each, that add up to ``waveforms``: clip and
-    noise of a noisy scenario, event and background of a clean generated clip, else None.
+    noise of a noisy scenario, event and background of a clean generated clip, else None. ``places`` (n,)
+    are the rows of the clips in the list they were chosen from: unusable ones are left out of it.
     """
 
     frame: pd.DataFrame
     waveforms: torch.Tensor
     problems: list[str]
     stems: tuple[torch.Tensor, torch.Tensor] | None = None
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Clips]]:
+        """(number, clips) of each block of ``size`` places; its clips do not hang on which others are loaded."""
+        places = np.arange(len(self)) if self.places is None else self.places
+        for number in np.unique(places // size):
+            first, last = np.searchsorted(places, [number * size, (number + 1) * size])
+            stems = None if self.stems is None else tuple(stem[first:last] for stem in self.stems)
+            frame = self.frame.iloc[first:last].reset_index(drop=True)
+            yield int(number), Clips(frame, self.waveforms[first:last], [], stems, places[first:last])
 
 
 # --- clips -----------------------------------------------------------------------------------
@@ -131,28 +144,58 @@ def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
     return frame.loc[sorted(picked)].reset_index(drop=True)
 
 
-def load_clips(settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean") -> Clips:
+def load_clips(
+    settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean", may_be_none: bool = False
+) -> Clips:
     """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out.
 
-    They are of the profile's dtype.
+    They are of the profile's dtype. None that can be used is a ValueError, unless there ``may_be_none``.
     """
     waveforms, problems = load_waveforms(frame, sample_rate)
     good = usable(waveforms)
-    frame, waveforms = frame[good.numpy()].reset_index(drop=True), waveforms[good].to(settings.dtype)
-    if frame.empty:
+    places = np.flatnonzero(good.numpy())
+    frame, waveforms = frame.iloc[places].reset_index(drop=True), waveforms[good].to(settings.dtype)
+    if frame.empty and not may_be_none:
         raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
     noise = load_noise(scenario_argument(settings, noise_scenario), sample_rate, settings.noise_root or None)
-    if noise is None:
-        return Clips(frame, waveforms, problems)
-    mixture, *stems = mix_stems(waveforms, noise.to(settings.dtype))
-    return Clips(frame, mixture, problems, tuple(stems))
+    if noise is None or frame.empty:
+        return Clips(frame, waveforms, problems, places=places)
+    with one_thread():  # a sum over threads would make a clip's last bit hang on their number
+        mixture, *stems = mix_stems(waveforms, noise.to(settings.dtype))
+    return Clips(frame, mixture, problems, tuple(stems), places)
 
 
-def explained_clips(settings: Settings, sample_rate: int, noise_scenario: str) -> Clips:
-    """The test clips that are explained, the same ones in every cell, with their stems where there are any."""
+def shard_places(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
+    """Rows out of ``n`` that are a shard's, in order: blocks of ``block`` rows are dealt out to the shards in turn.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    shard : tuple of int
+        Number of the shard, from 0, and of shards.
+    block : int
+        Rows that stay together.
+    """
+    index, n_shards = shard
+    if not 0 <= index < n_shards:
+        raise ValueError(f"shard must be (number from 0, count) with the number below the count; got {shard}")
+    rows = np.arange(n)
+    return rows[rows // block % n_shards == index]
+
+
+def explained_clips(
+    settings: Settings, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
+) -> Clips:
+    """The test clips that are explained, the same ones in every cell, with their stems where there are any.
+
+    Of them, a ``shard`` in blocks (`shard_places`) reads and keeps its own alone; it may have none.
+    """
     frame = choose(settings.data.split("test"), settings.sizes.n_clips)
-    clips = load_clips(settings, frame, sample_rate, noise_scenario)
-    if clips.stems is None and settings.dataset == "generated":
+    mine = shard_places(len(frame), shard, block)
+    clips = load_clips(settings, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
+    clips = replace(clips, places=mine[clips.places])
+    if clips.stems is None and len(clips) and settings.dataset == "generated":
         stems = [load_stems(settings.data, clip, sample_rate) for clip in clips.frame["clip"]]
         clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
     return clips

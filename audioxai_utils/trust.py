@@ -310,7 +310,7 @@ def first_clips(clips: study.Clips, n: int | None) -> study.Clips:
     chosen = clips.frame["clip"].isin(study.choose(clips.frame, n)["clip"]).to_numpy(copy=True)
     stems = None if clips.stems is None else tuple(stem[chosen] for stem in clips.stems)
     frame = clips.frame[chosen].reset_index(drop=True)
-    return replace(clips, frame=frame, waveforms=clips.waveforms[chosen], stems=stems)
+    return replace(clips, frame=frame, waveforms=clips.waveforms[chosen], stems=stems, places=None)
 
 
 def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator[tuple]:

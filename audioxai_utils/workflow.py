@@ -7,16 +7,17 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config, inputs
+from . import config, inputs, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, PARAMETERS, n_gpus
 from .progress import Progress, duration, planned_steps
 from .provenance import write_json
@@ -60,6 +61,8 @@ def environment() -> dict[str, str]:
 def locked(results_dir: Path) -> Iterator[None]:
     """Hold the results folder for this process; the system lets go of it however the process ends.
 
+    On a shared file system it holds for all machines where that system locks across them, as NFS 4 does.
+
     Raises
     ------
     BlockingIOError
@@ -75,7 +78,7 @@ def locked(results_dir: Path) -> Iterator[None]:
                 "wait for it, or choose another folder with --results"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
 
@@ -98,7 +101,8 @@ def settings_of(options: Options) -> dict:
     """The run's configuration as the Snakefile, the manifest and the notebooks read it.
 
     Seed and device are the ones that take effect; ``states`` says what the run reads now, so
-    that changed sounds or weights rerun what depends on them.
+    that changed sounds or weights rerun what depends on them. ``slurm_cores``, those of each job, is 0
+    where the steps run on this machine.
     """
     names = (*PARAMETERS, "audioset_weights", "protocol", "noise_files")
     settings = {name: getattr(options, name) for name in names}
@@ -109,6 +113,8 @@ def settings_of(options: Options) -> dict:
         "device": resolved_device(options.device),
         "cells": [list(cell) for cell in options.cells],
         "methods": list(options.methods),
+        "shards": options.shards,
+        "slurm_cores": 0 if options.slurm is None else options.cores,
         "states": {
             "data": inputs.dataset_state(inputs.dataset_folder(options.dataset, options.data_root)),
             "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
@@ -132,10 +138,19 @@ def resolved_device(device: str) -> str:
 def snakemake_command(options: Options, directory: Path, configuration: Path) -> list[str]:
     """Snakemake on this configuration, with its own lock off (ours cannot be left behind)."""
     command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
-    command += ["--directory", str(directory), "--configfile", str(configuration), "--cores", str(options.cores)]
+    command += ["--directory", str(directory), "--configfile", str(configuration)]
     command += ["--keep-going", "--rerun-incomplete", "--nolock", "--scheduler", "greedy", "--nocolor"]
-    command += ["--resources", f"gpu={JOBS_PER_GPU * n_gpus()}"] if n_gpus() else []
-    return [*command, "--dry-run"] if options.dry_run else command
+    if options.dry_run:
+        return [*command, "--cores", str(options.cores), "--dry-run"]
+    if options.slurm is not None:
+        return command + slurm.snakemake_options(NOTEBOOKS / "Snakefile", options.slurm, directory, job_logs(directory))
+    command += ["--cores", str(options.cores)]
+    return command + (["--resources", f"gpu={JOBS_PER_GPU * n_gpus()}"] if n_gpus() else [])
+
+
+def job_logs(results_dir: Path) -> Path:
+    """Folder of what the run's SLURM jobs say."""
+    return results_dir / "logs" / "slurm"
 
 
 def run(options: Options) -> int:
@@ -144,17 +159,21 @@ def run(options: Options) -> int:
         return _dry_run(options)
     results_dir = options.results_dir
     results_dir.mkdir(parents=True, exist_ok=True)
-    with locked(results_dir):
+    on_slurm = options.slurm is not None
+    with locked(results_dir), slurm.jobs_end_with(results_dir) if on_slurm else nullcontext():
         logs = results_dir / "logs"
-        shutil.rmtree(logs / "failed", ignore_errors=True)
+        for folder in (logs / "failed", job_logs(results_dir)):
+            shutil.rmtree(folder, ignore_errors=True)
         logs.mkdir(exist_ok=True)
         configuration = results_dir / "config.json"
         write_json(configuration, settings_of(options))
         n_methods, n_cells = len(options.methods), len(options.cells)
+        where = f"SLURM jobs of {options.cores} cores" if on_slurm else f"{options.cores} cores"
         print(f"{options.profile} study on {options.dataset} sounds: {n_cells} cells x {n_methods} methods, "
-              f"{options.cores} cores\nresults: {results_dir}", flush=True)
+              f"{where}\nresults: {results_dir}", flush=True)
         progress = Progress(logs / time.strftime("run-%Y%m%d-%H%M%S.log"))
-        code = progress.follow(bound(snakemake_command(options, results_dir, configuration)), environment())
+        command = bound(snakemake_command(options, results_dir, configuration))
+        code = progress.follow(command, environment(), job_logs(results_dir) if on_slurm else None)
         return _conclude(results_dir, progress, code)
 
 

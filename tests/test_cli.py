@@ -196,7 +196,7 @@ def clone(tmp_path):
     folder = tmp_path / "clone"
     (folder / "audioxai_utils").mkdir(parents=True)
     for name in ("run_all.sh", "constraints.txt", "pyproject.toml", "audioxai_utils/__init__.py",
-                 "audioxai_utils/cli.py", "audioxai_utils/config.py", "audioxai_utils/inputs.py"):
+                 "audioxai_utils/cli.py", "audioxai_utils/config.py", "audioxai_utils/inputs.py", "audioxai_utils/slurm.py"):
         shutil.copy(REPOSITORY / name, folder / name)
     return folder
 

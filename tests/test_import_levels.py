@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "audioxai_utils"
 LEVELS = [
     {"config", "published", "statistics", "sound_events", "sounds", "locks", "progress", "sources", "results",
-     "inference", "models", "precision"},
+     "inference", "models", "precision", "slurm"},
     {"attributions", "controls", "downloads", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
      "style", "synthesis", "table_styles", "training"},
     {"checks", "comparisons", "data", "decoders", "drawing", "findings", "notebook_pages", "pages", "pictures", "preparation",
@@ -14,7 +14,7 @@ LEVELS = [
     {"gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},
     {"pipeline"},
-    {"audit", "showcase", "trust", "widgets"},
+    {"audit", "shards", "showcase", "trust", "widgets"},
     {"__init__"},
 ]
 

@@ -162,12 +162,6 @@ def test_the_digest_sees_the_modules_a_method_imports(monkeypatch):
         pipeline.source_digest.cache_clear()
 
 
-def test_shards_share_out_the_clips(settings, cell):
-    parts = [list(pipeline.attribute(settings, *cell, CELL, "gradcam", shard=(i, 3))) for i in range(3)]
-    assert sorted(row["clip"] for part in parts for row in part) == sorted(cell[1].frame["clip"])
-    assert [len(part) for part in parts] == [1, 1, 1]
-
-
 def test_one_row_per_clip_method_mask_and_control(scores):
     keys = ["protocol", "method", "mask", "control", "clip"]
     assert not scores.duplicated(keys).any()

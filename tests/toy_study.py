@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "sources", "progress", "provenance",
-           "runner")
+MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "slurm", "sources", "progress",
+           "provenance", "runner")
 COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
 CELL = ("spectrogram_type", "noise_scenario")
 SYNTHESIS = """
@@ -94,6 +94,7 @@ def make(folder: Path, fast: bool) -> Path:
     notebooks = folder / "notebooks"
     notebooks.mkdir()
     shutil.copy(REPOSITORY / "notebooks" / "Snakefile", notebooks)
+    shutil.copytree(REPOSITORY / "notebooks" / "slurm", notebooks / "slurm")
     write_notebook(notebooks / "01_data_and_noise.ipynb", (*COMMON, "cells"), "from audioxai_utils import config")
     write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CELL[0], "audioset_weights", "cells"), "1")
     write_notebook(notebooks / "03_attributions.ipynb", (*COMMON, *CELL, "method"), "import audioxai_utils.used")
@@ -112,7 +113,7 @@ def command(repository: Path, results: Path, *words: str) -> tuple[list[str], di
 def run(repository: Path, results: Path, *words: str) -> subprocess.CompletedProcess:
     """Run the toy study to its end."""
     line, env = command(repository, results, *words)
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def wait_for(condition, seconds: float = 60.0) -> bool:

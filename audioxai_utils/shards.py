@@ -1,0 +1,109 @@
+"""One shard of a cell: the clips of one job, without a notebook.
+
+``python -m audioxai_utils.shards NOTEBOOK 2of8 [--threads N] [-p NAME VALUE]...`` computes in the
+current folder what notebook 03_attributions or 04_mask_study would compute of those clips. The
+notebook then finds their files and merges them; a file that is missing or no longer fits is
+computed there, so that a shard saves time and changes no number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from . import runner
+from .graph import CELL_PARAMETERS, NOTEBOOKS, PARAMETERS
+from .inputs import scenario_name
+from .provenance import write_step
+from .sources import parameter_defaults
+from .workflow import THREAD_VARIABLES
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """(number from 0, count) of ``2of8``; ValueError for anything else."""
+    found = re.fullmatch(r"(\d+)of(\d+)", text)
+    number, count = (int(word) for word in found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(f"shard must be like 2of8, from 1of8 to 8of8; got {text!r}")
+    return number - 1, count
+
+
+def attribute(values: dict, shard: tuple[int, int]) -> None:
+    """Attribute the shard's clips of a cell."""
+    from . import pipeline, study
+
+    settings, cell, classifier = _cell(values)
+    clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, cell[1], shard)
+    for done, _ in enumerate(pipeline.attribute(settings, classifier, clips, cell, values["method"]), start=1):
+        study.report_progress(values["method"], done, len(clips))
+
+
+def score(values: dict, shard: tuple[int, int]) -> None:
+    """Score the shard's clips of a cell, whole blocks of them."""
+    from . import pipeline, study
+
+    settings, cell, classifier = _cell(values)
+    sample_rate = classifier.spectrogram.sample_rate
+    clips = study.explained_clips(settings, sample_rate, cell[1], shard, pipeline.SCORE_BLOCK)
+    methods, done = pipeline.methods_of(settings, cell, values["methods"]), 0
+    for part in pipeline.score(settings, classifier, clips, cell, methods, study.protocols(values["protocol"])):
+        done += part["clip"].nunique()
+        study.report_progress("scores", done, len(clips))
+
+
+WORK = {"03_attributions": attribute, "04_mask_study": score}
+
+
+def _cell(values: dict):
+    """(settings, cell, classifier) of a notebook's parameters."""
+    from . import study
+
+    settings = study.Settings(**{name: values[name] for name in (*PARAMETERS, "results_dir")})
+    kind = values["spectrogram_type"]
+    return settings, (kind, values["noise_scenario"]), study.load_classifier(settings, kind)
+
+
+def run_shard(notebook: str, shard: str, parameters: dict[str, str], threads: int) -> int:
+    """Do a shard's work as a step of the study in the current folder; return the exit code."""
+    results_dir, path = Path.cwd(), NOTEBOOKS / f"{notebook}.ipynb"
+    names = [scenario_name(parameters[name]) for name in CELL_PARAMETERS if name in parameters]
+    step, label = "-".join([notebook, *names, shard]), " ".join([notebook, *names, shard])
+    values = parameter_defaults(path) | runner.checked_parameters(path, {"results_dir": str(results_dir)} | parameters)
+
+    def work() -> None:
+        with redirect_stderr(runner.Details(label, sys.stderr)):
+            WORK[notebook](values, shard_of(shard))
+
+    started, log = time.monotonic(), f"logs/{step}.log"
+    failure = results_dir / "logs" / "failed" / f"{step}.json"
+    code = runner.told(label, work, lambda reason: {"step": step, "notebook": log, "error": reason}, failure)
+    if code == 0:
+        write_step(
+            results_dir, step, seconds=time.monotonic() - started, cpu_seconds=runner.processor_time(),
+            peak_memory=runner.peak_memory(resource.RUSAGE_SELF), threads=threads, parameters=values | {"shard": shard},
+        )
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of one shard."""
+    parser = argparse.ArgumentParser(prog="audioxai_utils.shards", description=__doc__, allow_abbrev=False)
+    parser.add_argument("notebook", choices=WORK)
+    parser.add_argument("shard")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    runner.watch_run()
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.threads)))
+    return run_shard(given.notebook, given.shard, dict(given.parameters), given.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
