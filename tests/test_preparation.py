@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
     for name in ("AUDIOXAI_DATA", "AUDIOXAI_RESULTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(config, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(preparation, "_provide_dataset", lambda dataset, data_root: None)
+    monkeypatch.setattr(preparation, "_provide_dataset", lambda *given: None)
     return tmp_path
 
 
