@@ -109,7 +109,7 @@ class Profile:
     time_shift: bool  # random circular shift of training clips
     iid_masks: bool  # a mask of its own for every clip; torchaudio's default is one for the batch
     averaging: float  # decay per step of averaged weights, which are validated and kept; 0 is off
-    crop_bins: int | None  # of a shifted training clip are kept; Cnn14 pools over any number of frames. None is all
+    crop: float  # share of the frames that a shifted training clip keeps; Cnn14 pools over any number
     dropout: float  # multiplies the published shares
     n_clips: int | None  # test clips explained; None is all
     lime_samples: int
@@ -125,19 +125,19 @@ PROFILES = {
     for profile in (
         Profile(
             "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop_bins=10_000, dropout=0.0,
+            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.3, dropout=0.0,
             n_clips=2, lime_samples=30, background_clips=4,
             cells=(("mel_db", "clean"), ("mel_db", "white")),
             clips_per_class=2, clips_of_all_masks=1, reproducible=True,
         ),
         Profile(
             "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
-            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop_bins=20_000, dropout=0.0,
+            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.6, dropout=0.0,
             n_clips=20, lime_samples=200, background_clips=20,
         ),
         Profile(
             "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
-            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop_bins=None, dropout=1.0,
+            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0,
             n_clips=None, lime_samples=1000, background_clips=None,
         ),
     )

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
 from .config import Profile
-from .models import MIN_FRAMES
 from .precision import round_to_bfloat16
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
@@ -55,15 +54,14 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[t
     Parameters
     ----------
     db : torch.Tensor
-        (batch, 1, frequency, time) dB; the result holds as many frames as ``profile.crop_bins`` allow.
+        (batch, 1, frequency, time) dB; the result holds ``profile.crop`` of the frames.
     labels : torch.Tensor
         (batch, classes) one-hot; mixup makes them soft.
     """
     if profile.time_shift:
         shifts = torch.randint(db.shape[3], (len(db),), device=db.device)
         frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
-        if profile.crop_bins is not None:
-            frames = frames[:, : max(MIN_FRAMES, profile.crop_bins // db.shape[2])]  # (batch, kept frames)
+        frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
         db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
     db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
     db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)  # both fill with 0 dB, torchaudio's default
