@@ -271,3 +271,79 @@ def control_marks(
         texts = [f"{control} ({', '.join(failed[control])})" for control in controls if control in failed]
         marks.append({**dict(zip(keys, names)), "not_better_than": ", ".join(texts)})
     return in_study_order(pd.DataFrame(marks))
+
+
+def beats_rival(
+    scores: pd.DataFrame,
+    rival: tuple[str, str] = ("lime", "bin"),
+    metrics: Sequence[str] = METRICS,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """Paired difference of every method and mask to one other, on the same clips.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Tidy scores that hold the rival's rows.
+    rival : (method, mask)
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, method, mask, metric, `n`, `difference` (above 0: better than the rival), `low`,
+        `high`, `verdict` as in `beats_control`.
+    """
+    parts = []
+    for names, matrix in _cells(scores, metrics, None):
+        if any((metric, *rival) not in matrix for metric in metrics):
+            raise ValueError(f"scores must hold the rival {' + '.join(rival)} in every cell; {names} has none")
+        signs = [-1 if lower_is_better(metric) else 1 for metric, *_ in matrix.columns]
+        theirs = np.stack([matrix[(metric, *rival)] for metric, *_ in matrix.columns], axis=1)
+        part = paired_difference(signs * matrix, signs * theirs, n_resamples, seed, confidence)
+        parts.append(matrix.columns.to_frame(index=False).join(part).assign(**names))
+    result = pd.concat(parts)
+    result = result[(result["method"] != rival[0]) | (result["mask"] != rival[1])]
+    result["verdict"] = np.select([result["low"] > 0, result["high"] < 0], ["better", "worse"], "undecided")
+    return in_study_order(result[[*_keys(scores), "method", "mask", "metric", "n", "difference", "low", "high", "verdict"]])
+
+
+# --- all methods in one table ----------------------------------------------------------------
+
+
+def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """Each method at its best mask: mean, ``_low`` and ``_high`` of all metrics, heard ones too, area and seconds.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Tidy scores; `seconds` is what a clip's attribution took.
+    best : DataFrame
+        From ``tables.best_masks``.
+
+    Returns
+    -------
+    DataFrame
+        A row per (protocol,) cell and method. What a protocol does not have (heard metrics) is NaN.
+    """
+    heard = [f"{metric}_heard" for metric in METRICS if f"{metric}_heard" in scores]
+    further = [name for name in ("area", "seconds") if name in scores]
+    return with_intervals(mean_intervals(scores, [*METRICS, *heard, *further], best=best))
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """`every_method` as it is read: "mean (low to high)" in one column a metric."""
+    words = table[[column for column in table if f"{column}_low" not in table and not _is_bound(column, table)]].copy()
+    for metric in [column.removesuffix("_low") for column in table if column.endswith("_low")]:
+        digits = 1 if metric.removesuffix("_heard") in ("AI", "AG", "AD") else 2
+        bounds = table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy(float)
+        words[metric] = [
+            "" if np.isnan(mean) else f"{mean:.{digits}f}" if np.isnan(low) else
+            f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for mean, low, high in bounds
+        ]
+    return words
+
+
+def _is_bound(column: str, table: pd.DataFrame) -> bool:
+    return column.endswith(("_low", "_high")) and column.rpartition("_")[0] in table

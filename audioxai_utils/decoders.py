@@ -19,6 +19,8 @@ from .precision import default_dtype
 from .results import atomic_path
 from .training import quiet_lightning
 
+GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,6 +34,7 @@ class Recipe:
     noise: float = 1.0  # dB, standard deviation on every bin
     mixed: float = 0.5  # share of the clips that another one is added to
     quieter: float = 10.0  # dB; the other one is 0 to this much quieter
+    second: float = 0.1  # share of the clips whose second class is asked for instead of the predicted one
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -75,17 +78,17 @@ def train_decoder(
     first = db[:1].to(device)
     frozen = inference_copy(model, first)
     layers = list(layers or feature_layers(frozen, first))
-    channels = [maps.shape[1] for maps in features_of(frozen, first, layers)[1]]
+    logits, features = features_of(frozen, first, layers)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         with default_dtype(db.dtype):
-            decoder = Decoder(channels)
+            decoder = Decoder([maps.shape[1] for maps in features], logits.shape[1])
         loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
         module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
         lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=recipe.epochs,
             precision="64-true" if db.dtype == torch.float64 else "32-true", logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False, gradient_clip_val=GRADIENT_CLIP, enable_progress_bar=False, enable_model_summary=False,
         ).fit(module, loader)
     decoder = module.decoder.cpu().eval().requires_grad_(False)
     return FittedDecoder(decoder, layers, module.losses, time.perf_counter() - started)
@@ -104,8 +107,9 @@ def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe:
         def training_step(self, batch, number):
             db = augmented(batch[0], recipe, self.draws)
             logits, features = features_of(frozen, db, layers)
-            coarse = self.decoder(features)
-            mask, target = upsampled(coarse, db).sigmoid(), logits.argmax(1)
+            target = asked(logits, recipe, self.draws)
+            coarse = self.decoder(features, target)
+            mask = upsampled(coarse, db).sigmoid()
             domain = DOMAINS["both"][number % 2]
             loss = objective(frozen, db, target, mask, domain) + penalty(mask, coarse, recipe, None)
             self.rows.append(loss.detach())
@@ -121,6 +125,12 @@ def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return Masks()
+
+
+def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
+    """Classes (n,) whose masks are trained: the predicted ones, and here and there the second ones."""
+    first, second = logits.topk(2, dim=1).indices.unbind(1)
+    return torch.where((torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first)
 
 
 def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
@@ -139,8 +149,9 @@ def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch
 def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
     """Write a decoder for the method ``lmac``; ``info`` is kept beside it with seconds and losses."""
     content = {
-        "decoder": fitted.decoder.state_dict(), "channels": fitted.decoder.channels, "width": fitted.decoder.width,
-        "layers": fitted.layers, "info": info | {"seconds": fitted.seconds, "losses": fitted.losses},
+        "decoder": fitted.decoder.state_dict(), "channels": fitted.decoder.channels,
+        "n_classes": fitted.decoder.n_classes, "width": fitted.decoder.width, "layers": fitted.layers,
+        "info": info | {"seconds": fitted.seconds, "losses": fitted.losses},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)

@@ -140,3 +140,47 @@ def rank_stability(table, metrics: Sequence[str] = ("FF", "FidIn", "AD", "SPS"))
     grid[0, 0].invert_yaxis()
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
+
+
+TRUTHS = {
+    "mass": ("relevance inside the ideal mask", "area"),
+    "pointing": ("energy pointed to that is the clip's", "target_share"),
+    "si_sdr_gain": ("SI-SDR gain of the best mask (dB)", None),
+}
+
+
+@styled
+def truth_against_faithfulness(table, correlations, metrics: Sequence[str] = ("FidIn_heard", "FF_heard")):
+    """Every method's truth against the faithfulness of its best mask; the rank correlation is the panel's title.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``truth.means``: a row per method. Bars are 95 % intervals over clips; a dashed line is chance.
+    correlations : pandas.DataFrame
+        From ``truth.agreement``.
+    """
+    figure, grid = new_figure(len(metrics), len(TRUTHS), (3.0 * len(TRUTHS) + 1.7, 2.6 * len(metrics) + 0.5),
+                              sharex="col", sharey="row")
+    known = correlations.set_index(["measure", "metric"])
+    for row, metric in zip(grid, metrics):
+        for ax, (measure, (words, chance)) in zip(row, TRUTHS.items()):
+            for method in _methods(table):
+                part = table[table["method"] == method]
+                ax.errorbar(part[measure], part[metric], xerr=_bars(part, measure), yerr=_bars(part, metric),
+                            color=method_colour(method), marker=METHOD_MARKERS.get(method, "o"), linestyle="none",
+                            markersize=5.5, elinewidth=0.7, label=method_label(method))
+            ax.axvline(table[chance].mean() if chance else 0, color="#777777", linewidth=0.9, linestyle="--", zorder=0)
+            rho = known.loc[(measure, metric)]
+            ax.set_title(f"ρ = {rho['spearman']:.2f} ({rho['low']:.2f} to {rho['high']:.2f})", fontweight="normal")
+            ax.grid(color="#e4e4e4", linewidth=0.6)
+            if metric == metrics[-1]:
+                ax.set_xlabel(words)
+        row[0].set_ylabel(metric.replace("_heard", " of the sound"))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _bars(part, name: str):
+    """Lengths of interval bars (2, n)."""
+    return np.maximum(0, [part[name] - part[f"{name}_low"], part[f"{name}_high"] - part[name]])

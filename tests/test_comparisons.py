@@ -213,3 +213,42 @@ def test_with_intervals_widens_without_changing_a_number():
     wide = comparisons.with_intervals(long)
     assert len(wide) == 1
     assert wide.iloc[0][["FF", "FF_low", "FF_high", "SPS", "SPS_low"]].tolist() == [0.5, -0.5, 1.5, 0.2, -0.8]
+
+
+def test_a_rival_is_beaten_where_the_paired_interval_says_so():
+    scores = scores_of({("lime", "bin"): 1.0, ("rise", "bin"): 2.0, ("rise", "minmax"): 1.0, ("shap", "bin"): 0.5})
+    found = comparisons.beats_rival(scores, n_resamples=500)
+    assert ("lime", "bin") not in set(zip(found["method"], found["mask"])) and len(found) == 2 * 2 * 3 * 7
+    for row in found.itertuples():
+        sign = -1 if row.metric in config.LOWER_IS_BETTER else 1
+        ours, theirs = (
+            clips_of(scores, pd.Series(row._asdict() | dict(zip(("method", "mask"), pair))), "method", "mask")[row.metric]
+            for pair in ((row.method, row.mask), ("lime", "bin"))
+        )
+        assert row.difference == pytest.approx(sign * (ours.mean() - theirs.mean()))
+        clear = {("rise", "bin"): "better", ("shap", "bin"): "worse"}.get((row.method, row.mask))
+        if clear:
+            assert row.verdict == (clear if sign > 0 else {"better": "worse", "worse": "better"}[clear])
+    with pytest.raises(ValueError, match=r"must hold the rival lime \+ minmax in every cell"):
+        comparisons.beats_rival(scores, ("lime", "minmax"))
+
+
+def test_one_table_holds_every_method_with_its_bounds_and_seconds():
+    scores = scores_of(FOUR)
+    scores["seconds"] = scores["method"].map({"saliency": 0.1, "gradcam": 0.2, "lime": 9.0, "shap": 3.0})
+    scores["FF_heard"] = scores["FF"].where(scores["protocol"] == "audited") / 2
+    best = pd.DataFrame([{**dict(zip(("protocol", *comparisons.CELL), (p, *c))), "method": m, "mask": k}
+                         for p in config.PROTOCOLS for c in CELLS for m, k in FOUR])
+    table = comparisons.every_method(scores, best)
+    assert len(table) == 2 * 2 * 4
+    row = table.query("protocol == 'audited' and method == 'lime' and noise_scenario == 'white'").iloc[0]
+    rows = clips_of(scores, row, "method")
+    assert row["FF"] == pytest.approx(rows["FF"].mean()) and row["FF_heard"] == pytest.approx(rows["FF"].mean() / 2)
+    assert row["FF_low"] < row["FF"] < row["FF_high"] and row["seconds"] == 9.0 and row["area"] == pytest.approx(0.1)
+    words = comparisons.printed(table)
+    assert list(words.columns[:5]) == ["protocol", *comparisons.CELL, "method", "mask"] and len(words) == len(table)
+    assert not any(column.endswith(("_low", "_high")) for column in words)
+    line = words.loc[row.name]
+    assert line["FF"] == f"{row['FF']:.2f} ({row['FF_low']:.2f} to {row['FF_high']:.2f})"
+    assert line["AD"].count(".") == 3 and line["AD"] == f"{row['AD']:.1f} ({row['AD_low']:.1f} to {row['AD_high']:.1f})"
+    assert set(words.loc[words["protocol"] == "paper", "FF_heard"]) == {""}

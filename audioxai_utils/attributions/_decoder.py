@@ -11,32 +11,41 @@ from torch import nn
 from torch.nn import functional
 
 WIDTH = 16  # channels of the decoder, at every level
+START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``optimised``
 
 
 class Decoder(nn.Module):
-    """Logits of a mask from feature maps, the finest first; each coarser level is added to the next finer one.
+    """Logits of a class's mask from feature maps, the finest first; each coarser level is added to the next finer.
 
     Parameters
     ----------
     channels : sequence of int
         Of each feature map.
+    n_classes : int
+        The classifier's; each scales and shifts every level's channels in its own way.
     width : int
         Channels of the decoder.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = WIDTH) -> None:
+    def __init__(self, channels: Sequence[int], n_classes: int, width: int = WIDTH) -> None:
         super().__init__()
-        self.channels, self.width = list(channels), width
+        self.channels, self.n_classes, self.width = list(channels), n_classes, width
+        self.classes = nn.ModuleList(nn.Embedding(n_classes, 2 * width) for _ in channels)
+        for each in self.classes:
+            nn.init.zeros_(each.weight)  # all classes begin alike
         self.takes = nn.ModuleList(nn.Conv2d(n, width, 1) for n in channels)
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in channels)  # of each clip by itself
         self.refines = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
         self.head = nn.Conv2d(width, 1, 3, padding=1)
+        nn.init.constant_(self.head.bias, START)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits (n, 1, F', T') at the resolution of the finest map."""
+    def forward(self, features: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        """Logits (n, 1, F', T') of the masks of classes (n,), at the resolution of the finest map."""
         x = None
-        for maps, take, norm, refine in reversed(list(zip(features, self.takes, self.norms, self.refines))):
-            own = norm(take(maps))
+        levels = list(zip(features, self.takes, self.norms, self.classes, self.refines))
+        for maps, take, norm, classes, refine in reversed(levels):
+            scale, shift = classes(target)[:, :, None, None].chunk(2, dim=1)  # (n, width, 1, 1) each
+            own = norm(take(maps)) * (1 + scale) + shift
             if x is not None:
                 own = own + functional.interpolate(x, own.shape[2:], mode="bilinear", align_corners=False)
             x = functional.relu(refine(own))  # (n, width, F', T')
@@ -100,8 +109,8 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
     if not Path(path).is_file():
         raise FileNotFoundError(f"decoder {path}: no such file; train one with decoders.train_decoder")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or {"decoder", "channels", "width", "layers"} - set(content):
+    if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(content):
         raise ValueError(f"decoder {path}: holds no decoder; train one with decoders.train_decoder")
-    decoder = Decoder(content["channels"], content["width"])
+    decoder = Decoder(content["channels"], content["n_classes"], content["width"])
     decoder.load_state_dict(content["decoder"])
     return decoder.to(like).eval().requires_grad_(False), content["layers"]

@@ -1,0 +1,118 @@
+"""Does a mask hold beyond the model and the grid it was made on? Heard, shifted, coded as MP3, by another model.
+
+A mask found by optimisation may be a pattern that only one model sees. One that is a part of the sound
+keeps its class when it is heard instead of scored, moved by a bin or a frame, passed through MP3, and
+classified by a model that was trained on its own.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .metrics import faithfulness
+from .reconstruction import kept_audio, removed_audio
+from .scoring import Splitter, probabilities
+from .sounds import store
+from .spectrograms import SpectrogramBatch
+
+SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
+METRICS = ("FF", "FidIn", "AD")
+
+
+def shifted(mask: torch.Tensor, n_bins: int, n_frames: int) -> torch.Tensor:
+    """A mask (batch, 1, F, T) moved up by ``n_bins`` and later by ``n_frames``; the edge it leaves is repeated."""
+    for axis, n in ((2, n_bins), (3, n_frames)):
+        if not abs(n) < mask.shape[axis]:
+            raise ValueError(f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}")
+    (low, high), (left, right) = ((max(n, 0), max(-n, 0)) for n in (n_bins, n_frames))
+    padded = functional.pad(mask, (left, right, low, high), mode="replicate")
+    return padded[:, :, high : high + mask.shape[2], right : right + mask.shape[3]]
+
+
+def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -> torch.Tensor:
+    """Waveforms (batch, samples) after MP3 as the pages store it, at their own level; what is silent stays out."""
+    import soundfile
+
+    rows = []
+    for row in waveform.detach().double().cpu():
+        kept = store(row.numpy(), sample_rate, compression)
+        back = torch.zeros_like(row)
+        if kept.data:
+            sound, _ = soundfile.read(io.BytesIO(kept.data))
+            n = min(len(sound), len(row))
+            back[:n] = torch.from_numpy(sound[:n]) * 10 ** (-kept.gain / 20)
+        rows.append(back)
+    return torch.stack(rows).to(waveform)
+
+
+def mask_robustness(
+    splitter: Splitter, masks: dict[str, torch.Tensor], others: dict[str, nn.Module] | None = None,
+    compression: float = 0.85,
+) -> pd.DataFrame:
+    """Faithfulness of masks under everything that should not matter.
+
+    Parameters
+    ----------
+    splitter : Splitter
+        Of the model, the clips and the classes that the masks explain.
+    masks : dict of str to Tensor (batch, 1, F, T)
+        Values in [0, 1].
+    others : dict of str to nn.Module, optional
+        Models trained on their own, for the same spectrograms and classes, by a name for the table.
+    compression : float
+        Of the MP3, see ``sounds.store``.
+
+    Returns
+    -------
+    DataFrame
+        One row per clip (`index`), mask and `test`: ``scored``, ``heard``, the four of ``SHIFTS`` (scored),
+        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the audited
+        ones, against the unmasked clip in the same model; for another model the class is the one explained, and
+        `agrees` says whether that model predicts it too (transfer can be asked only there).
+    """
+    rows = []
+    for name, mask in masks.items():
+        for test, parts in _tested(splitter, mask, compression):
+            rows.append(_scores(splitter.p, parts, splitter.target).assign(test=test, mask=name, agrees=True))
+        for other, model in (others or {}).items():
+            there = Splitter(model, splitter.spectrogram, splitter.batch, splitter.target)
+            agrees = (there.p.argmax(1) == splitter.target).cpu().numpy()
+            for suffix, heard in (("", False), (" heard", True)):
+                scores = _scores(there.p, there(mask, heard=heard), splitter.target)
+                rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))
+    return pd.concat(rows, ignore_index=True)[["mask", "test", "index", "agrees", *METRICS]]
+
+
+def _tested(splitter: Splitter, mask: torch.Tensor, compression: float):
+    """(test, (p_kept, p_removed)) of a mask on the model itself."""
+    yield "scored", splitter(mask)
+    yield "heard", splitter(mask, heard=True)
+    for test, shift in SHIFTS.items():
+        yield test, splitter(shifted(mask, *shift))
+    yield "MP3", _coded_probabilities(splitter.model, splitter.spectrogram, splitter.batch, mask, compression)
+
+
+def _coded_probabilities(
+    model: nn.Module, spectrogram, batch: SpectrogramBatch, mask: torch.Tensor, compression: float
+) -> tuple[torch.Tensor, ...]:
+    """Probabilities (batch, classes) of the kept and of the removed sound after MP3."""
+    sounds = [make(batch, mask, spectrogram) for make in (kept_audio, removed_audio)]
+    db = torch.cat([spectrogram(coded(sound, spectrogram.sample_rate, compression)).db for sound in sounds])
+    return probabilities(model, db).split(len(mask))
+
+
+def _scores(p: torch.Tensor, parts: tuple[torch.Tensor, ...], target: torch.Tensor) -> pd.DataFrame:
+    scores = faithfulness(p, *parts, "audited", target)
+    frame = pd.DataFrame({name: scores[name].cpu().numpy() for name in METRICS})
+    return frame.assign(index=range(len(frame)))
+
+
+def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
+    """Means per mask and test over the clips on which the model in question predicts the explained class."""
+    rows = robustness[robustness["agrees"]].groupby(["mask", "test"], sort=False)
+    return rows[list(METRICS)].mean().assign(n_clips=rows.size()).reset_index()
