@@ -15,8 +15,8 @@ from torchaudio.functional import resample
 
 from .attributions import METHODS
 from .checks import gradient_check
-from .config import MASK_NAMES, PROTOCOLS, check_choice
-from .masks import build_masks
+from .config import PROTOCOLS, check_choice
+from .masks import MASKS, build_masks
 from .reconstruction import kept_audio, removed_audio
 from .scoring import Splitter, score_masks
 from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
@@ -150,9 +150,9 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     check_choice("protocol", protocol, PROTOCOLS)
     if isinstance(masks, str):
         raise TypeError(f"masks must be a list of names; got {masks!r}, pass [{masks!r}]")
-    unknown = [name for name in masks or () if name not in MASK_NAMES]
+    unknown = [name for name in masks or () if name not in MASKS]
     if unknown:
-        raise ValueError(f"masks must be among {', '.join(MASK_NAMES)}; got {unknown[0]!r}")
+        raise ValueError(f"masks must be among {', '.join(MASKS)}; got {unknown[0]!r}")
     for name in METHODS.required(method):
         if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")

@@ -85,7 +85,7 @@ class Study:
         The audits compare both protocols and at least two methods; a run with less leaves them out.
         """
         complete = self.settings["protocol"] == "both" and len(self.methods) > 1
-        found = sorted(path.stem for path in self.notebooks.glob("0[7-9]_*.ipynb"))
+        found = sorted(path.stem for path in self.notebooks.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] > "06")
         return [stem for stem in found if complete or stem not in AUDITS]
 
     def steps(self) -> list[str]:

@@ -12,15 +12,20 @@ mask), and both conciseness scores of an all-zero mask are NaN.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .config import PROTOCOLS, check_choice
+from .config import FAITHFULNESS_METRICS, LOWER_IS_BETTER, PROTOCOLS, check_choice
 
 EPSILON = 1e-6
 QUANTUS_OFFSET = 1e-7
+BETTER = ("higher", "lower")
+RESERVED = ("index", "mask", "target", "p_clip", "p_kept", "p_removed", "area", "degenerate")  # other columns of scores
 AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an audible change of mind
 
 
@@ -152,3 +157,78 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
 def relative_complexity(comp: torch.Tensor, n_values: int) -> torch.Tensor:
     """COMP / ln d, which compares between spectrograms of different size."""
     return comp / math.log(n_values)
+
+
+# The table of metrics
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a metric can see of a batch of clips and one mask of each.
+
+    Attributes
+    ----------
+    p, p_kept, p_removed : torch.Tensor
+        (batch, classes) probabilities of the whole clips, of what the masks keep and of what they remove.
+    target : torch.Tensor
+        (batch,) explained classes.
+    mask : torch.Tensor
+        (batch, 1, frequency, time) in [0, 1].
+    protocol : {"paper", "audited"}
+    """
+
+    p: torch.Tensor
+    p_kept: torch.Tensor
+    p_removed: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+    protocol: str = "paper"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``rule(split)`` gives one number per clip, (batch,); ``better`` says which way is better."""
+
+    rule: Callable[[Split], torch.Tensor]
+    better: str
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def register_metric(name: str, rule: Callable[[Split], torch.Tensor], better: str = "higher") -> None:
+    """Add a metric to the registry: from then on `explain` and the study score it with the seven.
+
+    ``rule`` takes a `Split` and returns (batch,) numbers, NaN where the metric is not defined; ``better``
+    is ``higher`` or ``lower``.
+    """
+    check_choice("better", better, BETTER)
+    if name in METRICS or name in RESERVED:
+        raise ValueError(f"metric {name!r} is registered already, or is the name of another column of scores")
+    METRICS[name] = Metric(rule, better)
+
+
+def further_scores(split: Split) -> dict[str, torch.Tensor]:
+    """Scores of the registered metrics beside the study's seven, (batch,) each; ValueError for another shape."""
+    scores = {name: metric.rule(split) for name, metric in METRICS.items() if name not in STUDY}
+    for name, values in scores.items():
+        if not isinstance(values, torch.Tensor) or values.shape != split.target.shape:
+            got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+            raise ValueError(f"metric {name!r} must return one number per clip, ({len(split.target)},); got {got}")
+    return scores
+
+
+def _faithfulness_of(name: str, split: Split) -> torch.Tensor:
+    return faithfulness(split.p, split.p_kept, split.p_removed, split.protocol, split.target)[name]
+
+
+def _register_study() -> None:
+    rules = {name: functools.partial(_faithfulness_of, name) for name in FAITHFULNESS_METRICS}
+    rules["SPS"] = lambda split: sparseness(split.mask, split.protocol)
+    rules["COMP"] = lambda split: complexity(split.mask, split.protocol)
+    for name, rule in rules.items():
+        register_metric(name, rule, "lower" if name in LOWER_IS_BETTER else "higher")
+
+
+_register_study()
+STUDY = tuple(METRICS)

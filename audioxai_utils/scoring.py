@@ -15,7 +15,9 @@ from torch import nn
 from .config import FAITHFULNESS_METRICS
 from .controls import si_sdr
 from .masks import apply_mask
-from .metrics import complexity, faithfulness, is_constant, kept_area, scored_class, sparseness
+from .metrics import (
+    Split, complexity, faithfulness, further_scores, is_constant, kept_area, scored_class, sparseness,
+)
 from .reconstruction import kept_audio, removed_audio
 from .spectrograms import Spectrogram, SpectrogramBatch
 
@@ -130,6 +132,7 @@ def _score(splitter: Splitter, mask: torch.Tensor, protocol: str) -> dict[str, t
         **faithfulness(*parts, protocol, splitter.target),
         "SPS": sparseness(mask, protocol),
         "COMP": complexity(mask, protocol),
+        **further_scores(Split(*parts, splitter.target, mask, protocol)),
         "area": kept_area(mask),
         "degenerate": is_constant(mask),
     }

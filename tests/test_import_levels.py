@@ -9,7 +9,7 @@ LEVELS = [
      "inference", "models", "precision", "slurm"},
     {"attributions", "controls", "downloads", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
      "style", "synthesis", "table_styles", "training"},
-    {"checks", "comparisons", "data", "decoders", "drawing", "findings", "notebook_pages", "pages", "pictures", "preparation",
+    {"checks", "comparisons", "data", "decoders", "drawing", "example", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},
     {"gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},

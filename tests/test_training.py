@@ -135,7 +135,7 @@ def test_averaged_weights_are_what_is_validated_and_kept():
 
 def nearly_the_same_twice(reproducible):
     """Weights after four epochs of Cnn14 from a start, and from one that differs in the twelfth digit."""
-    sizes = dataclasses.replace(SIZES, reproducible=reproducible, learning_rate=4e-3)
+    sizes = dataclasses.replace(SIZES, reproducible=reproducible, learning_rate=4e-3, crop=0.5)
     states = []
     for nudge in (0.0, 1e-12):
         torch.manual_seed(1)

@@ -188,8 +188,9 @@ def test_a_changed_module_reruns_the_notebooks_that_import_it(study):
 def test_a_changed_notebook_reruns_and_a_new_one_joins(study):
     repository, results = study
     toy_study.write_notebook(repository / "notebooks/07_audit.ipynb", toy_study.COMMON, "1")
+    toy_study.write_notebook(repository / "notebooks/10_own.ipynb", toy_study.COMMON, "1")
     toy_study.write_notebook(repository / "notebooks/06_listening_gallery.ipynb", toy_study.COMMON, "2")
-    assert planned(repository, results) == {"06_listening_gallery", "07_audit", "report"}
+    assert planned(repository, results) == {"06_listening_gallery", "07_audit", "10_own", "report"}
 
 
 def test_a_failure_ends_the_run_with_its_error_while_siblings_finish(study):
