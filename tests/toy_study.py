@@ -19,7 +19,7 @@ MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workf
 COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
 CELL = ("spectrogram_type", "noise_scenario")
 SYNTHESIS = """
-def generate_dataset(root):
+def generate_dataset(root, n_workers=1):
     if not (root / "meta").is_dir():
         for folder, name in (("meta", "esc50.csv"), ("audio", "a.wav")):
             (root / folder).mkdir(parents=True)
