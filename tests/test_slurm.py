@@ -130,7 +130,7 @@ def test_the_environment_of_the_run_reaches_its_jobs(study):
 
 @pytest.mark.skipif(graph.n_gpus() > 0, reason="there is a GPU, which this cluster knows by name alone")
 def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
-    """The cluster has two by name; without CUDA the job then fails, which is told as any failure is."""
+    """The cluster has one by name; without CUDA the job then fails, which is told as any failure is."""
     repository, words, _ = study
     profile = tmp_path / "profile"
     profile.mkdir()
