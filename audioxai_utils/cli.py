@@ -121,15 +121,9 @@ def parse(arguments: Sequence[str]) -> Options:
     config.check_choice("--dataset", given.dataset, config.DATASETS)
     config.check_choice("--device", given.device, ("cpu", "cuda", "auto"))
     config.check_choice("--protocol", given.protocol, (*config.PROTOCOLS, "both"))
-    if given.results is None:
-        results_dir = config.default_results_dir(given.profile, given.dataset)
-    else:
-        results_dir = _absolute(given.results, "--results")
     noise_root = "" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root)
     scenarios, noise_files = _scenarios(given.scenario)
     cells = _cells(given, scenarios, noise_files)
-    profile = _slurm_profile(given.slurm)
-    cores = slurm.CORES if profile is not None else len(os.sched_getaffinity(0))
     inputs.recordings((scenario for _, scenario in cells), noise_root, noise_files, "--noise-root")
     return Options(
         profile=given.profile,
@@ -142,14 +136,14 @@ def parse(arguments: Sequence[str]) -> Options:
         seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
         cells=cells,
         methods=_methods(given.method),
-        cores=cores if given.cores is None else _integer("--cores", given.cores, 1, 4096),
-        results_dir=_writable_folder("--results", results_dir),
+        cores=_cores(given),
+        results_dir=_results_dir(given),
         dry_run=given.dry_run,
         test=None if given.test is None else tuple(given.test),
         check_only=given.check_only,
         noise_files=noise_files,
         shards=_integer("--shards", given.shards, 1, 10000),
-        slurm=profile,
+        slurm=_slurm_profile(given.slurm),
     )
 
 
@@ -157,6 +151,17 @@ def _integer(option: str, text: str, lowest: int, highest: int) -> int:
     if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
         raise ValueError(f"{option} must be a whole number from {lowest} to {highest}; got {text!r}")
     return int(text)
+
+
+def _cores(given: argparse.Namespace) -> int:
+    if given.cores is not None:
+        return _integer("--cores", given.cores, 1, 4096)
+    return len(os.sched_getaffinity(0)) if given.slurm is None else slurm.CORES
+
+
+def _results_dir(given: argparse.Namespace) -> Path:
+    default = config.default_results_dir(given.profile, given.dataset)
+    return _writable_folder("--results", default if given.results is None else _absolute(given.results, "--results"))
 
 
 def _slurm_profile(given: str | None) -> str | None:

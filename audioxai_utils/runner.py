@@ -11,9 +11,7 @@ import argparse
 import os
 import re
 import resource
-import select
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,11 +23,11 @@ from .inputs import file_digest, scenario_name
 from .progress import duration
 from .provenance import build_manifest, write_json, write_step
 from .sources import parameter_defaults
+from .watch import watch_run
 from .workflow import THREAD_VARIABLES, bound
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_DIED = 138  # exit code, also papermill's own
-SLURM_STEP = "slurmstepd"  # name of the process under which SLURM runs a job
 
 
 class NotebookFailed(RuntimeError):
@@ -37,62 +35,6 @@ class NotebookFailed(RuntimeError):
 
 
 # Nothing outlives the run
-
-
-def watch_ancestors(until: int | None = None) -> None:
-    """End this process at once when one of its ancestors ends.
-
-    A shell stands between Snakemake and this process, so that the parent alone tells
-    nothing. The kernel is bound to this process by :func:`audioxai_utils.workflow.bound`.
-
-    Parameters
-    ----------
-    until : int, optional
-        Process id of the last ancestor to watch, the run itself; where it is none of the
-        ancestors (or not given), only the parent is watched. In a SLURM job, whose run may be
-        on another machine, the last one is SLURM's own process of the job.
-    """
-    ancestors, pid, last = [], os.getppid(), False
-    while pid > 1 and not last:
-        ancestors.append(pid)
-        last = pid == until or _program_of(pid) == SLURM_STEP
-        pid = _parent_of(pid)
-    if not last:
-        ancestors = ancestors[:1]
-    try:
-        handles = [os.pidfd_open(pid) for pid in ancestors]
-    except ProcessLookupError:  # one has ended already
-        os._exit(1)
-
-    def wait() -> None:
-        poll = select.poll()  # a process's handle becomes readable when it ends
-        for handle in handles:
-            poll.register(handle, select.POLLIN)
-        poll.poll()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="ancestors", daemon=True).start()
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[1])  # the name in brackets may hold anything
-
-
-def _program_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def watch_run() -> None:
-    """End this step at once when its run ends: `watch_ancestors` up to the run or the SLURM job."""
-    run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
-    watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
 
 
 def bound_kernel_manager() -> type:

@@ -23,6 +23,7 @@ from .graph import CELL_PARAMETERS, NOTEBOOKS, PARAMETERS
 from .inputs import scenario_name
 from .provenance import write_step
 from .sources import parameter_defaults
+from .watch import watch_run
 from .workflow import THREAD_VARIABLES
 
 
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    runner.watch_run()
+    watch_run()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.threads)))
     return run_shard(given.notebook, given.shard, dict(given.parameters), given.threads)
 

@@ -104,7 +104,7 @@ class Shares:
 
 
 def plan(found: list[Cost], start: float, n_clips: int, shares: Shares, at_once: int) -> pd.DataFrame:
-    """Seconds a clip, jobs, hours of the longest, of all and by the clock, and bytes of each kind of work; their sums."""
+    """What each kind of work takes, and their sums: seconds, jobs, hours of the longest, of all and by the clock, bytes."""
     rows = []
     for cost in found:
         jobs = shares.folders * (shares.shards + (shares.shards > 1))  # the merging step is a job, too
@@ -122,7 +122,8 @@ def plan(found: list[Cost], start: float, n_clips: int, shares: Shares, at_once:
 
 def table(frame: pd.DataFrame) -> str:
     """The plan in Markdown."""
-    digits = {"s a clip": 3, "jobs": 0, "longest job, h": 2, "all jobs, h": 1, "by the clock, h": 1, "kB a clip": 0, "TB": 2}
+    digits = {"s a clip": 3, "jobs": 0, "longest job, h": 2, "all jobs, h": 1, "by the clock, h": 1, "kB a clip": 0}
+    digits |= {"TB": 2}
     lines = ["| " + " | ".join(frame.columns) + " |", "|---|" + "---:|" * len(digits)]
     for row in frame.to_dict("records"):
         lines.append("| " + " | ".join([row["work"], *(f"{row[name]:,.{n}f}" for name, n in digits.items())]) + " |")

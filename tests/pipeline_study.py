@@ -59,10 +59,10 @@ def make(folder: Path) -> tuple[Path, tuple[str, ...]]:
     (package / "report.py").write_text(toy_study.REPORT)
     change(package / "config.py", r'("smoke", .*?n_clips=)\d+', r"\g<1>6")
     change(package / "pipeline.py", r"(\nSCORE_BLOCK = )\d+", r"\g<1>2")
-    common, cell = toy_study.COMMON, toy_study.CELL
-    toy_study.write_notebook(notebooks / "02_fine_tuning.ipynb", (*common, cell[0], "audioset_weights", "cells"), OPEN, TRAIN)
-    toy_study.write_notebook(notebooks / "03_attributions.ipynb", (*common, *cell, "method"), OPEN, CLIPS, ATTRIBUTE)
-    toy_study.write_notebook(notebooks / "04_mask_study.ipynb", (*common, *cell, "protocol", "methods"), OPEN, CLIPS, SCORE)
+    write, common, cell = toy_study.write_notebook, toy_study.COMMON, toy_study.CELL
+    write(notebooks / "02_fine_tuning.ipynb", (*common, cell[0], "audioset_weights", "cells"), OPEN, TRAIN)
+    write(notebooks / "03_attributions.ipynb", (*common, *cell, "method"), OPEN, CLIPS, ATTRIBUTE)
+    write(notebooks / "04_mask_study.ipynb", (*common, *cell, "protocol", "methods"), OPEN, CLIPS, SCORE)
     tiny_study.write_dataset(folder / "tones", takes="AB")
     return repository, (*WORDS, "--data-root", str(folder / "tones"))
 

@@ -38,13 +38,13 @@ stop() {
 
 write_configuration() {
     local cores memory host
-    cores="$(nproc)"
+    cores="$(getconf _NPROCESSORS_ONLN)"
     memory="$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)"
     host="$(hostname -s)"
     mkdir -p "$(dirname "$configuration")"
     # linuxproc and task/none: no control groups, so that it runs in a container too. Jobs stay known
     # for MinJobAge seconds, because without accounting squeue alone can say how one ended.
-    printf '%s\n' "$mark" "NodeName=$host Name=gpu Count=2" >"$gpus"  # in name alone: a job that asks for one gets it
+    printf '%s\n' "$mark" "Name=gpu File=/dev/zero" >"$gpus"  # in name alone: a job that asks for one gets it
     cat >"$configuration" <<END
 $mark
 ClusterName=audioxai
@@ -57,7 +57,7 @@ CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
+SelectTypeParameters=CR_CPU_Memory
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmctldPidFile=$state/slurmctld.pid
@@ -69,11 +69,10 @@ SlurmdSpoolDir=$state/d
 MinJobAge=600
 KillWait=5
 SchedulerParameters=sched_interval=1,bf_interval=1
-SlurmctldParameters=enable_configless
 ReturnToService=2
 MpiDefault=none
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:2 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:1 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=60 State=UP
 END
 }

@@ -43,12 +43,13 @@ def results(tmp_path):
 
 
 def run(*words) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-P", ROOT / "benchmarks" / "plan.py", *map(str, words)], capture_output=True,
-                          text=True, timeout=120, check=False)
+    line = [sys.executable, "-P", ROOT / "benchmarks" / "plan.py", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
 def rows(page: str) -> dict[str, list[float]]:
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {words[0]: [float(word.replace(",", "")) for word in words[1:]] for words in found[1:]}
 
 

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import toy_study
 
-from audioxai_utils import runner
+from audioxai_utils import runner, watch
 
 PARAMETERS = (*toy_study.COMMON, *toy_study.CELL, "method")
 
@@ -128,7 +128,7 @@ def children(pid: int) -> set[int]:
     """All living descendants of a process."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
-        if runner._parent_of(int(entry.name)) == pid and toy_study.alive(int(entry.name)):
+        if watch.parent_of(int(entry.name)) == pid and toy_study.alive(int(entry.name)):
             found |= {int(entry.name)} | children(int(entry.name))
     return found
 

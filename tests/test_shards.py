@@ -39,8 +39,8 @@ def settings(tmp_path, monkeypatch):
 
 def values_of(settings: study.Settings) -> dict:
     """Parameters as a job gets them."""
-    cell = {"spectrogram_type": CELL[0], "noise_scenario": CELL[1], "methods": " ".join(METHODS), "protocol": PROTOCOLS[0]}
-    return dataclasses.asdict(settings) | cell
+    cell = dict(zip(("spectrogram_type", "noise_scenario"), CELL))
+    return dataclasses.asdict(settings) | cell | {"methods": " ".join(METHODS), "protocol": PROTOCOLS[0]}
 
 
 def whole(settings: study.Settings) -> tuple[pd.DataFrame, list[torch.Tensor], list[bool]]:
@@ -109,7 +109,8 @@ def test_every_row_belongs_to_one_shard_and_blocks_stay_together():
 def test_a_shard_reads_its_own_clips_alone(settings, monkeypatch):
     read = []
     load = study.load_waveforms
-    monkeypatch.setattr(study, "load_waveforms", lambda frame, rate: read.append(list(frame["clip"])) or load(frame, rate))
+    noted = lambda frame, sample_rate: read.append(list(frame["clip"])) or load(frame, sample_rate)  # noqa: E731
+    monkeypatch.setattr(study, "load_waveforms", noted)
     every = study.explained_clips(settings, 32000, CELL[1])
     own = study.explained_clips(settings, 32000, CELL[1], (1, 3))
     assert len(read[0]) == 6 and read[1] == [read[0][1], read[0][4]]
@@ -152,7 +153,8 @@ def test_the_graph_has_the_shards_of_each_cell_and_no_more_without():
     ]
     more = set(shared.steps()) - set(alone.steps())
     assert len(more) == 3 * 5 * (4 + 1) and all(name.endswith("of3") for name in more)
-    assert alone.arguments("03_attributions", method="lime") == shared.arguments("03_attributions", "1of3", method="lime")
+    words = [one.arguments("03_attributions", shard="1of3", method="lime") for one in (alone, shared)]
+    assert words[0] == words[1] == alone.arguments("03_attributions", method="lime")
     assert [shared.threads(n) for n in (0, 1)] == [1, 1]
 
 
