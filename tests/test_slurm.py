@@ -138,7 +138,8 @@ def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
     words = [{"cpu": "cuda", words[words.index("--slurm") + 1]: str(profile)}.get(word, word) for word in words]
     done = toy_study.run(repository, tmp_path / "results", *words)
     assert done.returncode == 1
-    about = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%j %k %b"], capture_output=True, text=True, check=True)
+    command = ["squeue", "-h", "-t", "all", "-O", "Name:90,Comment:90,tres-per-job:20"]
+    about = subprocess.run(command, capture_output=True, text=True, check=True)
     prefix = slurm.job_prefix(tmp_path / "results")
     lines = [line.split() for line in about.stdout.splitlines() if line.startswith(prefix)]
     assert {rule: gpus for _, rule, gpus in lines} == {
