@@ -57,8 +57,8 @@ def jupyterlab(folder: Path):
     silent = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # it asks a server for news
     (own / "config_dir" / "labconfig" / "page_config.json").write_text(json.dumps(silent))
     token = secrets.token_hex(8)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--port=0",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--LabApp.collaborative=False"]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               "--port=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -93,8 +93,8 @@ def lab(tmp_path_factory):
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
         page, outside, errors = context.new_page(), [], []
         origin = address.partition("/lab/")[0]
-        page.on("request", lambda request: None if request.url.startswith((origin, origin.replace("http", "ws", 1), "data:", "blob:"))
-                else outside.append(request.url))
+        inside = (origin, origin.replace("http", "ws", 1), "data:", "blob:")
+        page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=LONG)
@@ -144,7 +144,8 @@ def test_a_prepared_explanation_is_picked_and_played(lab):
       for (const audio of document.querySelectorAll(".audioxai audio")) {
         await audio.play();
         const start = performance.now();
-        while (audio.currentTime < 0.2 && performance.now() - start < 10000) await new Promise((done) => setTimeout(done, 50));
+        while (audio.currentTime < 0.2 && performance.now() - start < 10000)
+          await new Promise((done) => setTimeout(done, 50));
         found.push([audio.readyState, audio.duration, audio.currentTime]);
         audio.pause();
       }
