@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def jupyterlab(folder: Path):
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield f"{_address(server, own / 'runtime_dir', folder / 'server.log')}lab/tree/explorer.ipynb?token={token}"
+        root = _address(server, own / "runtime_dir", folder / "server.log")
+        _start_kernel(root, token)
+        yield f"{root}lab/tree/explorer.ipynb?token={token}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # the server and its kernel
         try:
@@ -82,6 +85,15 @@ def _address(server, runtime: Path, log: Path) -> str:
                 return found["url"]
         time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+
+
+def _start_kernel(root: str, token: str) -> None:
+    """Start the notebook's kernel before its page, which would start two at once and end one of them."""
+    session = {"path": "explorer.ipynb", "name": "explorer.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+    headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{root}api/sessions", json.dumps(session).encode(), headers)
+    with urllib.request.urlopen(request, timeout=LONG / 1000) as answer:
+        assert answer.status == 201
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +121,8 @@ def run_all_cells(page) -> None:
     """By the menu; JupyterLab drops what it is asked before its kernel is connected, so ask until it runs."""
     end = time.monotonic() + LONG / 1000
     while time.monotonic() < end and page.inner_text(".jp-InputPrompt >> nth=0").strip() in ("", "[ ]:"):
+        if page.locator(".jp-Dialog .jp-mod-accept").count():  # it asks which kernel
+            page.click(".jp-Dialog .jp-mod-accept")
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
         page.click(".lm-Menu-item[data-command='runmenu:run-all']")
         page.wait_for_timeout(2000)
