@@ -18,8 +18,8 @@ from .spectrograms import SpectrogramBatch, power_to_db
 SAMPLE_RATE = 22050  # Hz
 SECONDS = 2.0
 CLASSES = ("bird", "alarm", "drum")
-BANDS = {"bird": (2500.0, 6000.0), "alarm": (600.0, 3000.0), "drum": (60.0, 500.0)}  # Hz, of the events
-SNR_DB = (3.0, 12.0)  # event (where it sounds) to background
+BANDS = {"bird": (2500.0, 6000.0), "alarm": (450.0, 3000.0), "drum": (60.0, 500.0)}  # Hz, of the events
+SNR_DB = (3.0, 12.0)  # event, over its second, to background
 
 
 class PlainSpectrogram(nn.Module):

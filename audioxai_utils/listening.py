@@ -242,9 +242,9 @@ def in_words(answers: pd.DataFrame | None) -> str:
     """One paragraph (Markdown) on all answers together; for None, how answers are come by."""
     if answers is None:
         return (
-            "Nobody has taken the listening test of this run yet. Open `report/gallery/listening.html`, pass it on (the "
-            "folder `report` is all it needs), and put the CSV files that it saves into the folder `listening` of this "
-            "run's results. The next `./run_all.sh` with the same options reads them here."
+            "Nobody has taken the listening test of this run yet. Open `report/gallery/listening.html`, pass it on "
+            "(the folder `report` is all it needs), and put the CSV files that it saves into the folder `listening` "
+            "of this run's results. The next `./run_all.sh` with the same options reads them here."
         )
     kept = answers[answers["method"] != ORIGINAL]
     parts = []
@@ -252,9 +252,10 @@ def in_words(answers: pd.DataFrame | None) -> str:
         if len(rows):
             heard, clear = (table(rows.assign(all=""), ["all"]).iloc[0] for table in (agreement, opinion_scores))
             parts.append(
-                f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to {heard['sounds']} sounds): the true "
-                f"class is heard in {heard['true_class']:.0%} of them, the class that the model predicts for the whole clip in "
-                f"{heard['predicted']:.0%}; guessing would give {heard['chance']:.0%}. Clarity is {clear['clear']:.1f} of 5."
+                f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to {heard['sounds']} sounds): "
+                f"the true class is heard in {heard['true_class']:.0%} of them, the class that the model predicts for the "
+                f"whole clip in {heard['predicted']:.0%}; guessing would give {heard['chance']:.0%}. "
+                f"Clarity is {clear['clear']:.1f} of 5."
                 + (f" Listeners agree with an alpha of {heard['alpha']:.2f}." if np.isfinite(heard["alpha"]) else "")
             )
     return " ".join(parts)

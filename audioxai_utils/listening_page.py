@@ -50,7 +50,8 @@ def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
         raise ValueError("the gallery must hold a sound that can be heard; all of its kept sounds are silent")
     cuts = matched_cuts({sound["file"]: sound["lufs"] for sound, _ in audible})
     return [
-        facts | {"file": sound["file"], "volume": round(10 ** (cuts[sound["file"]] / 20), 4), "seconds": sound["seconds"]}
+        facts | {name: sound[name] for name in ("file", "seconds")}
+        | {"volume": round(10 ** (cuts[sound["file"]] / 20), 4)}
         for sound, facts in audible
     ]
 
@@ -94,7 +95,8 @@ def write_listening_test(
         No gallery, nothing to hear, or a class that is called like the answer "something else".
     """
     trials = trials_of(read_gallery(directory)["entries"], every_mask)
-    choices = sorted({*map(str, classes), *(t[name] for t in trials for name in ("category", "predicted", "predicted_part"))})
+    found = (trial[name] for trial in trials for name in ("category", "predicted", "predicted_part"))
+    choices = sorted({*map(str, classes), *found})
     if SOMETHING_ELSE in choices:
         raise ValueError(f"no class may be called {SOMETHING_ELSE!r}, which is an answer of its own")
     digest = hashlib.sha256(json.dumps([trials, choices], sort_keys=True).encode()).hexdigest()[:12]

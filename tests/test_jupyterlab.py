@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,12 +58,14 @@ def jupyterlab(folder: Path):
     silent = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # it asks a server for news
     (own / "config_dir" / "labconfig" / "page_config.json").write_text(json.dumps(silent))
     token = secrets.token_hex(8)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--port=0",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--LabApp.collaborative=False"]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               "--port=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield f"{_address(server, own / 'runtime_dir', folder / 'server.log')}lab/tree/explorer.ipynb?token={token}"
+        root = _address(server, own / "runtime_dir", folder / "server.log")
+        _start_kernel(root, token)
+        yield f"{root}lab/tree/explorer.ipynb?token={token}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # the server and its kernel
         try:
@@ -84,6 +87,15 @@ def _address(server, runtime: Path, log: Path) -> str:
     raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
 
 
+def _start_kernel(root: str, token: str) -> None:
+    """Start the notebook's kernel before its page, which would start two at once and end one of them."""
+    session = {"path": "explorer.ipynb", "name": "explorer.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+    headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{root}api/sessions", json.dumps(session).encode(), headers)
+    with urllib.request.urlopen(request, timeout=LONG / 1000) as answer:
+        assert answer.status == 201
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A page with the explorer shown, and the addresses outside the server that the page asked for."""
@@ -93,8 +105,8 @@ def lab(tmp_path_factory):
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
         page, outside, errors = context.new_page(), [], []
         origin = address.partition("/lab/")[0]
-        page.on("request", lambda request: None if request.url.startswith((origin, origin.replace("http", "ws", 1), "data:", "blob:"))
-                else outside.append(request.url))
+        inside = (origin, origin.replace("http", "ws", 1), "data:", "blob:")
+        page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=LONG)
@@ -109,6 +121,8 @@ def run_all_cells(page) -> None:
     """By the menu; JupyterLab drops what it is asked before its kernel is connected, so ask until it runs."""
     end = time.monotonic() + LONG / 1000
     while time.monotonic() < end and page.inner_text(".jp-InputPrompt >> nth=0").strip() in ("", "[ ]:"):
+        if page.locator(".jp-Dialog .jp-mod-accept").count():  # it asks which kernel
+            page.click(".jp-Dialog .jp-mod-accept")
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
         page.click(".lm-Menu-item[data-command='runmenu:run-all']")
         page.wait_for_timeout(2000)
@@ -144,7 +158,8 @@ def test_a_prepared_explanation_is_picked_and_played(lab):
       for (const audio of document.querySelectorAll(".audioxai audio")) {
         await audio.play();
         const start = performance.now();
-        while (audio.currentTime < 0.2 && performance.now() - start < 10000) await new Promise((done) => setTimeout(done, 50));
+        while (audio.currentTime < 0.2 && performance.now() - start < 10000)
+          await new Promise((done) => setTimeout(done, 50));
         found.push([audio.readyState, audio.duration, audio.currentTime]);
         audio.pause();
       }
