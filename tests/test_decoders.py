@@ -20,7 +20,7 @@ from audioxai_utils.attributions._decoder import Decoder, feature_layers, featur
 from audioxai_utils.models import Cnn14
 
 SIZES: list[int] = []  # spectrograms in each call of a Halves
-RECIPE = decoders.Recipe(epochs=40, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2)
+RECIPE = decoders.Recipe(epochs=80, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2)
 
 
 class Bands(nn.Module):
@@ -224,6 +224,8 @@ def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings
     path = pipeline.fitted_decoder(settings, classifier)
     monkeypatch.setattr(decoders, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
     assert pipeline.fitted_decoder(settings, classifier) == path
+    assert pipeline.fitting_seconds(settings, classifier, "lmac") == decoders.decoder_info(path)["seconds"] > 0
+    assert pipeline.fitting_seconds(settings, classifier, "optimised") == 0
     clips_ = study.explained_clips(settings, 32000, "clean")
     rows = list(pipeline.attribute(settings, classifier, clips_, cell, "lmac"))
     assert all(row["computed"] for row in rows)
