@@ -75,6 +75,13 @@ def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.
     return spectrograms_of(classifier, load_clips(settings, frame, classifier.spectrogram.sample_rate))
 
 
+def fitting_seconds(settings: Settings, classifier: Classifier, method: str) -> float:
+    """What training cost before the method's first clip (s); 0 for a method that is not trained."""
+    if "decoder" not in METHODS.options(method):
+        return 0.0
+    return float(decoders.decoder_info(fitted_decoder(settings, classifier))["seconds"])
+
+
 @functools.cache
 def source_digest(method: str) -> str:
     """Digest of the code that a method's attributions are computed with: a changed method computes them anew.

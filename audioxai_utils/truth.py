@@ -91,19 +91,27 @@ def cell_truth(
     """
     if clips.stems is None:
         raise ValueError(f"clips of {' '.join(cell)} must be mixtures of known parts; take a noisy cell")
-    like = next(classifier.model.parameters())
-    batch = classifier.spectrogram(clips.waveforms.to(like))
-    powers = [classifier.spectrogram(stem.to(like)).power for stem in clips.stems]
-    predicted = probabilities(classifier.folded, batch.db).argmax(1).cpu().numpy()
+    db = study.spectrograms_of(classifier, clips)
+    powers = [_power(classifier, stem.to(db)) for stem in clips.stems]
+    predicted = probabilities(classifier.folded, db).argmax(1).cpu().numpy()
     known = {
         **dict(zip(CELL, (cell[0], study.scenario_name(cell[1])))), "clip": clips.frame["clip"],
         "correct": clips.frame["label"].to_numpy() == predicted,
     }
     rows = []
-    for method, attribution in _attributions(settings, clips, cell, methods, batch.power):
-        values = relevance_truth(attribution.to(like), *powers)
+    for method, attribution in _attributions(settings, clips, cell, methods, 10 ** (db / 10)):
+        values = relevance_truth(attribution.to(db), *powers)
         rows.append(pd.DataFrame(known | {"method": method} | {k: v.cpu().numpy() for k, v in values.items()}))
     return pd.concat(rows, ignore_index=True)
+
+
+def known_cells(settings: study.Settings, cells: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The cells whose clips are mixtures of known parts: all of generated sounds, the noisy ones of recordings."""
+    return [cell for cell in cells if settings.dataset == "generated" or cell[1] != "clean"]
+
+
+def _power(classifier: study.Classifier, waveforms: torch.Tensor) -> torch.Tensor:
+    return torch.cat([classifier.spectrogram(part).power for part in waveforms.split(study.LOAD_CHUNK)])
 
 
 def _attributions(settings, clips, cell, methods: Sequence[str], power: torch.Tensor) -> Iterator[tuple]:
