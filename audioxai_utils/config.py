@@ -132,7 +132,7 @@ PROFILES = {
         ),
         Profile(
             "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
-            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.6, dropout=0.0,
+            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.5, dropout=0.0,
             n_clips=20, lime_samples=200, background_clips=20,
         ),
         Profile(

@@ -98,7 +98,7 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
             mixed_db, mixed_labels = augment(db, one_hot, profile)
             logits = self.model(mixed_db)
             loss = functional.cross_entropy(logits, mixed_labels)
-            self._count("train", loss, logits, labels)
+            self._count("train", loss, logits, mixed_labels.argmax(1))  # of a mixture, the louder part's class
             return loss
 
         def validation_step(self, batch, _):
