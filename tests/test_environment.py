@@ -83,6 +83,11 @@ def test_what_is_installed_is_what_is_locked():
     assert {name: locked.get(name) for name in installed} == installed
 
 
+def test_every_locked_package_takes_the_oldest_python_of_the_project():
+    wanted = {name: metadata.metadata(name)["Requires-Python"] or "" for name in needed()}
+    assert {name: versions for name, versions in wanted.items() if "3.11.0" not in SpecifierSet(versions)} == {}
+
+
 def test_the_package_is_this_one():
     import audioxai_utils
 
