@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.shap import additivity_error
+from tiny_decoder import tiny_decoder
 from audioxai_utils.models import Cnn14
 
 OPTIONS = {
@@ -282,10 +283,12 @@ def test_the_model_is_left_as_it_was_after_an_error(name, engine, marked, db, ba
     assert snapshot(marked) == before and marked.head.bias.grad.sum() == 4
 
 
-def test_global_random_state_is_untouched(model, db, background):
+def test_global_random_state_is_untouched(model, db, background, tmp_path):
+    decoder = {"decoder": tiny_decoder(model, db, tmp_path)}
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
     for name in METHODS:
-        METHODS[name](model, db[:1], TARGET[:1], **options_of(name, background))
+        options = decoder if "decoder" in METHODS.required(name) else options_of(name, background)
+        METHODS[name](model, db[:1], TARGET[:1], **options)
     assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(torch_state, torch.get_rng_state())
 
 

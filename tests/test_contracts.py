@@ -1,7 +1,6 @@
 """What every registered method, mask and metric promises; a new one is tested here without a line of its own."""
 
 import copy
-import inspect
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 from audioxai_utils import config, masks, metrics
 from audioxai_utils.attributions import METHODS
+from tiny_decoder import tiny_decoder
 
 QUICK = {"n_samples": 8, "n_masks": 8, "n_steps": 4}  # for methods that have such an option
 TARGET = torch.tensor([1, 2, 0])
@@ -30,19 +30,23 @@ def clips(n: int, seed: int) -> torch.Tensor:
     return torch.randn(n, 1, 24, 40, generator=generator, dtype=torch.float64) * 15 - 40
 
 
-def options_of(name: str) -> dict:
-    """Little work; reference clips where the method cannot do without."""
-    parameters = inspect.signature(METHODS[name]).parameters
-    options = {option: value for option, value in QUICK.items() if option in parameters}
-    needs = "background" in parameters and parameters["background"].default is inspect.Parameter.empty
+@pytest.fixture(scope="module")
+def needs(model, tmp_path_factory) -> dict:
+    """What some methods cannot do without."""
+    return {"background": clips(3, 9), "decoder": tiny_decoder(model, clips(4, 8), tmp_path_factory.mktemp("decoder"))}
+
+
+def options_of(name: str, needs: dict) -> dict:
+    """Little work, and what the method cannot do without."""
+    options = {option: value for option, value in QUICK.items() if option in METHODS.options(name)}
     if name == "occlusion":
         options["window"] = (8, 10)
-    return options | ({"background": clips(3, 9)} if needs else {})
+    return options | {option: needs[option] for option in METHODS.required(name)}
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_a_method_is_of_its_input_s_shape_repeats_and_looks_at_one_clip_at_a_time(name, model):
-    db, options = clips(3, 1), options_of(name)
+def test_a_method_is_of_its_input_s_shape_repeats_and_looks_at_one_clip_at_a_time(name, model, needs):
+    db, options = clips(3, 1), options_of(name, needs)
     given = db.clone()
     together = METHODS[name](model, db, TARGET, **options)
     assert together.shape == db.shape and together.dtype == db.dtype and torch.isfinite(together).all()
@@ -54,10 +58,10 @@ def test_a_method_is_of_its_input_s_shape_repeats_and_looks_at_one_clip_at_a_tim
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_a_method_leaves_the_model_as_it_was(name, model):
+def test_a_method_leaves_the_model_as_it_was(name, model, needs):
     given = copy.deepcopy(model)
     before = copy.deepcopy(given.state_dict())
-    METHODS[name](given, clips(1, 2), TARGET[:1], **options_of(name))
+    METHODS[name](given, clips(1, 2), TARGET[:1], **options_of(name, needs))
     assert given.training and all(torch.equal(before[key], value) for key, value in given.state_dict().items())
     for module in given.modules():
         assert not module._forward_hooks and not module._backward_hooks and not module._forward_pre_hooks

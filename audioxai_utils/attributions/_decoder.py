@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..precision import default_dtype
+
 WIDTH = 16  # channels of the decoder, at every level
 START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``optimised``
 
@@ -111,6 +113,7 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(content):
         raise ValueError(f"decoder {path}: holds no decoder; train one with decoders.train_decoder")
-    decoder = Decoder(content["channels"], content["n_classes"], content["width"])
+    with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):  # the weights drawn here are thrown away
+        decoder = Decoder(content["channels"], content["n_classes"], content["width"])
     decoder.load_state_dict(content["decoder"])
     return decoder.to(like).eval().requires_grad_(False), content["layers"]
