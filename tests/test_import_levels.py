@@ -60,4 +60,4 @@ def test_modules_import_from_lower_levels_only():
 def test_metrics_do_not_know_attributions_and_attributions_know_no_study():
     assert not imports(PACKAGE / "metrics.py") & {"attributions", "models", "study"}
     for path in (PACKAGE / "attributions").glob("*.py"):
-        assert imports(path) <= {"attributions", "inference", "_registry", path.stem} | {p.stem for p in path.parent.glob("*.py")}
+        assert imports(path) <= {"attributions", "inference", "precision", "_registry", path.stem} | {p.stem for p in path.parent.glob("*.py")}
