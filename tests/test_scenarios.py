@@ -53,7 +53,8 @@ def test_the_name_leads_back_to_the_file(run, tmp_path):
 def test_clips_are_mixed_alike_by_name_and_by_path(run):
     settings, recording, frame = run
     clips = {given: study.load_clips(settings, frame, RATE, given) for given in ("cafe_noon", str(recording))}
-    expected = noise.mix(data.load_waveform(frame["path"][0], RATE), data.load_waveform(recording, RATE))
+    clip, contaminant = (data.load_waveform(path, RATE).double() for path in (frame["path"][0], recording))
+    expected = noise.mix(clip, contaminant)
     for mixed in clips.values():
         torch.testing.assert_close(mixed.waveforms[0], expected)
 
