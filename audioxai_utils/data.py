@@ -93,8 +93,10 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     return Dataset(name, root, clips[columns].reset_index(drop=True), classes, problems)
 
 
-def load_waveform(path: str | Path, sample_rate: int) -> torch.Tensor:
+def load_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Mono waveform by the protocol: channel mean, resampled, cut or padded to 5 s, peak 1.
+
+    It is resampled in ``dtype``: float32 as published, or float64, whose result is the same on every machine.
 
     Returns
     -------
@@ -108,10 +110,12 @@ def load_waveform(path: str | Path, sample_rate: int) -> torch.Tensor:
     ValueError
         Not audio, without samples, or with NaN or infinite samples.
     """
-    return peak_normalise(_read_audio(path, sample_rate))
+    return peak_normalise(_read_audio(path, sample_rate, dtype))
 
 
-def load_waveforms(clips: pd.DataFrame, sample_rate: int) -> tuple[torch.Tensor, list[str]]:
+def load_waveforms(
+    clips: pd.DataFrame, sample_rate: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, list[str]]:
     """Waveforms of several clips, and a line for each that cannot be used.
 
     Parameters
@@ -120,6 +124,8 @@ def load_waveforms(clips: pd.DataFrame, sample_rate: int) -> tuple[torch.Tensor,
         Rows of `Dataset.clips`.
     sample_rate : int
         Hz.
+    dtype : torch.dtype
+        See `load_waveform`.
 
     Returns
     -------
@@ -133,7 +139,7 @@ def load_waveforms(clips: pd.DataFrame, sample_rate: int) -> tuple[torch.Tensor,
     problems = []
     for i, path in enumerate(clips["path"]):
         try:
-            waveforms[i] = load_waveform(path, sample_rate)
+            waveforms[i] = load_waveform(path, sample_rate, dtype)
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return waveforms, problems
@@ -198,7 +204,9 @@ def background_clips(dataset: Dataset, n: int | None = None) -> pd.DataFrame:
     return train.loc[sorted(order)].reset_index(drop=True)
 
 
-def load_stems(dataset: Dataset, clip: str, sample_rate: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+def load_stems(
+    dataset: Dataset, clip: str, sample_rate: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Event and background of a generated clip, on the scale of its peak-normalised mixture.
 
     Returns
@@ -219,8 +227,8 @@ def load_stems(dataset: Dataset, clip: str, sample_rate: int) -> tuple[torch.Ten
     paths = [dataset.root / "stems" / stem / path.name for stem in ("event", "background")]
     if not all(stem.is_file() for stem in paths):
         return None
-    event, background = (_read_audio(stem, sample_rate) for stem in paths)
-    peak = _read_audio(path, sample_rate).abs().max()
+    event, background = (_read_audio(stem, sample_rate, dtype) for stem in paths)
+    peak = _read_audio(path, sample_rate, dtype).abs().max()
     divisor = peak if peak > 0 else torch.ones(())
     return event / divisor, background / divisor
 
@@ -242,8 +250,8 @@ def _provide(name: str, data_root: str | Path | None, progress: bool) -> Path:
     return download_esc50(default_data_root("esc50"), progress)
 
 
-def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
-    """float32 (5 * sample_rate,) at the file's own level."""
+def _read_audio(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """float32 (5 * sample_rate,) at the file's own level, resampled in ``dtype``."""
     import soundfile
     from torchaudio.functional import resample
 
@@ -255,12 +263,11 @@ def _read_audio(path: str | Path, sample_rate: int) -> torch.Tensor:
             raise ValueError(f"{path}: damaged audio file ({error})") from error
     if len(samples) == 0:
         raise ValueError(f"{path}: holds no samples")
-    waveform = torch.from_numpy(samples).mean(dim=1)  # (samples,)
+    waveform = torch.from_numpy(samples).to(dtype).mean(dim=1)  # (samples,)
     if not torch.isfinite(waveform).all():
         raise ValueError(f"{path}: holds NaN or infinite samples")
     if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
         raise ValueError(f"{path}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
-    # Resampled in float64: float32's last digits would hang on the vector unit.
     return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate)).float()
 
 

@@ -62,7 +62,7 @@ class Spectrogram(nn.Module):
     It follows the waveform's device after ``.to(device)``, and its dtype by itself.
     """
 
-    def __init__(self, parameters: SpectrogramParameters) -> None:
+    def __init__(self, parameters: SpectrogramParameters, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.settings = parameters
         self.name, self.sample_rate = parameters.name, parameters.sample_rate
@@ -71,10 +71,10 @@ class Spectrogram(nn.Module):
         filters = None
         if parameters.n_mels is not None:
             p = parameters
-            with default_dtype(torch.float64):  # in float32 its last digits hang on the vector unit
+            with default_dtype(dtype):
                 filters = melscale_fbanks(
                     p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate
-                )  # (n_fft // 2 + 1, n_mels), HTK
+                ).double()  # (n_fft // 2 + 1, n_mels), HTK
         self.register_buffer("filters", filters)
         self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
 
@@ -136,7 +136,11 @@ def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return matrix.to(power.dtype).T @ power
 
 
-def get_spectrogram(spectrogram_type: str) -> Spectrogram:
-    """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another."""
+def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -> Spectrogram:
+    """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
+
+    ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
+    digit hangs on the machine's vector unit, or float64, the same everywhere.
+    """
     check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
-    return Spectrogram(SPECTROGRAMS[spectrogram_type])
+    return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)

@@ -151,7 +151,7 @@ def load_clips(
 
     They are of the profile's dtype. None that can be used is a ValueError, unless there ``may_be_none``.
     """
-    waveforms, problems = load_waveforms(frame, sample_rate)
+    waveforms, problems = load_waveforms(frame, sample_rate, settings.dtype)
     good = usable(waveforms)
     places = np.flatnonzero(good.numpy())
     frame, waveforms = frame.iloc[places].reset_index(drop=True), waveforms[good].to(settings.dtype)
@@ -196,7 +196,7 @@ def explained_clips(
     clips = load_clips(settings, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
     clips = replace(clips, places=mine[clips.places])
     if clips.stems is None and len(clips) and settings.dataset == "generated":
-        stems = [load_stems(settings.data, clip, sample_rate) for clip in clips.frame["clip"]]
+        stems = [load_stems(settings.data, clip, sample_rate, settings.dtype) for clip in clips.frame["clip"]]
         clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
     return clips
 
@@ -269,7 +269,7 @@ def load_classifier(settings: Settings, spectrogram_type: str) -> Classifier:
         raise ValueError(f"{path}: lacks {', '.join(sorted(lacking))}; run notebook 02_fine_tuning again")
     if tuple(content["classes"]) != settings.data.classes:
         raise ValueError(f"{path}: was trained on other classes than {settings.dataset} has; use another --results")
-    spectrogram = get_spectrogram(spectrogram_type).to(settings.device)
+    spectrogram = get_spectrogram(spectrogram_type, settings.dtype).to(settings.device)
     if content["n_bins"] != spectrogram.n_bins:
         bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
         raise ValueError(f"{path}: was trained on {bins}; run notebook 02_fine_tuning again")
