@@ -73,8 +73,9 @@ def mean_intervals(
     -------
     DataFrame
         (protocol,) cell, method, mask, metric, `n` (clips on which the metric is defined), `mean`,
-        `low`, `high`: the bootstrap's, for scores that are yes or no (AI, FidIn) Wilson's. The interval is that of a mask fixed beforehand: where the mask was chosen on
-        the same clips, the uncertainty of that choice is not in it.
+        `low`, `high`: the bootstrap's, for scores that are yes or no (AI, FidIn) Wilson's. The interval
+        is that of a mask fixed beforehand: where the mask was chosen on the same clips, the uncertainty
+        of that choice is not in it.
     """
     parts = []
     for names, matrix in _cells(scores, metrics, best):
