@@ -28,8 +28,8 @@ def settings(tmp_path, monkeypatch):
     made, load = tiny_study.make(tmp_path, takes="AB"), study.load_waveforms
     unusable = study.choose(made.data.split("test"), 6)["clip"][1]
 
-    def load_waveforms(frame, sample_rate):
-        waveforms, problems = load(frame, sample_rate)
+    def load_waveforms(frame, sample_rate, dtype):
+        waveforms, problems = load(frame, sample_rate, dtype)
         waveforms[(frame["clip"] == unusable).to_numpy(copy=True)] = float("nan")
         return waveforms, [*problems, *frame["clip"][frame["clip"] == unusable]]
 
@@ -109,7 +109,10 @@ def test_every_row_belongs_to_one_shard_and_blocks_stay_together():
 def test_a_shard_reads_its_own_clips_alone(settings, monkeypatch):
     read = []
     load = study.load_waveforms
-    noted = lambda frame, sample_rate: read.append(list(frame["clip"])) or load(frame, sample_rate)  # noqa: E731
+    def noted(frame, sample_rate, dtype):
+        read.append(list(frame["clip"]))
+        return load(frame, sample_rate, dtype)
+
     monkeypatch.setattr(study, "load_waveforms", noted)
     every = study.explained_clips(settings, 32000, CELL[1])
     own = study.explained_clips(settings, 32000, CELL[1], (1, 3))
