@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pandas as pd
@@ -134,6 +134,30 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
 
 
 @contextmanager
+def channels_last_convolutions(model: nn.Module) -> Iterator[None]:
+    """Run the 2-D convolutions in channels-last order, and all else as before.
+
+    With few channels the CPU's convolutions take a fraction of the time that way, forward and backward,
+    and its batch norms several times as long. Logits and gradients are the same to rounding.
+    """
+    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
+    handles = []
+    for convolution in convolutions:
+        convolution.to(memory_format=torch.channels_last)
+        handles.append(convolution.register_forward_pre_hook(
+            lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last)
+        ))
+        handles.append(convolution.register_forward_hook(lambda _, inputs, output: output.contiguous()))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for convolution in convolutions:
+            convolution.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Lightning's device banner and its advice on loader workers say nothing about the study."""
     logger = logging.getLogger("lightning.pytorch")
@@ -178,13 +202,15 @@ def train_classifier(
     drop_last = len(train[0]) % profile.batch_size == 1  # batch norm cannot train on a single clip
     loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last)
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
-    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
+    on_gpu = device.startswith("cuda")
+    order = nullcontext() if on_gpu or double else channels_last_convolutions(model)
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]
         if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
             callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
         trainer = lightning.Trainer(
-            accelerator="gpu" if device.startswith("cuda") else "cpu", devices=1, max_epochs=profile.epochs,
+            accelerator="gpu" if on_gpu else "cpu", devices=1, max_epochs=profile.epochs,
             precision="64-true" if double else "32-true", callbacks=callbacks, logger=False,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )

@@ -7,7 +7,9 @@ import torch
 
 from audioxai_utils.config import PROFILES
 from audioxai_utils.models import Cnn14
-from audioxai_utils.training import _make_module, augment, predict, train_classifier
+from audioxai_utils.training import (
+    _make_module, augment, channels_last_convolutions, predict, train_classifier,
+)
 
 SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant",
                             averaging=0.0)
@@ -149,3 +151,29 @@ def nearly_the_same_twice(reproducible):
 def test_the_reproducible_profile_forgets_rounding_that_stays_otherwise():
     assert max(nearly_the_same_twice(reproducible=False)) > 1e-14
     assert max(nearly_the_same_twice(reproducible=True)) == 0
+
+
+def gradients(model, db, labels):
+    model.zero_grad()
+    logits = model(db)
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    return [logits.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+
+def test_channels_last_convolutions_change_no_logit_and_no_gradient_and_are_undone():
+    torch.manual_seed(0)
+    model = Cnn14(64, 2, width=1 / 16, dropout=0.0).train()
+    db, labels = (part[:4] for part in tones(8, 0))
+    plain = gradients(model, db.float(), labels)
+    orders = []
+    with channels_last_convolutions(model):
+        handle = model.conv_block2.conv2.register_forward_pre_hook(
+            lambda _, inputs: orders.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        ordered = gradients(model, db.float(), labels)
+        handle.remove()
+    assert orders == [True]
+    for one, other in zip(plain, ordered, strict=True):
+        assert float((one - other).abs().max()) <= 1e-4 * float(one.abs().max() + 1e-3)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    assert model.conv_block2.conv2.weight.is_contiguous()

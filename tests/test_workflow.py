@@ -301,6 +301,20 @@ def test_nothing_is_written_to_the_home():
     assert all(Path(place).is_relative_to(venv) or not place.startswith(home) for place in places)
 
 
+def test_a_step_keeps_the_memory_of_large_tensors_unless_the_user_says_otherwise(monkeypatch):
+    code = "block = bytearray(1 << 26)\nprint(next(line for line in open('/proc/self/maps') if '[heap]' in line))"
+
+    def heap():
+        said = subprocess.run([sys.executable, "-c", code], env=workflow.environment(), capture_output=True, text=True)
+        first, last = said.stdout.split()[0].split("-")
+        return int(last, 16) - int(first, 16)
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert heap() > 1 << 26  # taken from the heap, which is kept, and not mapped for this block alone
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_max=65536")
+    assert heap() < 1 << 26
+
+
 def test_a_bound_command_ends_with_its_parent():
     code = "import subprocess, time; from audioxai_utils.workflow import bound\n"
     code += "print(subprocess.Popen(bound(['sleep', '60'])).pid, flush=True); time.sleep(60)"
