@@ -14,7 +14,7 @@ LEVELS = [
     {"gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},
     {"pipeline"},
-    {"audit", "robustness", "shards", "showcase", "trust", "truth", "widgets"},
+    {"audit", "robustness", "shards", "showcase", "sweep", "trust", "truth", "widgets"},
     {"__init__"},
 ]
 
