@@ -310,6 +310,34 @@ def beats_rival(
     return in_study_order(result[[*_keys(scores), "method", "mask", "metric", "n", "difference", "low", "high", "verdict"]])
 
 
+def tally(against: pd.DataFrame) -> pd.DataFrame:
+    """On how many metrics each method and mask is better than the rival, undecided, or worse.
+
+    Parameters
+    ----------
+    against : DataFrame
+        From `beats_rival`.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, method, mask, `better`, `undecided`, `worse`, and the same with ``_heard`` for the
+        heard metrics where there are any; in each cell the ones that are never worse first, then by `better`.
+    """
+    keys = [*_keys(against), "method", "mask"]
+    kind = against["verdict"] + np.where(against["metric"].str.endswith("_heard"), "_heard", "")
+    counts = pd.crosstab([against[key] for key in keys], kind)
+    columns = [f"{verdict}{suffix}" for suffix in ("", "_heard") for verdict in ("better", "undecided", "worse")]
+    if not against["metric"].str.endswith("_heard").any():
+        columns = columns[:3]
+    table = in_study_order(counts.reindex(columns=columns, fill_value=0).reset_index().rename_axis(columns=None))
+    table["sum_better"] = table.filter(like="better").sum(axis=1)
+    table["sum_worse"] = table.filter(like="worse").sum(axis=1)
+    cells = [table.groupby(_keys(against), sort=False).ngroup(), table["sum_worse"], -table["sum_better"]]
+    order = np.lexsort([key.to_numpy() for key in reversed(cells)])
+    return table.iloc[order].drop(columns=["sum_better", "sum_worse"]).reset_index(drop=True)
+
+
 # --- all methods in one table ----------------------------------------------------------------
 
 
