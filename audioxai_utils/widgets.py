@@ -104,6 +104,12 @@ def _players(entry: GalleryEntry, compression: float) -> str:
     return "".join(parts)
 
 
+def _script(name: str) -> ipywidgets.Output:
+    """A widget without looks that runs one of the templates where it is shown."""
+    data = {"application/javascript": template(name), "text/plain": ""}
+    return ipywidgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": {}},))
+
+
 @dataclass
 class _Live:
     """What the live part needs for one spectrogram type, and the explanation made last."""
@@ -151,7 +157,8 @@ class Explorer(ipywidgets.VBox):
             raise ValueError("explorer needs entries, settings or a classifier; got none of them")
         self.tabs = ipywidgets.Tab(children=tabs, titles=titles)
         self.tabs.observe(self._tab_changed, "selected_index")
-        super().__init__([self.tabs, self.status, self.shown])
+        super().__init__([self.tabs, self.status, self.shown, _script("drop.js")])
+        self.add_class("audioxai-explorer")
         self._tab_changed()
 
     def _repr_mimebundle_(self, **options):
@@ -218,7 +225,8 @@ class Explorer(ipywidgets.VBox):
         self.paths = {} if self.settings is None else self._test_clips()
         scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
         methods = [(method_label(method), method) for method in self._live_methods()]
-        self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram")
+        whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
+        self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram", style=whole)
         self.clip = ipywidgets.Dropdown(options=[*self.paths, OWN_FILE], description="Clip")
         self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
         self.scene = ipywidgets.Dropdown(options=scenes, value="clean", description="Noise")
