@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .config import LOWER_IS_BETTER, METRICS, YES_OR_NO
-from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only
+from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only, of_cell
 from .statistics import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -359,6 +359,18 @@ def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     heard = [f"{metric}_heard" for metric in METRICS if f"{metric}_heard" in scores]
     further = [name for name in ("area", "seconds") if name in scores]
     return with_intervals(mean_intervals(scores, [*METRICS, *heard, *further], best=best))
+
+
+def scored_and_heard(every: pd.DataFrame, cell: tuple[str, str], protocol: str) -> pd.DataFrame:
+    """The rows of `every_method` of one cell and protocol in a reader's order: what is scored beside what is heard.
+
+    FF, FidIn and AD with their heard versions and bounds, SPS, COMP, area and seconds, as far as they are there.
+    """
+    rows = of_cell(every[every["protocol"] == protocol], cell).dropna(axis="columns", how="all")
+    metrics = [f"{metric}{suffix}" for metric in ("FF", "FidIn", "AD") for suffix in ("", "_heard")]
+    bounds = [f"{metric}_{side}" for metric in metrics for side in ("low", "high")]
+    wanted = ["method", "mask", *metrics, "SPS", "COMP", "area", "seconds", *bounds]
+    return rows[[column for column in wanted if column in rows]].reset_index(drop=True)
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:

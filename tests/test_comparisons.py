@@ -261,6 +261,8 @@ def test_one_table_holds_every_method_with_its_bounds_and_seconds():
     rows = clips_of(scores, row, "method")
     assert row["FF"] == pytest.approx(rows["FF"].mean()) and row["FF_heard"] == pytest.approx(rows["FF"].mean() / 2)
     assert row["FF_low"] < row["FF"] < row["FF_high"] and row["seconds"] == 9.0 and row["area"] == pytest.approx(0.1)
+    read = comparisons.scored_and_heard(table, tuple(table.loc[0, comparisons.CELL]), "audited")
+    assert list(read.columns[:4]) == ["method", "mask", "FF", "FF_heard"] and "COMP_low" not in read
     words = comparisons.printed(table)
     assert list(words.columns[:5]) == ["protocol", *comparisons.CELL, "method", "mask"] and len(words) == len(table)
     assert not any(column.endswith(("_low", "_high")) for column in words)
