@@ -7,15 +7,17 @@ import numpy as np
 from .config import LOWER_IS_BETTER, METHODS
 from .drawing import new_figure, styled
 from .statistics import pareto_front
-from .style import METHOD_MARKERS, METRIC_LABELS, method_colour, method_label, present
+from .style import METHOD_MARKERS, METRIC_LABELS, PANELS, method_colour, method_label, present
 
+SAME_PLACE = 0.02  # of the axes; points nearer than this share a name
 
 @styled
 def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
                                      published=None, title: str | None = None):
     """One point per method and mask; those that no other point beats in both directions are named.
 
-    Saved as SVG, every point says in a browser what it is when the pointer rests on it.
+    Saved as SVG, every point says in a browser what it is when the pointer rests on it. With more methods than
+    ``style.PANELS`` only the front is drawn in full: all other points are faint and without their intervals.
 
     Parameters
     ----------
@@ -28,21 +30,21 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
     results = results.groupby(["method", "mask"], as_index=False).mean(numeric_only=True)
     figure, grid = new_figure(1, 1, (6.8, 4.6))
     ax = grid[0, 0]
-    for method in present(results, "method", METHODS):
-        part = results[results["method"] == method]
-        look = {"color": method_colour(method), "marker": METHOD_MARKERS.get(method, "o"), "linestyle": "none"}
-        bars = {axis: _interval(part, metric) for axis, metric in (("xerr", conciseness), ("yerr", faithfulness))}
-        ax.errorbar(part[conciseness], part[faithfulness], **bars, **look, markersize=5.5, elinewidth=0.7,
-                    alpha=0.9, label=method_label(method))
-        if published is not None:
-            other = published[published["method"] == method]
-            ax.plot(other[conciseness], other[faithfulness], **look, markersize=5.5, fillstyle="none", alpha=0.55)
     metrics = [conciseness, faithfulness]
-    _hover_points(ax, results, *metrics)
     front = pareto_front(results[metrics], maximise=[metric not in LOWER_IS_BETTER for metric in metrics])
+    methods = present(results, "method", METHODS)
+    crowded = len(methods) > PANELS
+    for method in methods:
+        own = results["method"] == method
+        full = own & front if crowded else own
+        _draw(ax, method, metrics, results[full], results[own & ~full], published)
+    _hover_points(ax, results, *metrics)
     edge = results[front].sort_values(metrics)
     ax.plot(edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front")
-    _name_points(ax, results[front], *metrics)
+    named = results[front]
+    if crowded:
+        named = named.assign(mask=named["method"].map(method_label) + " + " + named["mask"])
+    _name_points(ax, named, *metrics)
     if published is not None:
         ax.plot([], [], "o", color="#555555", fillstyle="none", label="published")
     worse = " (lower is better)"
@@ -53,6 +55,19 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
     ax.set_title(title or "")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
     return figure
+
+
+def _draw(ax, method: str, metrics: list[str], full, faint, published) -> None:
+    """A method's points: ``full`` with their intervals, ``faint`` without, and the published ones hollow."""
+    x, y = metrics
+    look = {"color": method_colour(method), "marker": METHOD_MARKERS.get(method, "o"), "linestyle": "none"}
+    look["markersize"] = 5.5
+    bars = {"xerr": _interval(full, x), "yerr": _interval(full, y)}
+    ax.errorbar(full[x], full[y], **bars, **look, elinewidth=0.7, alpha=0.9, label=method_label(method))
+    ax.plot(faint[x], faint[y], **look, alpha=0.35)
+    if published is not None:
+        other = published[published["method"] == method]
+        ax.plot(other[x], other[y], **look, fillstyle="none", alpha=0.55)
 
 
 def _hover_points(ax, points, x: str, y: str) -> None:
@@ -75,11 +90,15 @@ def _interval(part, metric: str):
 
 
 def _name_points(ax, points, x: str, y: str) -> None:
-    """Write mask names beside points, from the top down, each below the one before it."""
+    """Write mask names beside points, from the top down, each below the one before it; one name a place."""
     ax.margins(0.09)
     (low, high), (left, right) = ax.get_ylim(), ax.get_xlim()
-    last = np.inf
+    last, taken = np.inf, []
     for _, point in points.sort_values(y, ascending=False).iterrows():
+        place = np.array([(point[x] - left) / (right - left), (point[y] - low) / (high - low)])
+        if any(np.abs(place - other).max() < SAME_PLACE for other in taken):
+            continue
+        taken.append(place)
         side = -1 if point[x] > left + 0.75 * (right - left) else 1
         last = min(point[y] + 0.02 * (high - low), last - 0.045 * (high - low))
         ax.annotate(point["mask"], xy=(point[x], point[y]), xytext=(point[x] + side * 0.035 * (right - left), last),

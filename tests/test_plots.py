@@ -260,3 +260,13 @@ def test_every_point_of_the_front_says_what_it_is(scores):
     row = results[(results["method"] == "lime") & (results["mask"] == "bin")].iloc[0]
     words = [line.get_label() for line in hovered if line.get_label().startswith("_LIME + bin:")]
     assert words == [f"_LIME + bin: FF {row.FF:.2f} [{row.FF - 0.1:.2f}, {row.FF + 0.2:.2f}], SPS {row.SPS:.2f}"]
+
+
+def test_among_many_methods_only_the_front_has_intervals_and_a_name_a_place():
+    rows = [{"method": f"m{i}", "mask": "bin", "FF": i / 10, "SPS": i / 10} for i in range(8)]
+    rows += [{"method": "twin", "mask": "bin", "FF": 0.7001, "SPS": 0.6999}]  # on the front too, at m7's place
+    results = pd.DataFrame(rows).assign(FF_low=0.0, FF_high=1.0, SPS_low=0.0, SPS_high=1.0)
+    ax = plots.faithfulness_against_conciseness(results).axes[0]
+    drawn = {container.get_label(): len(container.lines[0].get_xdata()) for container in ax.containers}
+    assert {name for name, n in drawn.items() if n} == {"m7", "twin"} and len(drawn) == 9
+    assert [text.get_text() for text in ax.texts] == ["twin + bin"]
