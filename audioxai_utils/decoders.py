@@ -1,4 +1,4 @@
-"""Training of the decoder behind the method ``lmac``, with Lightning, on training clips alone."""
+"""Training of the decoders behind ``lmac`` and ``lmac_ft``, with Lightning, on training clips alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from .attributions._decoder import Decoder, feature_layers, features_of
+from .attributions._decoder import Decoder, Recipe, feature_layers, features_of, load_decoder
 from .attributions.optimised import DOMAINS, objective, penalty, upsampled
 from .inference import inference_copy
 from .precision import default_dtype
@@ -23,30 +24,8 @@ GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a decoder is trained; ``area_weight`` and ``smoothness`` are as in ``optimised``."""
-
-    epochs: int = 20
-    batch_size: int = 8
-    learning_rate: float = 3e-3  # highest of one cycle
-    area_weight: float = 2.0  # nats per unit of area
-    smoothness: float = 0.5  # nats per mean absolute difference of neighbouring cells
-    noise: float = 1.0  # dB, standard deviation on every bin
-    mixed: float = 0.5  # share of the clips that another one is added to
-    quieter: float = 10.0  # dB; the other one is 0 to this much quieter
-    second: float = 0.1  # share of the clips whose second class is asked for instead of the predicted one
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
-
-
-@dataclass(frozen=True)
 class FittedDecoder:
-    """A trained decoder: the layers it reads, the mean loss (nats) of every epoch, and what it cost (s)."""
+    """A trained decoder: the layers it reads, the mean loss (nats) of every epoch, and what it cost in all (s)."""
 
     decoder: Decoder
     layers: list[str]
@@ -55,7 +34,8 @@ class FittedDecoder:
 
 
 def train_decoder(
-    model: nn.Module, db: torch.Tensor, recipe: Recipe = Recipe(), seed: int = 0, layers: Sequence[str] | None = None
+    model: nn.Module, db: torch.Tensor, recipe: Recipe = Recipe(), seed: int = 0, layers: Sequence[str] | None = None,
+    start: str | Path | None = None,
 ) -> FittedDecoder:
     """Train a decoder for a classifier; the classifier is not changed, nor is the global random state.
 
@@ -70,6 +50,8 @@ def train_decoder(
         Of initial weights, shuffling and augmentation.
     layers : sequence of str, optional
         Modules whose maps are read, finest first; default all children that give maps.
+    start : path, optional
+        File of a decoder that is trained further; its layers are read, its seconds added. Default: a new one.
     """
     import lightning
 
@@ -77,12 +59,9 @@ def train_decoder(
     device = next(model.parameters()).device
     first = db[:1].to(device)
     frozen = inference_copy(model, first)
-    layers = list(layers or feature_layers(frozen, first))
-    logits, features = features_of(frozen, first, layers)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
-        with default_dtype(db.dtype):
-            decoder = Decoder([maps.shape[1] for maps in features], logits.shape[1])
+        decoder, layers, spent = _continued(start, db) if start else _new(frozen, first, layers)
         loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
         module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
         lightning.Trainer(
@@ -91,7 +70,21 @@ def train_decoder(
             enable_checkpointing=False, gradient_clip_val=GRADIENT_CLIP, enable_progress_bar=False, enable_model_summary=False,
         ).fit(module, loader)
     decoder = module.decoder.cpu().eval().requires_grad_(False)
-    return FittedDecoder(decoder, layers, module.losses, time.perf_counter() - started)
+    return FittedDecoder(decoder, layers, module.losses, spent + time.perf_counter() - started)
+
+
+def _new(model: nn.Module, first: torch.Tensor, layers: Sequence[str] | None) -> tuple[Decoder, list[str], float]:
+    """A decoder that knows nothing, the layers it reads, and 0 s."""
+    layers = list(layers or feature_layers(model, first))
+    logits, features = features_of(model, first, layers)
+    with default_dtype(first.dtype):
+        return Decoder([maps.shape[1] for maps in features], logits.shape[1]), layers, 0.0
+
+
+def _continued(path: str | Path, db: torch.Tensor) -> tuple[Decoder, list[str], float]:
+    """The decoder of a file, to be trained, its layers, and the seconds it has cost."""
+    decoder, layers = load_decoder(path, db)
+    return decoder.train().requires_grad_(True), layers, decoder_info(path)["seconds"]
 
 
 def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe: Recipe, n_steps: int, seed: int):
@@ -105,13 +98,18 @@ def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe:
             self.draws = torch.Generator().manual_seed(seed)
 
         def training_step(self, batch, number):
-            db = augmented(batch[0], recipe, self.draws)
+            clean, db = augmented(batch[0], recipe, self.draws)
             logits, features = features_of(frozen, db, layers)
             target = asked(logits, recipe, self.draws)
             coarse = self.decoder(features, target)
-            mask = upsampled(coarse, db).sigmoid()
+            fine = upsampled(coarse, db)
+            mask = fine.sigmoid()
+            size = penalty(mask, coarse, recipe, None)
+            if recipe.guide:
+                guided = is_alike(mask, clean, db, recipe) & (target == logits.argmax(1))
+                size = torch.where(guided, recipe.guide * guide_loss(fine, clean, recipe), size)
             domain = DOMAINS["both"][number % 2]
-            loss = objective(frozen, db, target, mask, domain) + penalty(mask, coarse, recipe, None)
+            loss = objective(frozen, db, target, mask, domain) + size
             self.rows.append(loss.detach())
             return loss.mean()
 
@@ -133,8 +131,26 @@ def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch
     return torch.where((torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first)
 
 
-def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
-    """Clips shifted in time (circularly), some with another one of the batch added in power, and noise in dB."""
+def magnitude(db: torch.Tensor) -> torch.Tensor:
+    """log(1 + magnitude) of decibels: the scale on which the guide tells loud from quiet."""
+    return (10 ** (db / 20)).log1p()
+
+
+def is_alike(mask: torch.Tensor, clean: torch.Tensor, db: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Whether what the mask keeps of ``db`` correlates with the clip before anything was added to it, bool (n,)."""
+    kept = mask.detach() * magnitude(db)
+    return functional.cosine_similarity(kept.flatten(1), magnitude(clean).flatten(1)) >= recipe.alike
+
+
+def guide_loss(logits: torch.Tensor, clean: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Binary cross-entropy (n,), nats a bin, between the mask of these logits and the clip's loud bins."""
+    level = magnitude(clean)
+    loud = (level >= recipe.loud * level.amax(dim=(1, 2, 3), keepdim=True)).to(logits)
+    return functional.binary_cross_entropy_with_logits(logits, loud, reduction="none").mean(dim=(1, 2, 3))
+
+
+def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips shifted in time (circularly), and the same, some with another one added in power, with noise in dB."""
     n, n_frames = len(db), db.shape[3]
     shifts = torch.randint(n_frames, (n,), generator=draws).tolist()
     db = torch.stack([clip.roll(shift, dims=-1) for clip, shift in zip(db, shifts)])
@@ -143,11 +159,11 @@ def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch
     level[torch.rand(n, generator=draws) >= recipe.mixed] = -math.inf
     noise = recipe.noise * torch.randn(db.shape, generator=draws)
     power = 10 ** (db / 10) + 10 ** ((other + level.to(db)) / 10)
-    return 10 * power.log10() + noise.to(db)
+    return db, 10 * power.log10() + noise.to(db)
 
 
 def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
-    """Write a decoder for the method ``lmac``; ``info`` is kept beside it with seconds and losses."""
+    """Write a decoder for ``lmac`` or ``lmac_ft``; ``info`` is kept beside it with seconds and losses."""
     content = {
         "decoder": fitted.decoder.state_dict(), "channels": fitted.decoder.channels,
         "n_classes": fitted.decoder.n_classes, "width": fitted.decoder.width, "layers": fitted.layers,

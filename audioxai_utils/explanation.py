@@ -104,7 +104,8 @@ def explain(
     check_gradient, heard : bool
         Prove the input gradient first (once per model is enough); score the re-analysed sound too.
     **options
-        The method's own, such as ``background=`` for ``shap``.
+        The method's own, such as ``background=`` for ``shap``. Its ``waveform`` and ``spectrogram``, where it has
+        them, are this clip's.
 
     Raises
     ------
@@ -117,7 +118,8 @@ def explain(
     splitter = Splitter(model, transform, batch, _as_target(target))
     if check_gradient:
         gradient_check(model, batch.db, splitter.target)
-    attribution = METHODS[method](model, batch.db, splitter.target, **options)
+    sound = METHODS.taken(method, waveform=samples[None], spectrogram=transform)
+    attribution = METHODS[method](model, batch.db, splitter.target, **sound, **options)
     return _scored(splitter, samples, method, attribution, masks, protocol, heard)
 
 
@@ -154,7 +156,7 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASKS)}; got {unknown[0]!r}")
     for name in METHODS.required(method):
-        if options.get(name) is None:
+        if name not in ("waveform", "spectrogram") and options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
 
 

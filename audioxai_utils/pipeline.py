@@ -7,6 +7,7 @@ can be shared out over jobs (``shards``), and what merges them finds their work 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -45,28 +46,44 @@ def method_options(settings: Settings, classifier: Classifier, method: str) -> d
         options[traits.budget] = settings.sizes.lime_samples
     if traits.background:
         options["background"] = reference_spectrograms(settings, classifier)
-    if "decoder" in METHODS.options(method):
-        options["decoder"] = fitted_decoder(settings, classifier)
+    if traits.recipe is not None:
+        options["decoder"] = fitted_decoder(settings, classifier, method)
     return options
 
 
-def fitted_decoder(settings: Settings, classifier: Classifier) -> Path:
-    """File of the decoder of a classifier's masks; it is trained, on the training folds alone, where there is none.
+def fitted_decoder(settings: Settings, classifier: Classifier, method: str) -> Path:
+    """File of a method's decoder for a classifier; it is trained, on the training folds alone, where there is none.
 
-    The file's name holds a key of the classifier, of what trains it and of the recipe. One process trains,
-    the others wait for it.
+    A method that comes after another one trains the other one's decoder further. One process trains, the
+    others wait for it.
     """
-    recipe = decoders.Recipe(epochs=min(decoders.Recipe.epochs, settings.sizes.epochs))
-    sources = (PACKAGE / "decoders.py").read_bytes() + source_digest("lmac").encode()
-    key = hashlib.sha256(sources + f"{classifier.digest} {recipe} {settings.seed}".encode()).hexdigest()[:12]
-    folder = settings.results / "decoders"
-    path = folder / f"{classifier.spectrogram.settings.name}_{key}.pt"
-    with locked(folder):
+    path, before = decoder_path(settings, classifier, method), METHODS.traits(method).after
+    if path.is_file():
+        return path
+    start = fitted_decoder(settings, classifier, before) if before else None
+    with locked(path.parent):
         if not path.is_file():
             db, _, clips = split_spectrograms(settings, classifier.spectrogram, "train")
-            fitted = decoders.train_decoder(classifier.model, db, recipe, settings.seed)
+            recipe = decoder_recipe(settings, method)
+            fitted = decoders.train_decoder(classifier.model, db, recipe, settings.seed, start=start)
             decoders.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
     return path
+
+
+def decoder_path(settings: Settings, classifier: Classifier, method: str) -> Path:
+    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its start."""
+    before = METHODS.traits(method).after
+    about = [classifier.digest, str(decoder_recipe(settings, method)), str(settings.seed), source_digest(method)]
+    about += [decoder_path(settings, classifier, before).name] if before else []
+    sources = (PACKAGE / "decoders.py").read_bytes()
+    key = hashlib.sha256(sources + " ".join(about).encode()).hexdigest()[:12]
+    return settings.results / "decoders" / f"{classifier.spectrogram.settings.name}_{method}_{key}.pt"
+
+
+def decoder_recipe(settings: Settings, method: str) -> decoders.Recipe:
+    """The method's recipe, with no more epochs than the profile's classifier has."""
+    recipe = METHODS.traits(method).recipe
+    return dataclasses.replace(recipe, epochs=min(recipe.epochs, settings.sizes.epochs))
 
 
 def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.Tensor:
@@ -76,10 +93,10 @@ def reference_spectrograms(settings: Settings, classifier: Classifier) -> torch.
 
 
 def fitting_seconds(settings: Settings, classifier: Classifier, method: str) -> float:
-    """What training cost before the method's first clip (s); 0 for a method that is not trained."""
-    if "decoder" not in METHODS.options(method):
+    """What training cost before the method's first clip (s), all stages; 0 for a method that is not trained."""
+    if METHODS.traits(method).recipe is None:
         return 0.0
-    return float(decoders.decoder_info(fitted_decoder(settings, classifier))["seconds"])
+    return float(decoders.decoder_info(fitted_decoder(settings, classifier, method))["seconds"])
 
 
 @functools.cache
@@ -145,11 +162,13 @@ def attribute(
 
 def _attribute_clip(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> dict:
     device = next(classifier.model.parameters()).device
-    db = classifier.spectrogram(waveform[None].to(device, classifier.dtype)).db
+    sound = waveform[None].to(device, classifier.dtype)
+    db = classifier.spectrogram(sound).db
+    heard = METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
     p = probabilities(classifier.model, db)[0]
     target = p.argmax()[None]
     started = time.perf_counter()
-    attribution = METHODS[method](classifier.model, db, target, **options)
+    attribution = METHODS[method](classifier.model, db, target, **heard, **options)
     if db.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started

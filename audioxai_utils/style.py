@@ -36,6 +36,7 @@ METHOD_COLOURS = {
     "optimised": "#7766FF",
     "optimised_20": "#441155",
     "lmac": "#55DDEE",
+    "lmac_ft": "#88EE66",
 }
 METHOD_MARKERS = {
     "saliency": "o",
@@ -57,6 +58,7 @@ METHOD_MARKERS = {
     "optimised": "h",
     "optimised_20": "1",
     "lmac": "2",
+    "lmac_ft": "3",
 }
 METHOD_LABELS = {
     "saliency": "Saliency",
@@ -78,6 +80,7 @@ METHOD_LABELS = {
     "optimised": "Optimised",
     "optimised_20": "Optimised, 20 %",
     "lmac": "L-MAC",
+    "lmac_ft": "L-MAC, fine-tuned",
 }
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
 SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel"}

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import tiny_study
 from audioxai_utils import decoders, pipeline, study
-from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions._decoder import Decoder, feature_layers, features_of
 from audioxai_utils.models import Cnn14
 
@@ -105,7 +105,7 @@ def test_the_loss_is_what_it_says(fitted):
     model, decoder = Halves(), fitted[0].decoder
     module = decoders._make_module(decoder, model, ["look"], recipe, 10, 0)
     loss = float(module.training_step((db,), 0).detach())
-    db = decoders.augmented(db, recipe, torch.Generator().manual_seed(0))
+    db = decoders.augmented(db, recipe, torch.Generator().manual_seed(0))[1]
     coarse = decoder([model.look(db)], model(db).argmax(1))
     mask = functional.interpolate(coarse, (32, 40), mode="bilinear").sigmoid()
     expected = []
@@ -169,8 +169,10 @@ def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     db = clips(200, 1)[0]
     draw = lambda **changes: decoders.augmented(  # noqa: E731
         db, decoders.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}), torch.Generator().manual_seed(5)
-    )
+    )[1]
     shifted = draw()
+    clean = decoders.augmented(db, decoders.Recipe(), torch.Generator().manual_seed(5))[0]
+    torch.testing.assert_close(clean, shifted)
     for one, moved in zip(db, shifted):
         fits = [torch.allclose(one.roll(k, dims=-1), moved) for k in range(40)]
         assert sum(fits) == 1
@@ -184,6 +186,111 @@ def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(2.0, rel=1e-6)
 
 
+# --- fine-tuning --------------------------------------------------------------------------
+
+class Everything(Bands):
+    """How loud it is everywhere, a map before those of the two bands."""
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        return torch.cat([functional.avg_pool2d((db + 60) / 40, 2), super().forward(db)], dim=1)  # (n, 3, 16, 20)
+
+
+class Ears(Halves):
+    """Halves whose features show what it does not decide by, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = Everything()
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        SIZES.append(len(db))
+        return self.scale * self.look(db)[:, 1:].mean(dim=(2, 3))
+
+
+TUNING = dataclasses.replace(RECIPE, epochs=15, learning_rate=3e-3, guide=1.0)
+
+
+def louder_clips(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips with a third loud band, between the two, that the classifier does not look at."""
+    db, labels = clips(n, seed)
+    db[:, :, 13:19] += 40
+    return db, labels
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """A decoder's file after either stage, and what the second one says of itself."""
+    folder, db = tmp_path_factory.mktemp("stages"), louder_clips(24, 0)[0]
+    paths = folder / "first.pt", folder / "second.pt"
+    decoders.save_decoder(decoders.train_decoder(Ears(), db, RECIPE), paths[0])
+    tuned = decoders.train_decoder(Ears(), db, TUNING, start=paths[0])
+    decoders.save_decoder(tuned, paths[1])
+    return paths, tuned
+
+
+def test_fine_tuned_masks_follow_the_energy_and_keep_the_class(stages):
+    db, labels = louder_clips(8, 9)
+    levels, unheard, kept = [], [], []
+    for path, method in zip(stages[0], ("lmac", "lmac_ft")):
+        mask = METHODS[method](Ears(), db, labels, decoder=path) + 0.5
+        levels.append(np.mean([np.corrcoef(one.flatten(), m.flatten())[0, 1] for one, m in zip(db, mask)]))
+        unheard.append(float(mask[:, :, 13:19].mean()))
+        kept.append(Ears()((db + 100) * mask - 100).softmax(1).gather(1, labels[:, None]).detach())
+    assert levels[1] > levels[0] + 0.1 and levels[1] > 0.7
+    assert unheard[0] < 0.1 and unheard[1] > 0.4  # what only the ear wants
+    assert float(kept[1].min()) > 0.9
+
+
+def test_fine_tuning_goes_on_from_the_file_and_seeds_fix_it(stages):
+    paths, tuned = stages
+    first, content = torch.load(paths[0], weights_only=True), paths[0].read_bytes()
+    again = decoders.train_decoder(Ears(), louder_clips(24, 0)[0], TUNING, start=str(paths[0]))
+    assert paths[0].read_bytes() == content and tuned.layers == first["layers"]
+    for name, value in tuned.decoder.state_dict().items():
+        assert torch.equal(value, again.decoder.state_dict()[name])
+    weights = tuned.decoder.state_dict()
+    assert not all(torch.equal(value, weights[name]) for name, value in first["decoder"].items())
+    assert tuned.seconds > first["info"]["seconds"] and len(tuned.losses) == TUNING.epochs
+    barely = dataclasses.replace(TUNING, epochs=1, learning_rate=1e-9)
+    still = decoders.train_decoder(Ears(), louder_clips(8, 0)[0], barely, start=paths[0])
+    for name, value in still.decoder.state_dict().items():
+        torch.testing.assert_close(value, first["decoder"][name], rtol=0, atol=1e-6)
+
+
+def test_the_guide_is_what_it_says(stages):
+    """By hand: cross-entropy with the loud bins in the place of area and variation, where alike and predicted."""
+    recipe = dataclasses.replace(TUNING, guide=2.0, mixed=0.7, quieter=0.0, second=0.4)
+    db, model = louder_clips(12, 3)[0], Ears()
+    decoder = decoders._continued(stages[0][0], db)[0]
+    clean, heard = decoders.augmented(db, recipe, draws := torch.Generator().manual_seed(0))
+    target, predicted = decoders.asked(model(heard), recipe, draws), model(heard).argmax(1)
+    coarse = decoder([model.look(heard)], target).detach()
+    logits = functional.interpolate(coarse, (32, 40), mode="bilinear")
+    mask = logits.sigmoid()
+    level, kept = np.log1p(10 ** (clean.numpy() / 20)), mask.numpy() * np.log1p(10 ** (heard.numpy() / 20))
+    cosines = [float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())) for a, b in zip(level, kept)]
+    recipe = dataclasses.replace(recipe, alike=float(np.median(cosines)))
+    faithful = decoders.objective(model, heard, target, mask, "db").detach()
+    size = decoders.penalty(mask, coarse, recipe, None)
+    expected, kinds = [], set()
+    for i in range(12):
+        alike, asked = cosines[i] >= recipe.alike, bool(target[i] == predicted[i])
+        kinds.add((alike, asked))
+        loud, z = level[i] >= 0.35 * level[i].max(), logits[i].numpy()
+        guide = 2 * np.logaddexp(0, np.where(loud, -z, z)).mean()  # -log m where it is loud, else -log(1 - m)
+        expected.append(float(faithful[i]) + (guide if alike and asked else float(size[i])))
+    assert len(kinds) == 4
+    found = decoders._make_module(decoder, model, ["look"], recipe, 10, 0).training_step((db,), 0)
+    assert float(found.detach()) == pytest.approx(np.mean(expected), rel=1e-9)
+
+
+def test_fine_tuning_is_bounded_by_the_batch_size(stages):
+    SIZES.clear()
+    recipe = dataclasses.replace(TUNING, epochs=1, batch_size=4)
+    decoders.train_decoder(Ears(), louder_clips(10, 5)[0], recipe, start=stages[0][0])
+    assert max(SIZES) == 8
+
+
 # --- in the study -------------------------------------------------------------------------
 
 
@@ -192,12 +299,13 @@ def settings(tmp_path_factory):
     return tiny_study.make(tmp_path_factory.mktemp("tiny"))
 
 
-def weights_of(settings) -> dict:
+def weights_of(settings, method) -> dict:
     classifier = study.load_classifier(settings, "mel_db")
-    return torch.load(pipeline.fitted_decoder(settings, classifier), weights_only=True)
+    return torch.load(pipeline.fitted_decoder(settings, classifier, method), weights_only=True)
 
 
-def test_the_decoder_never_hears_validation_or_test_folds(settings, tmp_path):
+@pytest.mark.parametrize("method", ["lmac", "lmac_ft"])
+def test_the_decoder_never_hears_validation_or_test_folds(method, settings, tmp_path):
     """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
     root, results = tmp_path / "tones", tmp_path / "results"
     shutil.copytree(settings.data_root, root)
@@ -208,9 +316,9 @@ def test_the_decoder_never_hears_validation_or_test_folds(settings, tmp_path):
         for path in (root / "audio").glob(f"{fold}-*.wav"):
             soundfile.write(path, noise, 16000)
         shutil.rmtree(results / "decoders", ignore_errors=True)
-        return weights_of(dataclasses.replace(settings, data_root=str(root), results_dir=str(results)))
+        return weights_of(dataclasses.replace(settings, data_root=str(root), results_dir=str(results)), method)
 
-    before = weights_of(settings)
+    before = weights_of(settings, method)
     assert before["info"]["n_clips"] == 9 and before["info"]["seconds"] > 0
     for fold in (4, 5):
         after = again(fold)
@@ -221,9 +329,9 @@ def test_the_decoder_never_hears_validation_or_test_folds(settings, tmp_path):
 
 def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings, monkeypatch):
     classifier, cell = study.load_classifier(settings, "mel_db"), ("mel_db", "clean")
-    path = pipeline.fitted_decoder(settings, classifier)
+    path = pipeline.fitted_decoder(settings, classifier, "lmac")
     monkeypatch.setattr(decoders, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
-    assert pipeline.fitted_decoder(settings, classifier) == path
+    assert pipeline.fitted_decoder(settings, classifier, "lmac") == path
     assert pipeline.fitting_seconds(settings, classifier, "lmac") == decoders.decoder_info(path)["seconds"] > 0
     assert pipeline.fitting_seconds(settings, classifier, "optimised") == 0
     clips_ = study.explained_clips(settings, 32000, "clean")
@@ -237,6 +345,30 @@ def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings
         assert pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path}) != key
     finally:
         path.write_bytes(content)
+
+
+def test_the_second_stage_starts_from_the_first_s_decoder_and_costs_both(settings, monkeypatch):
+    classifier, trained = study.load_classifier(settings, "mel_db"), []
+    shutil.rmtree(settings.results / "decoders", ignore_errors=True)
+    train = decoders.train_decoder
+
+    def noted(*args, start=None):
+        trained.append(start)
+        return train(*args, start=start)
+
+    monkeypatch.setattr(decoders, "train_decoder", noted)
+    path = pipeline.fitted_decoder(settings, classifier, "lmac_ft")
+    first = pipeline.fitted_decoder(settings, classifier, "lmac")
+    assert trained == [None, first] and path != first
+    seconds = [pipeline.fitting_seconds(settings, classifier, method) for method in ("lmac", "lmac_ft")]
+    assert 0 < seconds[0] < seconds[1]
+    first.unlink()
+    assert pipeline.fitted_decoder(settings, classifier, "lmac_ft") == path and len(trained) == 2
+    clips_ = study.explained_clips(settings, 32000, "clean")
+    assert list(pipeline.attribute(settings, classifier, clips_, ("mel_db", "clean"), "lmac_ft")) and len(trained) == 2
+    other = dataclasses.replace(METHODS.traits("lmac"), recipe=decoders.Recipe(noise=0.0))
+    monkeypatch.setitem(METHODS._traits, "lmac", other)
+    assert pipeline.decoder_path(settings, classifier, "lmac_ft") != path
 
 
 # --- refusals -----------------------------------------------------------------------------
@@ -255,6 +387,12 @@ def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
         decoders.Recipe(epochs=0)
     with pytest.raises(ValueError, match="learning_rate must be above 0"):
         decoders.Recipe(learning_rate=0.0)
+    with pytest.raises(ValueError, match="guide must be 0 or more; got -1"):
+        decoders.Recipe(guide=-1)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        decoders.train_decoder(Halves(), db, start=tmp_path / "none.pt")
+    with pytest.raises(TypeError, match="nothing has no option 'decoder'"):
+        register("nothing", recipe=decoders.Recipe())(lambda model, db, target: db)
 
 
 def test_optimised_20_is_optimised_at_a_fifth():

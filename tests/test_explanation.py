@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from audioxai_utils import explain
+from audioxai_utils.attributions import METHODS
 from audioxai_utils.checks import GradientCheckError
 from audioxai_utils.config import MASK_NAMES
 from audioxai_utils.models import Cnn14
@@ -185,3 +186,17 @@ def test_a_silent_clip_from_end_to_end(model, method, protocol):
         # a silent clip is all floor: masked, it is the same floor
         assert scores["FF"] == scores["AD"] == scores["AG"] == 0 and scores["FidIn"] == 1
         assert not explanation.kept_audio(name).any() or explanation.kept_audio(name).abs().max() < 1e-9
+
+
+def test_a_method_that_wants_the_sound_gets_it(model, sound):
+    options = {"domain": "heard", "n_steps": 3, "grid": (4, 4)}
+    for method in ("optimised", "optimised_20"):
+        given = {name: value for name, value in options.items() if name in METHODS.options(method)}
+        explanation = explain(model, sound, method=method, **given)
+        expected = METHODS[method](
+            model, explanation.batch.db, torch.tensor([explanation.target]),
+            waveform=torch.from_numpy(sound)[None], spectrogram=get_spectrogram("mel_db"), **given,
+        )
+        torch.testing.assert_close(explanation.attribution, expected)
+    with pytest.raises(TypeError, match="no option 'waveforms'"):
+        explain(model, sound, method="optimised", waveforms=sound)

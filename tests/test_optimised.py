@@ -13,8 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions._heard import Sounds
+from audioxai_utils.config import SpectrogramParameters
+from audioxai_utils.example import PlainSpectrogram
 from audioxai_utils.masks import apply_mask, build_masks
 from audioxai_utils.models import Cnn14
+from audioxai_utils.reconstruction import kept_audio
+from audioxai_utils.scoring import Splitter
+from audioxai_utils.spectrograms import Spectrogram, get_spectrogram
 
 optimised = importlib.import_module("audioxai_utils.attributions.optimised")
 ZERO = torch.tensor([0, 0])
@@ -163,6 +169,117 @@ def test_jitter_shifts_and_repeats_edges():
     assert float(torch.cat(noises).std()) == pytest.approx(0.5, rel=0.05)
 
 
+# --- what is heard ------------------------------------------------------------------------
+
+TINY = {"name": "tiny", "sample_rate": 8000, "n_fft": 64, "hop_length": 32}
+STFT = Spectrogram(SpectrogramParameters(**TINY))
+MEL = Spectrogram(SpectrogramParameters(**TINY, n_mels=12, f_min=200.0, f_max=3000.0), torch.float64)
+
+
+def noises(n: int = 2, samples: int = 2400) -> torch.Tensor:
+    """White noise (n, samples), silent for a while."""
+    waveform = torch.randn(n, samples, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 0.1
+    waveform[:, 600:900] = 0
+    return waveform
+
+
+class Band(nn.Module):
+    """Class 0 wants a band loud for a while; nothing else is looked at."""
+
+    def __init__(self, db: torch.Tensor) -> None:
+        super().__init__()
+        self.least = self.level(db).amin() - 10
+
+    @staticmethod
+    def level(db: torch.Tensor) -> torch.Tensor:
+        return db[:, 0, 3:7, 40:65].mean(dim=(1, 2))
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        SIZES.append(len(db))
+        logit = (self.level(db) - self.least) * 0.5
+        return torch.stack([logit, torch.zeros_like(logit)], dim=1)
+
+
+@pytest.mark.parametrize("spectrogram", [STFT, MEL, PlainSpectrogram()], ids=["stft", "mel", "plain"])
+def test_gradient_of_what_is_heard_is_that_of_central_differences(spectrogram):
+    """In some directions, of clips that are silent for a while; the classifier looks at every bin."""
+    waveform = noises(samples=2400 if spectrogram in (STFT, MEL) else 6000)
+    db = spectrogram(waveform).db
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, db[0].numel(), generator=generator, dtype=torch.float64) / db[0].numel() ** 0.5 / 10
+    model = lambda x: (x.flatten(1) / 10).tanh() @ weights.T  # noqa: E731
+    sounds, target = Sounds.of(waveform, spectrogram, db), torch.tensor([2, 0])
+    coarse = torch.randn(2, 1, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def loss(coarse: torch.Tensor) -> torch.Tensor:
+        return optimised.objective(model, db, target, optimised.upsampled(coarse, db).sigmoid(), "heard", sounds).sum()
+
+    gradient = torch.autograd.grad(loss(coarse), coarse)[0]
+    assert torch.isfinite(gradient).all() and float(gradient.norm()) > 1e-3
+    for _ in range(4):
+        way = torch.randn(coarse.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            slope = (loss(coarse + 1e-6 * way) - loss(coarse - 1e-6 * way)) / 2e-6
+        assert float((gradient * way).sum()) == pytest.approx(float(slope), rel=1e-4, abs=1e-5)
+
+
+def test_a_mask_of_0_and_1_has_a_gradient_too():
+    waveform = noises(1)
+    for spectrogram in (MEL, STFT):
+        db = spectrogram(waveform).db
+        mask = (torch.arange(db.shape[2])[:, None] % 2).expand(db.shape[2:])[None, None].to(db).requires_grad_()
+        Sounds.of(waveform, spectrogram, db).masked(db, mask).sum().backward()
+        assert torch.isfinite(mask.grad).all()
+
+
+def test_masked_sounds_are_those_that_are_scored():
+    batch = MEL(noises())
+    mask = torch.rand(batch.db.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    sounds = Sounds.of(noises(), MEL, batch.db)
+    found = sounds.masked(batch.db, mask)
+    torch.testing.assert_close(found, MEL.decibels(kept_audio(batch, mask, MEL)), rtol=0, atol=1e-2)
+    torch.testing.assert_close(sounds[1:].masked(batch.db[1:], mask[1:]), found[1:])
+
+
+def test_the_heard_objective_ends_lower_when_it_is_the_one_asked_for():
+    waveform, options = noises(), {"grid": (12, 32), "area_weight": 0.5}
+    batch = MEL(waveform)
+    model, given = Band(batch.db), {"waveform": waveform, "spectrogram": MEL}
+    sounds, splitter = Sounds.of(waveform, MEL, batch.db), Splitter(Band(batch.db), MEL, batch)
+    found = {}
+    for domain in ("db", "heard"):
+        mask = METHODS["optimised"](model, batch.db, ZERO, domain=domain, **given, **options) + 0.5
+        loss = optimised.objective(model, batch.db, ZERO, mask, "heard", sounds)
+        kept, removed = (p[:, 0] for p in splitter(mask, heard=True))
+        found[domain] = (loss, kept, removed)
+    assert bool((found["heard"][0] < found["db"][0]).all())
+    assert bool((found["heard"][1] > found["db"][1] - 0.02).all())  # FidIn and AD
+    assert bool((found["heard"][1] > 0.9).all() and (found["heard"][2] < found["db"][2]).all())
+
+
+def test_heard_clips_do_not_depend_on_their_batch_and_memory_is_bounded():
+    waveform = noises(3)
+    db = MEL(waveform).db
+    options = {"domain": "heard", "spectrogram": MEL, "n_steps": 12, "grid": (6, 8)}
+    together = METHODS["optimised"](Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, **options)
+    SIZES.clear()
+    alone = METHODS["optimised"](
+        Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, batch_size=1, **options
+    )
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-7)
+    assert max(SIZES) == 2
+
+
+def test_waveforms_that_are_not_the_clips_are_refused():
+    waveform = noises()
+    db, options = MEL(waveform).db, {"domain": "heard", "spectrogram": MEL, "n_steps": 1}
+    with pytest.raises(ValueError, match=r"waveform must be \(2, samples\), one per clip; got \(1, 2400\)"):
+        METHODS["optimised"](Band(db), db, ZERO, waveform=waveform[:1], **options)
+    for other in (waveform.flip(0), waveform[:, :-320]):
+        with pytest.raises(ValueError, match=r"db must be spectrogram\(waveform\).db"):
+            METHODS["optimised"](Band(db), db, ZERO, waveform=other, **options)
+
+
 # --- the contract -------------------------------------------------------------------------
 
 
@@ -235,7 +352,9 @@ def test_model_clips_and_random_state_are_left_as_they_were(cnn14):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"domain": "heard"}, "domain must be one of both, db, power; got 'heard'"),
+        ({"domain": "sound"}, "domain must be one of both, db, power, heard; got 'sound'"),
+        ({"domain": "heard"}, "domain 'heard' needs waveform=, the clips' own; got none"),
+        ({"domain": "heard", "waveform": torch.zeros(1, 900)}, "domain 'heard' needs spectrogram="),
         ({"area": 0}, "area must be None or a share between 0 and 1; got 0"),
         ({"area": 1.5}, "area must be None or a share between 0 and 1"),
         ({"grid": (0, 8)}, "grid must be"),
@@ -267,9 +386,6 @@ def test_a_model_of_one_class_is_refused():
 
 def test_masking_power_is_close_to_the_sound_that_is_heard():
     """Against inversion and re-analysis of a real waveform by the package, for a smooth mask."""
-    from audioxai_utils.reconstruction import kept_audio
-    from audioxai_utils.spectrograms import get_spectrogram
-
     spectrogram = get_spectrogram("stft_db")
     generator = torch.Generator().manual_seed(0)
     batch = spectrogram(torch.randn(1, 16000, generator=generator) * 0.1)

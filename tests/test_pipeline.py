@@ -125,6 +125,13 @@ def test_every_method_of_the_package_can_be_called_with_the_options_it_is_given(
         assert set(METHODS.required(method)) <= set(options) <= set(METHODS.options(method)), method
 
 
+def test_a_method_that_wants_the_sound_is_given_the_clip_s(cell, own_method):
+    own_method("again", lambda model, db, target, *, waveform, spectrogram: 2 * spectrogram(waveform).db - db)
+    classifier, clips = cell
+    found = pipeline._attribute_clip(classifier, clips.waveforms[0], "again", {})["attribution"]
+    np.testing.assert_array_equal(found, study.spectrograms_of(classifier, clips)[0, 0].numpy())
+
+
 def test_a_method_of_its_own_goes_through_the_study(settings, cell, own_method):
     own_method("tilt", lambda model, db, target: db - db.mean(dim=(1, 2, 3), keepdim=True))
     classifier, clips = cell

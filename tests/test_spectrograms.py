@@ -101,3 +101,15 @@ def test_bad_waveforms_are_refused(bad, words):
 def test_unknown_type_names_the_choices():
     with pytest.raises(ValueError, match="stft_db, mel_db.*'cqt'"):
         get_spectrogram("cqt")
+
+
+def test_the_inverse_has_a_gradient_at_no_power(waveform):
+    """What is not there gets none."""
+    spectrogram = get_spectrogram("mel_db", torch.float64)
+    batch = spectrogram(waveform.double())
+    power = batch.power.clone()
+    power[..., :20] = 0
+    power.requires_grad_()
+    spectrogram.invert(power, batch.phase, batch.length).square().sum().backward()
+    assert torch.isfinite(power.grad).all() and float(power.grad.abs().max()) > 0
+    assert float(power.grad[..., :18].abs().max()) == 0

@@ -34,7 +34,9 @@ A new method
 Write one file ``attributions/<name>.py`` with a function
 ``(model, db, target, *, options...)`` under ``@register("<name>")``: it is found by its file
 name and imported at first use, by ``run_all.sh --method <name>`` too. What the study's sizes
-and reference clips are to it, ``register``'s keywords say (``Traits``). Outside this package, ``register("<name>")(function)`` does.
+and reference clips are to it, and how its decoder is trained, ``register``'s keywords say (``Traits``). An
+option ``waveform`` or ``spectrogram`` is given the clips' own. Outside this package,
+``register("<name>")(function)`` does.
 The function gets a model in eval mode without parameter gradients, its own copy of ``db``,
 gradients enabled, and checked arguments.
 """

@@ -1,9 +1,10 @@
-"""A decoder that turns a classifier's feature maps into a mask, and the file it is kept in."""
+"""A decoder that turns a classifier's feature maps into a mask, how it is trained, and the file it is kept in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,36 @@ from ..precision import default_dtype
 
 WIDTH = 16  # channels of the decoder, at every level
 START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``optimised``
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a decoder is trained; ``area_weight`` and ``smoothness`` are as in ``optimised``.
+
+    With ``guide`` above 0, masks are drawn towards the loud bins of their clip, see ``lmac_ft``.
+    """
+
+    epochs: int = 20
+    batch_size: int = 8
+    learning_rate: float = 3e-3  # highest of one cycle
+    area_weight: float = 2.0  # nats per unit of area
+    smoothness: float = 0.5  # nats per mean absolute difference of neighbouring cells
+    noise: float = 1.0  # dB, standard deviation on every bin
+    mixed: float = 0.5  # share of the clips that another one is added to
+    quieter: float = 10.0  # dB; the other one is 0 to this much quieter
+    second: float = 0.1  # share of the clips whose second class is asked for instead of the predicted one
+    guide: float = 0.0  # nats per nat of cross-entropy between a mask and its clip's loud bins
+    loud: float = 0.35  # of the clip's largest log(1 + magnitude); bins from there on are loud
+    alike: float = 0.6  # least correlation of the kept part with the clip at which the guide counts
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
+        if not self.guide >= 0:
+            raise ValueError(f"guide must be 0 or more; got {self.guide}")
 
 
 class Decoder(nn.Module):

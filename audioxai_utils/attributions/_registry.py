@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ._decoder import Recipe
+
 ENGINES = ("fast", "reference")
 
 
@@ -30,11 +32,17 @@ class Traits:
         Whether it wants the study's reference clips, as the option ``background``.
     additive : bool
         Whether a clip's values add up to its logit minus the mean logit of ``background``.
+    recipe : Recipe, optional
+        How the study trains the decoder that the method wants, as the option ``decoder``.
+    after : str
+        The method whose trained decoder that training starts from; "" for a new one.
     """
 
     budget: str = ""
     background: bool = False
     additive: bool = False
+    recipe: Recipe | None = None
+    after: str = ""
 
 
 class Methods(Mapping):
@@ -74,6 +82,11 @@ class Methods(Mapping):
         """Options without which the method cannot be called."""
         return [option for option, known in self.options(name).items() if known.default is known.empty]
 
+    def taken(self, name: str, **values) -> dict:
+        """Those of ``values`` that the method has an option for."""
+        known = self.options(name)
+        return {option: value for option, value in values.items() if option in known}
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._modules, *self._functions}))
 
@@ -88,13 +101,14 @@ METHODS = Methods(Path(__file__).parent, __package__)
 
 
 def register(
-    name: str, *, budget: str = "", background: bool = False, additive: bool = False
+    name: str, *, budget: str = "", background: bool = False, additive: bool = False, recipe: Recipe | None = None,
+    after: str = "",
 ) -> Callable[[Callable], Callable]:
     """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
 
     def decorate(function: Callable) -> Callable:
         known = list(inspect.signature(function).parameters)[3:]
-        for option in (budget, "background" if background else ""):
+        for option in (budget, "background" if background else "", "decoder" if recipe else ""):
             if option and option not in known:
                 raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known)}")
 
@@ -110,7 +124,7 @@ def register(
                 attribution = function(model, db.detach().clone(), classes, **options)
             return _checked_result(name, attribution, db)
 
-        METHODS.add(name, method, Traits(budget, background, additive))
+        METHODS.add(name, method, Traits(budget, background, additive, recipe, after))
         return method
 
     return decorate

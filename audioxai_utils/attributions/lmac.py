@@ -9,8 +9,9 @@ References
 ----------
 Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3 (decoder over frozen features,
 kept and removed part in one objective). Deviations: the objective is that of ``optimised``, in
-decibels and in power by turns; total variation takes the place of their second, fine-tuning stage; and
-the decoder is told the class, so that another than the predicted one can be explained, with less practice.
+decibels and in power by turns, with total variation, which their code has at weight 0; and the decoder is
+told the class, so that another than the predicted one can be explained, with less practice. Their second
+stage, which makes the masks more listenable, is the method ``lmac_ft``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import torch
 from torch import nn
 
 from ..inference import inference_copy
-from ._decoder import features_of, load_decoder
+from ._decoder import Recipe, features_of, load_decoder
 from ._registry import register
 from .integrated_gradients import at_least
 from .optimised import upsampled
 
 
-@register("lmac")
+@register("lmac", recipe=Recipe())
 def lmac(
     model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, decoder: str | Path, batch_size: int = 16
 ) -> torch.Tensor:

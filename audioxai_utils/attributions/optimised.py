@@ -14,11 +14,13 @@ one shift of z, and what is returned is m minus its own quantile: ``minmax`` is 
 where a share far from what the class needs leaves m's extremes away from 0 and 1), and ``bin`` keeps
 exactly that share of the bins.
 
-Two domains. ``db`` masks decibels towards -100 dB, as the study scores: kept = (X + 100) m - 100.
+Three domains. ``db`` masks decibels towards -100 dB, as the study scores: kept = (X + 100) m - 100.
 ``power`` masks power, as the study's sounds are made: kept = X + 10 log10 m, floored at -100 dB. It
-needs no waveform, and for smooth masks it is close to the re-analysed sound. The removed part has
-1 - m in the place of m. ``both`` alternates between them from step to step, so that one mask holds
-for what is scored and for what is heard.
+needs no waveform, and for smooth masks it is close to the re-analysed sound. ``heard`` is that sound
+itself: the masked power is inverted with the clip's own phase and analysed again, and the gradient
+goes through both; it needs the options ``waveform`` and ``spectrogram``. The removed part has 1 - m
+in the place of m. ``both`` alternates between ``db`` and ``power`` from step to step, so that one
+mask holds for what is scored and, nearly, for what is heard.
 
 Against adversarial patterns, which one model alone sees, the grid is coarse, the mask is shifted by
 up to ``jitter`` bins and frames against the clip, and the clip gets ``noise`` dB of noise, anew at
@@ -38,6 +40,7 @@ removed part in one objective; their mask acts on the magnitude and comes from a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,10 +48,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..inference import inference_copy
+from ._heard import Sounds
 from ._registry import register
 from .integrated_gradients import SILENCE, at_least
 
-DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",)}
+DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",), "heard": ("heard",)}
 START = 1.5  # of z everywhere: the first mask keeps most, and so the class
 CHECK_EVERY = 10  # steps between two looks at the mask without noise and jitter
 LEAST_GAIN = 0.005  # nats by which the objective must fall to count as better
@@ -62,7 +66,7 @@ class Plan:
 
     Attributes
     ----------
-    domain : "both" | "db" | "power"
+    domain : "both" | "db" | "power" | "heard"
         Where the mask acts while it is optimised; see the module's text.
     grid : (frequency, time)
         Cells of the coarse grid; at most one a bin and frame.
@@ -130,11 +134,14 @@ def optimised(
     noise: float = 1.0,
     seed: int = 0,
     batch_size: int = 8,
+    waveform: torch.Tensor | None = None,
+    spectrogram: Callable | None = None,
 ) -> torch.Tensor:
     """Each clip's optimised mask minus 1/2, or minus the level that leaves ``area`` above 0.
 
     ``batch_size`` clips are optimised at once, which bounds the memory: twice as many
-    spectrograms pass the model. The other options are :class:`Plan`'s.
+    spectrograms pass the model. ``waveform`` (n, samples) and ``spectrogram``, the transform that made
+    ``db`` of it, serve the domain ``heard`` alone. The other options are :class:`Plan`'s.
     """
     at_least(1, batch_size=batch_size)
     if len(grid) != 2:
@@ -143,21 +150,27 @@ def optimised(
     plan = Plan(
         domain, grid, area, n_steps, patience, learning_rate, area_weight, smoothness, jitter, noise, seed
     )
+    sounds = Sounds.of(waveform, spectrogram, db) if domain == "heard" else None
     fast = inference_copy(model, db)
-    parts = zip(db.split(batch_size), target.split(batch_size))
-    return torch.cat([_optimise(fast, part, classes, plan) for part, classes in parts])
+    parts = [
+        _optimise(fast, db[rows], target[rows], plan, None if sounds is None else sounds[rows])
+        for rows in torch.arange(len(db), device=db.device).split(batch_size)
+    ]
+    return torch.cat(parts)
 
 
-def _optimise(model: nn.Module, db: torch.Tensor, target: torch.Tensor, plan: Plan) -> torch.Tensor:
+def _optimise(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, plan: Plan, sounds: Sounds | None
+) -> torch.Tensor:
     coarse = torch.full((len(db), 1, *plan.grid), START, dtype=db.dtype, device=db.device, requires_grad=True)
     adam = torch.optim.Adam([coarse], lr=plan.learning_rate)
     generator = torch.Generator().manual_seed(plan.seed)
-    domains, best = DOMAINS[plan.domain], Best(db, plan)
+    domains, best = DOMAINS[plan.domain], Best(db, plan, sounds)
     for step in range(1, plan.n_steps + 1):
         draw, active = Draw(db, plan, generator), best.active
         mask = draw.shift(upsampled(coarse[active], db)).sigmoid()
         clips, domain = db[active] + draw.noise, domains[step % len(domains)]
-        loss = objective(model, clips, target[active], mask, domain)
+        loss = objective(model, clips, target[active], mask, domain, sounds and sounds[active])
         loss = loss + penalty(mask, coarse[active], plan, wanted_area(plan, step))
         adam.zero_grad(set_to_none=True)
         loss.sum().backward()
@@ -181,8 +194,8 @@ def wanted_area(plan: Plan, step: int) -> float | None:
 class Best:
     """Each clip's best mask so far, and which clips may still get better."""
 
-    def __init__(self, db: torch.Tensor, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, db: torch.Tensor, plan: Plan, sounds: Sounds | None) -> None:
+        self.plan, self.sounds = plan, sounds
         self.mask = torch.zeros_like(db)
         self.score = torch.full((len(db),), float("inf"), dtype=db.dtype, device=db.device)
         self.waited = torch.zeros(len(db), dtype=torch.long, device=db.device)
@@ -196,9 +209,10 @@ class Best:
     def look(self, model: nn.Module, db: torch.Tensor, target: torch.Tensor, coarse: torch.Tensor) -> None:
         """Try the masks of the active clips in every domain, without noise and jitter."""
         active, domains = self.active, DOMAINS[self.plan.domain]
+        sounds = self.sounds and self.sounds[active]
         logits = upsampled(coarse[active], db)
         mask = logits.sigmoid() if self.plan.area is None else with_mean(logits, self.plan.area)
-        losses = [objective(model, db[active], target[active], mask, domain) for domain in domains]
+        losses = [objective(model, db[active], target[active], mask, domain, sounds) for domain in domains]
         score = sum(losses) / len(domains) + penalty(mask, coarse[active], self.plan, self.plan.area)
         better = score < self.score[active] - LEAST_GAIN
         self.waited[active] = torch.where(better, 0, self.waited[active] + 1)
@@ -224,10 +238,11 @@ class Draw:
 
 
 def objective(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, domain: str
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, domain: str,
+    sounds: Sounds | None = None,
 ) -> torch.Tensor:
-    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats."""
-    apply = masked_db if domain == "db" else masked_power
+    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats; ``heard`` wants the clips' ``sounds``."""
+    apply = {"db": masked_db, "power": masked_power, "heard": sounds and sounds.masked}[domain]
     logits = model(torch.cat([apply(db, mask), apply(db, 1 - mask)])).to(db.dtype)
     if logits.shape[1] < 2:
         raise ValueError("optimised needs a model of two classes or more; it has one")
