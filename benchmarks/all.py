@@ -14,10 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
-
-from measuring import RESULTS_HELP, results_folder  # noqa: E402
-
 HERE = Path(__file__).resolve().parent
 COMMANDS = (
     ("explain.py", "--width", "0.25", "--clips", "2", "--samples", "1000", "--background", "100", "--bfloat16"),
@@ -28,7 +24,7 @@ COMMANDS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=results_folder, help=RESULTS_HELP)
+    parser.add_argument("--results", help="results folder of a run, whose report then shows the tables")
     parser.add_argument("--threads", type=int, help="default: one for each core")
     given = parser.parse_args()
     options = [word for name, value in vars(given).items() if value for word in (f"--{name}", str(value))]

@@ -89,7 +89,7 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
 
 
 def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds a clip, by the clock and of the processor, of the bare model and of its inference copy, in the fast engine's batches."""
+    """Seconds and processor seconds a clip of the model and its inference copy, in the fast engine's batches."""
     from audioxai_utils.attributions._lime_fast import BATCH_SIZE
 
     torch.set_num_threads(arguments.threads)

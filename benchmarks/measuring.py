@@ -19,8 +19,6 @@ from audioxai_utils.results import atomic_path
 from audioxai_utils.speed import FOLDER, about_words
 from audioxai_utils.workflow import environment
 
-RESULTS_HELP = "results folder of a run, whose report then shows the tables"
-
 
 def in_fresh_process(function: Callable, *given):
     """Run ``function`` alone in a new interpreter; its errors come through.
@@ -64,7 +62,8 @@ def add_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
     parser.add_argument("--seed", type=int, default=0)
     if device:
         parser.add_argument("--device", default="cpu")
-    parser.add_argument("--results", type=results_folder, help=RESULTS_HELP)
+    words = "results folder of a run, whose report then shows the tables"
+    parser.add_argument("--results", type=results_folder, help=words)
 
 
 def results_folder(words: str) -> Path:
