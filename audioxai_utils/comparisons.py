@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .config import LOWER_IS_BETTER, METRICS, YES_OR_NO
-from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only
+from .frames import CELL, check_columns, clip_matrix, in_study_order, methods_only, of_cell
 from .statistics import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -310,6 +310,34 @@ def beats_rival(
     return in_study_order(result[[*_keys(scores), "method", "mask", "metric", "n", "difference", "low", "high", "verdict"]])
 
 
+def tally(against: pd.DataFrame) -> pd.DataFrame:
+    """On how many metrics each method and mask is better than the rival, undecided, or worse.
+
+    Parameters
+    ----------
+    against : DataFrame
+        From `beats_rival`.
+
+    Returns
+    -------
+    DataFrame
+        (protocol,) cell, method, mask, `better`, `undecided`, `worse`, and the same with ``_heard`` for the
+        heard metrics where there are any; in each cell the ones that are never worse first, then by `better`.
+    """
+    keys = [*_keys(against), "method", "mask"]
+    kind = against["verdict"] + np.where(against["metric"].str.endswith("_heard"), "_heard", "")
+    counts = pd.crosstab([against[key] for key in keys], kind)
+    columns = [f"{verdict}{suffix}" for suffix in ("", "_heard") for verdict in ("better", "undecided", "worse")]
+    if not against["metric"].str.endswith("_heard").any():
+        columns = columns[:3]
+    table = in_study_order(counts.reindex(columns=columns, fill_value=0).reset_index().rename_axis(columns=None))
+    table["sum_better"] = table.filter(like="better").sum(axis=1)
+    table["sum_worse"] = table.filter(like="worse").sum(axis=1)
+    cells = [table.groupby(_keys(against), sort=False).ngroup(), table["sum_worse"], -table["sum_better"]]
+    order = np.lexsort([key.to_numpy() for key in reversed(cells)])
+    return table.iloc[order].drop(columns=["sum_better", "sum_worse"]).reset_index(drop=True)
+
+
 # --- all methods in one table ----------------------------------------------------------------
 
 
@@ -331,6 +359,18 @@ def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     heard = [f"{metric}_heard" for metric in METRICS if f"{metric}_heard" in scores]
     further = [name for name in ("area", "seconds") if name in scores]
     return with_intervals(mean_intervals(scores, [*METRICS, *heard, *further], best=best))
+
+
+def scored_and_heard(every: pd.DataFrame, cell: tuple[str, str], protocol: str) -> pd.DataFrame:
+    """The rows of `every_method` of one cell and protocol in a reader's order: what is scored beside what is heard.
+
+    FF, FidIn and AD with their heard versions and bounds, SPS, COMP, area and seconds, as far as they are there.
+    """
+    rows = of_cell(every[every["protocol"] == protocol], cell).dropna(axis="columns", how="all")
+    metrics = [f"{metric}{suffix}" for metric in ("FF", "FidIn", "AD") for suffix in ("", "_heard")]
+    bounds = [f"{metric}_{side}" for metric in metrics for side in ("low", "high")]
+    wanted = ["method", "mask", *metrics, "SPS", "COMP", "area", "seconds", *bounds]
+    return rows[[column for column in wanted if column in rows]].reset_index(drop=True)
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ checked before anything is installed.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ FIXED_SEEDS = {
     "bootstrap": 0,
     "gradient check": 0,
 }
-MIXING_ALPHA = 0.6  # share of the clip in a noisy mixture; 0.4 is the noise, so +3.52 dB SNR
+MIXING_ALPHA = 0.6  # share of the clip in a noisy mixture; 0.4 is the noise
+STUDY_SNR_DB = 20 * math.log10(MIXING_ALPHA / (1 - MIXING_ALPHA))  # +3.52 dB
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ NOTEBOOKS = config.REPOSITORY / "notebooks"
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
-AUDITS = ("07_audit", "08_trust", "10_truth")
+AUDITS = ("07_audit", "08_trust", "10_truth", "11_noise")
 
 
 def n_gpus() -> int:

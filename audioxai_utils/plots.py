@@ -19,15 +19,16 @@ from .drawing import (
     show_map,
     styled,
 )
+from .front import faithfulness_against_conciseness
 from .scheme import transform_scheme
-from .statistics import pareto_front
-from .style import METHOD_MARKERS, METRIC_LABELS, PANELS, axes_of, method_colour, method_label, two_dimensional
+from .style import PANELS, axes_of, method_colour, method_label, present, two_dimensional
 
 __all__ = [
     "attribution_over", "confusion_matrix", "faithfulness_against_conciseness", "kept_area", "mask_grid",
     "method_grid", "metric_heatmap", "spectrogram", "spectrogram_grid", "training_curves",
     "transform_scheme", "waveforms",
 ]
+
 
 @styled
 def spectrogram(db, spectrogram, title: str | None = None):
@@ -218,12 +219,6 @@ def confusion_matrix(matrix, classes, title: str | None = None):
     return figure
 
 
-def _present(frame, column: str, order) -> list:
-    """The values of a column: known ones in the study's order, then the others."""
-    values = list(dict.fromkeys(frame[column]))
-    return [value for value in order if value in values] + [value for value in values if value not in order]
-
-
 @styled
 def kept_area(scores, title: str | None = None):
     """How much each mask keeps: the distribution over clips, one panel per method.
@@ -233,7 +228,7 @@ def kept_area(scores, title: str | None = None):
     scores : pandas.DataFrame
         Columns method, mask, area (share of bins, 0 to 1), one row per clip.
     """
-    methods, masks = _present(scores, "method", METHODS), _present(scores, "mask", MASK_NAMES)
+    methods, masks = present(scores, "method", METHODS), present(scores, "mask", MASK_NAMES)
     n_columns = min(PANELS, len(methods))
     n_rows = -(-len(methods) // n_columns)
     size = (2.2 * n_columns + 1.2, (0.27 * len(masks) + 0.9) * n_rows + 0.2)
@@ -258,84 +253,6 @@ def kept_area(scores, title: str | None = None):
 
 
 @styled
-def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
-                                     published=None, title: str | None = None):
-    """One point per method and mask; those that no other point beats in both directions are named.
-
-    Saved as SVG, every point says in a browser what it is when the pointer rests on it.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-        Columns method, mask and both metrics (means over clips). Columns ``<metric>_low`` and
-        ``<metric>_high``, where present, are drawn as interval bars.
-    published : pandas.DataFrame, optional
-        The same columns; drawn hollow.
-    """
-    results = results.groupby(["method", "mask"], as_index=False).mean(numeric_only=True)
-    figure, grid = new_figure(1, 1, (6.8, 4.6))
-    ax = grid[0, 0]
-    for method in _present(results, "method", METHODS):
-        part = results[results["method"] == method]
-        look = {"color": method_colour(method), "marker": METHOD_MARKERS.get(method, "o"), "linestyle": "none"}
-        bars = {axis: _interval(part, metric) for axis, metric in (("xerr", conciseness), ("yerr", faithfulness))}
-        ax.errorbar(part[conciseness], part[faithfulness], **bars, **look, markersize=5.5, elinewidth=0.7,
-                    alpha=0.9, label=method_label(method))
-        if published is not None:
-            other = published[published["method"] == method]
-            ax.plot(other[conciseness], other[faithfulness], **look, markersize=5.5, fillstyle="none", alpha=0.55)
-    metrics = [conciseness, faithfulness]
-    _hover_points(ax, results, *metrics)
-    front = pareto_front(results[metrics], maximise=[metric not in LOWER_IS_BETTER for metric in metrics])
-    edge = results[front].sort_values(metrics)
-    ax.plot(edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front")
-    _name_points(ax, results[front], *metrics)
-    if published is not None:
-        ax.plot([], [], "o", color="#555555", fillstyle="none", label="published")
-    worse = " (lower is better)"
-    ax.set_xlabel(METRIC_LABELS[conciseness] + (worse if conciseness in LOWER_IS_BETTER else ""))
-    ax.set_ylabel(METRIC_LABELS[faithfulness] + (worse if faithfulness in LOWER_IS_BETTER else ""))
-    ax.grid(color="#e4e4e4", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.set_title(title or "")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
-    return figure
-
-
-def _hover_points(ax, points, x: str, y: str) -> None:
-    """An invisible marker over each point; its label is what `results.save_figure` lets a browser show."""
-    for i, point in enumerate(points.to_dict("records")):
-        values = (
-            f"{metric} {point[metric]:.2f}"
-            + (f" [{point[f'{metric}_low']:.2f}, {point[f'{metric}_high']:.2f}]" if f"{metric}_low" in point else "")
-            for metric in (y, x)
-        )
-        words = f"{method_label(point['method'])} + {point['mask']}: {', '.join(values)}"
-        ax.plot(point[x], point[y], "o", markersize=9, alpha=0, gid=f"hover-{i}", label=f"_{words}")
-
-
-def _interval(part, metric: str):
-    """Lengths of interval bars (2, n), or None where no interval is given."""
-    if f"{metric}_low" not in part or f"{metric}_high" not in part:
-        return None
-    return np.maximum(0, [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]])
-
-
-def _name_points(ax, points, x: str, y: str) -> None:
-    """Write mask names beside points, from the top down, each below the one before it."""
-    ax.margins(0.09)
-    (low, high), (left, right) = ax.get_ylim(), ax.get_xlim()
-    last = np.inf
-    for _, point in points.sort_values(y, ascending=False).iterrows():
-        side = -1 if point[x] > left + 0.75 * (right - left) else 1
-        last = min(point[y] + 0.02 * (high - low), last - 0.045 * (high - low))
-        ax.annotate(point["mask"], xy=(point[x], point[y]), xytext=(point[x] + side * 0.035 * (right - left), last),
-                    ha="left" if side > 0 else "right", va="center", fontsize=7.5, zorder=5,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-                    arrowprops={"arrowstyle": "-", "color": "#555555", "linewidth": 0.6, "shrinkB": 3})
-
-
-@styled
 def metric_heatmap(results, metrics=METRICS, title: str | None = None):
     """Means of each metric: masks down, methods across; a frame marks the best value of a panel.
 
@@ -344,7 +261,7 @@ def metric_heatmap(results, metrics=METRICS, title: str | None = None):
     results : pandas.DataFrame
         Columns method, mask and the metrics. NaN is drawn grey.
     """
-    methods, masks = _present(results, "method", METHODS), _present(results, "mask", MASK_NAMES)
+    methods, masks = present(results, "method", METHODS), present(results, "mask", MASK_NAMES)
     n_columns = min(4 if len(methods) <= PANELS else 2, len(metrics))
     n_rows = -(-len(metrics) // n_columns)
     size = ((0.6 * len(methods) + 0.3) * n_columns + 1.3, (0.25 * len(masks) + 1.2) * n_rows + 0.4)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .config import PROTOCOLS, STUDY_CELLS, TABLE_NUMBERS
+from .comparisons import scored_and_heard
+from .config import METHODS, PROTOCOLS, STUDY_CELLS, TABLE_NUMBERS
 from .findings import SENTENCES, read_table, study_tables
 from .graph import Study, study_of
 from .notebook_pages import notebook_body, notebook_title
@@ -180,6 +181,7 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
         _figures_part(folder),
         _accuracies(results_dir),
         *(_tables_part(results_dir, protocol) for protocol in PROTOCOLS),
+        _every_method_part(results_dir),
         speed_part(folder),
         _notebooks_part(titles),
         _downloads(folder),
@@ -320,6 +322,24 @@ def _tables_part(results_dir: Path, protocol: str) -> str:
     if missing:
         parts.append(f'<p class="missing">Not computed in this run: {escape("; ".join(missing))}.</p>')
     return "".join(parts)
+
+
+def _every_method_part(results_dir: Path) -> str:
+    """All methods of a run that has more than the study's own, scored and heard; else nothing."""
+    every = read_table(results_dir, "methods")
+    if every is None or set(every["method"]) <= set(METHODS):
+        return ""
+    parts = [
+        '<h3 id="methods">All methods of this run, audited protocol: each at its best mask</h3><p>What the masked '
+        "spectrogram scores beside what the sound of the same mask scores, with 95 % intervals over clips, and the seconds "
+        "that one attribution takes.</p>"
+    ]
+    for cell in dict.fromkeys(zip(every["spectrogram_type"], every["noise_scenario"])):
+        table, caption = scored_and_heard(every, cell, "audited"), f"{cell_label(*cell)}, audited protocol, all methods."
+        if len(table):
+            text = style_table(table, caption=caption).to_html()
+            parts.append(f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">{text}</div>')
+    return "".join(parts) if len(parts) > 1 else ""
 
 
 def _notebooks_part(titles: dict[str, str]) -> str:

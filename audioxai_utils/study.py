@@ -144,6 +144,14 @@ def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
     return frame.loc[sorted(picked)].reset_index(drop=True)
 
 
+def first_clips(clips: Clips, n: int | None) -> Clips:
+    """``n`` of the clips, spread over the classes as the study's own are; all of them for None."""
+    chosen = clips.frame["clip"].isin(choose(clips.frame, n)["clip"]).to_numpy(copy=True)
+    stems = None if clips.stems is None else tuple(stem[chosen] for stem in clips.stems)
+    frame = clips.frame[chosen].reset_index(drop=True)
+    return replace(clips, frame=frame, waveforms=clips.waveforms[chosen], stems=stems, places=None)
+
+
 def load_clips(
     settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean", may_be_none: bool = False
 ) -> Clips:

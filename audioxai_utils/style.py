@@ -265,3 +265,9 @@ def two_dimensional(values, name: str) -> np.ndarray:
 def template(name: str) -> str:
     """Text of a file in ``templates``."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def present(frame, column: str, order) -> list:
+    """The values of a column: known ones in the study's order, then the others."""
+    values = list(dict.fromkeys(frame[column]))
+    return [value for value in order if value in values] + [value for value in values if value not in order]

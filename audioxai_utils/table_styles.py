@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 GREEN, ORANGE, BLUE, YELLOW = "#b7e1b0", "#fbc99b", "#aed4f5", "#f6e58d"
 TEXT = "#111111"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 COMPARED = ("", "this run", "published")  # but not rows "published, our mask", which are for reading
 LAYOUT = [
-    {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; white-space: nowrap"},
+    {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; vertical-align: top"},
+    {"selector": "th", "props": "white-space: nowrap"},
     {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
     {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
 ]
@@ -65,15 +67,15 @@ def _source_colours(values: pd.Series) -> np.ndarray:
     return np.select([best, worst], [bold, italic], default="")
 
 
-def _with_intervals(frame: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """Text of the cells that have an interval: ``0.712 [0.650, 0.771]``."""
+def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]]:
+    """Text of the cells that have an interval: ``0.712 [0.650, 0.771]``; a narrow cell breaks before the bracket."""
     texts: dict[str, dict[int, str]] = {}
     for column in frame.columns:
         low, high = f"{column}_low", f"{column}_high"
         if low in frame and high in frame:
             digits = DIGITS.get(metric_of(column), 3)
             texts[column] = {
-                row: f"{value:.{digits}f} [{a:.{digits}f}, {b:.{digits}f}]"
+                row: f"{value:.{digits}f} [{a:.{digits}f},{space}{b:.{digits}f}]"
                 for row, value, a, b in zip(frame.index, frame[column], frame[low], frame[high])
                 if not pd.isna(value)
             }
@@ -111,7 +113,7 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
         The same frame always gives the same HTML.
     """
     frame = frame.reset_index(drop=True)
-    texts = _with_intervals(frame)
+    texts = _with_intervals(frame, space=" " if latex else NO_BREAK)
     styler = frame.style.hide(axis="index")
     bounds = [column + side for column in texts for side in ("_low", "_high")]
     styler = styler.hide(axis="columns", subset=bounds)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .config import METHODS, MIXING_ALPHA
+from .config import METHODS, STUDY_SNR_DB
 from .drawing import new_figure, styled
 from .style import METHOD_MARKERS, SCENARIO_LABELS, method_colour, method_label
 
-STUDY_SNR_DB = 20 * np.log10(MIXING_ALPHA / (1 - MIXING_ALPHA))
 SCENARIO_COLOURS = {"white": "#000000", "room": "#0072B2", "horse": "#D55E00"}
 SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MEASURES = {"spearman": "Spearman correlation", "ssim": "SSIM"}
@@ -65,7 +64,7 @@ def snr_sweep(table, metric: str = "FidIn"):
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``trust.snr_sweep`` of one spectrogram type. Bands are 95 % intervals over clips; dotted
+        From ``sweep.snr_sweep`` of one spectrogram type. Bands are 95 % intervals over clips; dotted
         levels are the clean clips; the vertical line is the study's 0.6/0.4 mixture.
     metric : str
         Left out where the table holds accuracy alone.

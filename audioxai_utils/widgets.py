@@ -22,7 +22,7 @@ from .config import LOWER_IS_BETTER, MASK_NAMES, METHODS, METRICS, NOISE_SCENARI
 from .data import load_noise, load_waveform
 from .explanation import Explanation, explain
 from .gallery import PARTS, GalleryEntry
-from .masks import apply_mask
+from .masks import apply_mask, build_masks
 from .noise import mix
 from .pages import escape
 from .reconstruction import kept_audio, removed_audio
@@ -104,6 +104,12 @@ def _players(entry: GalleryEntry, compression: float) -> str:
     return "".join(parts)
 
 
+def _script(name: str) -> ipywidgets.Output:
+    """A widget without looks that runs one of the templates where it is shown."""
+    data = {"application/javascript": template(name), "text/plain": ""}
+    return ipywidgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": {}},))
+
+
 @dataclass
 class _Live:
     """What the live part needs for one spectrogram type, and the explanation made last."""
@@ -151,7 +157,8 @@ class Explorer(ipywidgets.VBox):
             raise ValueError("explorer needs entries, settings or a classifier; got none of them")
         self.tabs = ipywidgets.Tab(children=tabs, titles=titles)
         self.tabs.observe(self._tab_changed, "selected_index")
-        super().__init__([self.tabs, self.status, self.shown])
+        super().__init__([self.tabs, self.status, self.shown, _script("drop.js")])
+        self.add_class("audioxai-explorer")
         self._tab_changed()
 
     def _repr_mimebundle_(self, **options):
@@ -218,7 +225,8 @@ class Explorer(ipywidgets.VBox):
         self.paths = {} if self.settings is None else self._test_clips()
         scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
         methods = [(method_label(method), method) for method in self._live_methods()]
-        self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram")
+        whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
+        self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram", style=whole)
         self.clip = ipywidgets.Dropdown(options=[*self.paths, OWN_FILE], description="Clip")
         self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
         self.scene = ipywidgets.Dropdown(options=scenes, value="clean", description="Noise")
@@ -265,13 +273,14 @@ class Explorer(ipywidgets.VBox):
         if by_area:
             name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
         else:
-            name, mask = self.mask.value, explanation.masks[self.mask.value]
+            name, mask = self.mask.value, build_masks(explanation.attribution, explanation.protocol)[self.mask.value]
         clip = self.upload.value[-1]["name"] if self.clip.value == OWN_FILE else self.clip.value
         return live_entry(state.classifier, explanation, mask, name, clip, self.scene.value)
 
     def _state(self, kind: str) -> _Live:
         if kind not in self.live:
-            self.live[kind] = _Live(study.load_classifier(self.settings, kind))
+            classifier = study.load_classifier(self.settings, kind)
+            self.live[kind] = _Live(classifier, checked="gradient_error" in classifier.info)  # proved in training
         return self.live[kind]
 
     def _explanation(self, state: _Live) -> Explanation:
@@ -285,7 +294,9 @@ class Explorer(ipywidgets.VBox):
             options = {} if self.settings is None else pipeline.method_options(self.settings, state.classifier, method)
             state.explanation = explain(
                 state.classifier.model, self._sound(name, data, transform.sample_rate), transform.sample_rate,
-                spectrogram=transform, method=method, check_gradient=not state.checked, **options)
+                spectrogram=transform, method=method, check_gradient=not state.checked,
+                masks=MASK_NAMES[:1],  # the one that is shown is scored by live_entry, thirteen more take a second
+                **options)
             state.key, state.checked = key, True
         return state.explanation
 

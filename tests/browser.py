@@ -37,12 +37,16 @@ def chromium():
 
 
 class Visit:
-    """One page of one folder, opened from file:// with the network off; collects what goes wrong."""
+    """One page of one folder, opened from file:// with the network off; collects what goes wrong.
 
-    def __init__(self, browser, width: int = 1280, height: int = 900, **options):
+    With the address of a ``server`` on this machine, its pages can be opened too.
+    """
+
+    def __init__(self, browser, width: int = 1280, height: int = 900, server: str = "", **options):
         self.context = browser.new_context(
-            viewport={"width": width, "height": height}, offline=True, **options
+            viewport={"width": width, "height": height}, offline=not server, **options
         )
+        inside = ("file:", "data:", "blob:", *([server] if server else []))
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.outside: list[str] = []
@@ -57,7 +61,7 @@ class Visit:
             "request",
             lambda request: (
                 self.outside.append(request.url)
-                if not request.url.startswith(("file:", "data:", "blob:"))
+                if not request.url.startswith(inside)
                 else None
             ),
         )

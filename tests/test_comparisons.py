@@ -233,6 +233,22 @@ def test_a_rival_is_beaten_where_the_paired_interval_says_so():
         comparisons.beats_rival(scores, ("lime", "minmax"))
 
 
+def test_the_tally_counts_verdicts_and_puts_who_is_never_worse_first():
+    rows = [
+        {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": method, "mask": "bin",
+         "metric": metric, "verdict": verdict}
+        for method, verdicts in (("saliency", "better better worse"), ("gradcam", "better undecided undecided"))
+        for metric, verdict in zip(("FF", "AD", "FidIn_heard"), verdicts.split())
+    ]
+    table = comparisons.tally(pd.DataFrame(rows)).set_index("method")
+    assert list(table.index) == ["gradcam", "saliency"]
+    counts = ["better", "undecided", "worse", "better_heard", "undecided_heard", "worse_heard"]
+    assert table.loc["gradcam", counts].tolist() == [1, 1, 0, 0, 1, 0]
+    assert table.loc["saliency", counts].tolist() == [2, 0, 0, 0, 0, 1]
+    scored = comparisons.tally(pd.DataFrame([row for row in rows if row["metric"] != "FidIn_heard"]))
+    assert list(scored.columns[-3:]) == ["better", "undecided", "worse"] and scored["method"].tolist() == ["saliency", "gradcam"]
+
+
 def test_one_table_holds_every_method_with_its_bounds_and_seconds():
     scores = scores_of(FOUR)
     scores["seconds"] = scores["method"].map({"saliency": 0.1, "gradcam": 0.2, "lime": 9.0, "shap": 3.0})
@@ -245,6 +261,8 @@ def test_one_table_holds_every_method_with_its_bounds_and_seconds():
     rows = clips_of(scores, row, "method")
     assert row["FF"] == pytest.approx(rows["FF"].mean()) and row["FF_heard"] == pytest.approx(rows["FF"].mean() / 2)
     assert row["FF_low"] < row["FF"] < row["FF_high"] and row["seconds"] == 9.0 and row["area"] == pytest.approx(0.1)
+    read = comparisons.scored_and_heard(table, tuple(table.loc[0, comparisons.CELL]), "audited")
+    assert list(read.columns[:4]) == ["method", "mask", "FF", "FF_heard"] and "COMP_low" not in read
     words = comparisons.printed(table)
     assert list(words.columns[:5]) == ["protocol", *comparisons.CELL, "method", "mask"] and len(words) == len(table)
     assert not any(column.endswith(("_low", "_high")) for column in words)

@@ -11,10 +11,10 @@ LEVELS = [
      "style", "synthesis", "table_styles", "training"},
     {"checks", "comparisons", "data", "decoders", "drawing", "example", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},
-    {"gallery", "report", "scheme", "scoring", "workflow"},
+    {"front", "gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},
     {"pipeline"},
-    {"audit", "robustness", "shards", "showcase", "trust", "truth", "widgets"},
+    {"audit", "robustness", "shards", "showcase", "sweep", "trust", "truth", "widgets"},
     {"__init__"},
 ]
 

@@ -316,3 +316,15 @@ def test_what_another_run_left_in_the_folder_stays_out(tmp_path):
     (tmp_path / "config.json").unlink()  # without a configuration, whatever is there
     build(tmp_path)
     assert len(list((tmp_path / "report" / "notebooks").glob("*.html"))) == 5
+
+
+def test_methods_that_are_not_the_studys_bring_a_table_of_all_scored_and_heard(tmp_path):
+    cell = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "white"}
+    every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(**cell, FF_low=0.1, FF_high=0.95, FF_heard=0.4)
+    results.save_table(every.assign(seconds=0.25), tmp_path / "tables" / "methods")
+    assert "All methods of this run" not in build(tmp_path).read_text()
+    new = every.tail(1).assign(method="optimised", FF=0.99, seconds=1.5)
+    results.save_table(pd.concat([every, new]), tmp_path / "tables" / "methods")
+    text = build(tmp_path).read_text()
+    part = text[text.index("All methods of this run") :]
+    assert "FF_heard" in part and "0.990 [0.100," in part and "optimised" in part and "1.500" in part

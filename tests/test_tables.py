@@ -378,7 +378,7 @@ def test_html_is_stable_escaped_and_shows_intervals_in_their_cell():
     html = tables.style_table(table, caption="Table III").to_html()
     assert html == tables.style_table(table, caption="Table III").to_html()
     assert "<b>" not in html and "&lt;b&gt;" in html
-    assert "0.924 [0.250, 0.750]" in html and "FF_low" not in html
+    assert "0.924 [0.250,\N{NO-BREAK SPACE}0.750]" in html and "FF_low" not in html
     assert "FF ↑" in html and "AD ↓" in html and "Table III" in html
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import soundfile
 import torch
 from torch import nn
 
@@ -28,25 +27,6 @@ def blind(model, db, target):
 def linear():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 30), nn.Linear(30, 3)).double().eval()
-
-
-@pytest.fixture(scope="module")
-def cell(tmp_path_factory):
-    """(settings, classifier) over two classes of tones, with a mel classifier drawn at random."""
-    root, rows = tmp_path_factory.mktemp("two"), []
-    for folder in ("meta", "audio"):
-        (root / folder).mkdir()
-    for fold in range(1, 6):
-        for target, category in enumerate(("low", "high")):
-            name, t = f"{fold}-{target}-A-{target}.wav", np.arange(5 * 16000) / 16000
-            sound = np.sin(2 * np.pi * (300 + 2000 * target + 40 * fold) * t) * np.exp(-t) / 2
-            soundfile.write(root / "audio" / name, sound, 16000)
-            rows.append({"filename": name, "fold": fold, "target": target, "category": category})
-    pd.DataFrame(rows).to_csv(root / "meta" / "esc50.csv", index=False)
-    results = tmp_path_factory.mktemp("results")
-    settings = study.Settings("smoke", "esc50", str(root), "", str(results), 3, "cpu")
-    study.save_classifier(settings, study.new_model(settings, study.get_spectrogram("mel_db")), "mel_db", {})
-    return settings, study.load_classifier(settings, "mel_db")
 
 
 # --- rank correlation ------------------------------------------------------------------------
@@ -133,7 +113,7 @@ def test_a_probability_that_does_not_move_has_no_fit():
 
 def test_lime_stability_of_a_cell(cell):
     settings, classifier = cell
-    clips = trust.first_clips(study.explained_clips(settings, 32000, "clean"), 1)
+    clips = study.first_clips(study.explained_clips(settings, 32000, "clean"), 1)
     found = trust.lime_stability(settings, classifier, clips, n_seeds=2)
     db = study.spectrograms_of(classifier, clips)
     clip = _lime_fast.prepare(db[0], settings.sizes.lime_samples, 12345)
@@ -239,64 +219,6 @@ def test_a_constant_attribution_is_nan_and_bad_models_are_named():
         trust.model_randomisation(model, DB[:, :, :4], TARGET, "saliency")
 
 
-# --- the sweep ---------------------------------------------------------------------------------
-
-
-def best_frame(mask="topK_30"):
-    row = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean"}
-    row |= {"method": "saliency", "mask": mask}
-    return pd.DataFrame([row, row | {"protocol": "paper", "mask": "bin"}])
-
-
-def test_the_sweep_at_the_studys_ratio_is_the_study(cell):
-    """Accuracy as notebook 02 has it, and FF as the masks of explained clips score by themselves."""
-    from audioxai_utils.masks import apply_mask, build_masks
-
-    settings, classifier = cell
-    ratios = (trust.STUDY_SNR_DB,)
-    found = trust.snr_sweep(settings, classifier, ("clean", "white"), ratios, best_frame(), ("saliency",))
-    rows = found.set_index(["noise_scenario", "metric"])
-    for scenario in ("clean", "white"):
-        expected, _ = study.accuracy(settings, classifier, scenario)
-        assert rows.loc[(scenario, "accuracy"), "mean"] == pytest.approx(expected)
-        clips, model = study.explained_clips(settings, 32000, scenario), classifier.model
-        db = study.spectrograms_of(classifier, clips)
-        with torch.no_grad():
-            p = model(db).softmax(1)
-            target = p.argmax(1)
-            mask = build_masks(METHODS["saliency"](model, db, target), "audited")["topK_30"]
-            kept, removed = (model(part).softmax(1) for part in apply_mask(db, mask))
-        drop = [float(p[i, c] - removed[i, c]) for i, c in enumerate(target)]
-        hold = [float(kept[i].argmax() == c) for i, c in enumerate(target)]
-        assert rows.loc[(scenario, "FF"), "mean"] == pytest.approx(np.mean(drop), abs=1e-5)
-        assert rows.loc[(scenario, "FidIn"), "mean"] == np.mean(hold)
-    assert rows.loc[("clean", "FF"), "snr_db"] == np.inf and set(found["mask"]) == {"", "topK_30"}
-    assert (found["low"] <= found["mean"] + 1e-12).all() and (found["mean"] <= found["high"] + 1e-12).all()
-
-
-def test_the_sweep_mixes_at_the_ratio_it_names(cell):
-    settings, classifier = cell
-    clips = study.explained_clips(settings, 32000, "clean")
-    noise = trust.load_noise("white", 32000)
-    for snr in (-6.0, 12.0):
-        part, other = trust.alpha_for_snr(snr), 1 - trust.alpha_for_snr(snr)
-        clip = clips.waveforms.double()
-        mixture = part * clip / clip.square().mean(1, keepdim=True).sqrt()
-        mixture = mixture + other * noise / noise.square().mean().sqrt()
-        mixture = mixture / mixture.abs().amax(1, keepdim=True)
-        expected = classifier.spectrogram(mixture).db
-        torch.testing.assert_close(trust._noisy(classifier, clips, noise, snr), expected, atol=0.05, rtol=0)
-        assert 20 * np.log10(part / other) == pytest.approx(snr)
-
-
-def test_the_scenarios_own_mask_goes_before_the_clean_one():
-    best = pd.concat([best_frame(), best_frame("bin").assign(noise_scenario="white")])
-    assert trust._best_mask(best, "mel_db", "white", "saliency") == "bin"
-    assert trust._best_mask(best, "mel_db", "horse", "saliency") == "topK_30"
-    with pytest.raises(ValueError, match="best holds no audited mask of lime for mel_db"):
-        trust._best_mask(best, "mel_db", "white", "lime")
-
-
 # --- figures: the data behind them ---------------------------------------------------------------
 
 
@@ -305,13 +227,6 @@ def test_figures_draw_what_the_tables_hold():
     ax = trust_figures.randomisation(table).axes[0]
     means = table.query("kind == 'absolute'").groupby("stage", sort=False)["spearman"].mean()
     np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), means)
-    band = {"noise_scenario": "white", "low": 0.1, "high": 0.9}
-    rows = [{**band, "snr_db": snr, "method": m, "metric": k, "mean": 0.5 + snr / 100}
-            for snr in (-6.0, 3.0) for m, k in (("", "accuracy"), ("saliency", "FidIn"))]
-    figure = trust_figures.snr_sweep(pd.DataFrame(rows))
-    assert len(figure.axes) == 2
-    np.testing.assert_allclose(figure.axes[1].get_lines()[0].get_ydata(), [0.44, 0.53])
-    assert figure.axes[1].get_lines()[1].get_xdata()[0] == pytest.approx(3.5218, abs=1e-4)
     shares = [{"protocol": "audited", "metric": "FF", "method": m, "rank": r, "share": s}
               for m, r, s in (("saliency", 1, 0.7), ("saliency", 2, 0.3), ("lime", 1, 0.3), ("lime", 2, 0.7))]
     bars = trust_figures.rank_stability(pd.DataFrame(shares), ("FF",)).axes[0].patches

@@ -14,9 +14,11 @@ import torch
 from gallery_entries import CLASSES, chirps, entries
 from torch import nn
 
-from audioxai_utils import widgets
+from audioxai_utils import explanation, widgets
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.config import METRICS
 from audioxai_utils.data import load_noise
+from audioxai_utils.explanation import explain
 from audioxai_utils.masks import apply_mask
 from audioxai_utils.spectrograms import get_spectrogram
 from audioxai_utils.style import SCENARIO_LABELS
@@ -184,6 +186,30 @@ def test_live_explanations_can_be_heard(classifier, method):
     power = batch.power * entry.mask
     torch.testing.assert_close(
         entry.kept, classifier.spectrogram.invert(power, batch.phase, 160000)[0], rtol=0, atol=3e-3)  # 16-bit file
+
+
+def test_the_mask_that_is_shown_is_scored_and_no_other(classifier):
+    """The others would take most of the time until one hears something; the one shown is what `explain` makes."""
+    explorer = widgets.explorer(classifier=classifier)
+    explorer.upload.value = upload("mine.wav", wav(chirps(32000, 3), 32000))
+    whole = explain(classifier.model, sound_of(explorer), 32000, method="gradcam")
+    for name in ("topK_30_pos", "sigmoid"):
+        explorer.mask.value = name
+        entry = explorer._live_entry()
+        torch.testing.assert_close(entry.mask, whole.masks[name])
+        assert entry.scores == pytest.approx(whole.scores.loc[name, list(METRICS)].to_dict(), nan_ok=True)
+    assert len(explorer.live["mel_db"].explanation.scores) == 1
+
+
+def test_a_gradient_is_proved_once_and_not_again_where_training_has(classifier, tmp_path, monkeypatch):
+    proved = []
+    monkeypatch.setattr(explanation, "gradient_check", lambda model, *_: proved.append(model))
+    explorer = widgets.explorer(classifier=classifier)
+    explorer.upload.value = upload("mine.wav", wav(chirps(32000, 3), 32000))
+    explorer.method.value = "saliency"
+    assert proved == [classifier.model]
+    study_s = widgets.explorer(settings=tiny_study.make(tmp_path))
+    assert "Explained in" in study_s.status.value and len(proved) == 1
 
 
 def test_a_stereo_file_at_another_rate_is_prepared_as_the_study_does(classifier):
