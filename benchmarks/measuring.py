@@ -28,7 +28,10 @@ def in_fresh_process(function: Callable, *given):
     """
     os.environ.update(environment())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, given)
+        found = pool.apply(function, given)
+        pool.close()
+        pool.join()  # it ends by itself, so that what it holds is let go
+        return found
 
 
 def cost(work: Callable, device: str = "cpu") -> dict:
