@@ -129,9 +129,9 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def answers_state(results_dir: str | Path) -> str:
-    """Short hash of the listening test's answers in a results folder; `ABSENT` where there are none."""
-    paths = sorted(Path(results_dir, "listening").glob("*.csv"))
+def csv_state(folder: str | Path) -> str:
+    """Short hash of the CSV files in a folder, such as listeners' answers; `ABSENT` where there are none."""
+    paths = sorted(Path(folder).glob("[!.]*.csv"))
     digest = hashlib.sha256("".join(f"{path.name}\0{file_digest(path)}\n" for path in paths).encode())
     return digest.hexdigest()[:16] if paths else ABSENT
 

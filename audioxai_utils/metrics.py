@@ -109,8 +109,8 @@ def sparseness(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     values = mask.flatten(1).abs()  # (batch, d)
     n_values = values.shape[1]
     offset = QUANTUS_OFFSET if protocol == "paper" else 0.0
-    total = values.sum(1, dtype=torch.float64) + n_values * offset
     binary, n_ones = _ones(values)
+    total = n_ones + n_values * offset
     gini = n_ones * (n_values - n_ones) / n_values / total  # closed form for zeros and ones
     if not binary.all():
         gini[~binary] = _gini_numerator(values[~binary]) / n_values / total[~binary]
@@ -119,7 +119,8 @@ def sparseness(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
 
 def _ones(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Which rows hold zeros and ones alone, and the sum of each row in float64; closed forms need no more."""
-    return (values * values == values).all(1), values.sum(1, dtype=torch.float64)
+    binary = (values * values - values).abs().amax(1) == 0  # sooner than all(), as double() is than sum(dtype=...)
+    return binary, values.double().sum(1)
 
 
 def _gini_numerator(values: torch.Tensor) -> torch.Tensor:
@@ -148,7 +149,8 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     entropy = total.log()  # ln S - sum v ln v / S, whose sum is 0 over zeros and ones
     if not binary.all():
         soft = values[~binary].double()
-        entropy[~binary] -= torch.special.xlogy(soft, soft).sum(1) / total[~binary]
+        logarithm = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()  # 0 ln 0 = 0; xlogy takes six times as long
+        entropy[~binary] -= (soft * logarithm).sum(1) / total[~binary]
     if protocol == "paper":
         return torch.where(is_constant(mask), torch.zeros_like(entropy), entropy)
     return torch.where(total > 0, entropy, math.nan)

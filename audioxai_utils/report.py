@@ -20,6 +20,7 @@ from .graph import Study, study_of
 from .notebook_pages import notebook_body, notebook_title
 from .pages import escape, navigation, page, readable_size, whole_directory, write_stylesheet
 from .published import published_accuracies
+from .speed import FOLDER as BENCHMARKS, speed_part
 from .style import cell_label
 from .table_styles import BLUE, GREEN, ORANGE, YELLOW, style_table
 
@@ -119,7 +120,7 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def _copy_results(results_dir: Path, folder: Path, study: Study | None) -> None:
-    """Tables and figures of this configuration, and the manifest: the report is complete without the run's folder.
+    """Tables and figures of this configuration, benchmarks and manifest: the report needs nothing of the run's folder.
 
     Vector files are large; only those of the main figures come along.
     """
@@ -127,7 +128,8 @@ def _copy_results(results_dir: Path, folder: Path, study: Study | None) -> None:
     vectors = [path.with_suffix(".svg") for path in main_figures(figures)]
     tables = [path for path in results_dir.glob("tables/**/[!.]*") if path.suffix in (".csv", ".tex")]
     tables = [path for path in tables if not study or study.owns(path.stem)]
-    for path in (*figures, *vectors, *tables, results_dir / "manifest.json"):
+    benchmarks = results_dir.glob(f"{BENCHMARKS}/[!.]*")
+    for path in (*figures, *vectors, *tables, *benchmarks, results_dir / "manifest.json"):
         if path.is_file():
             target = folder / path.relative_to(results_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +182,7 @@ def _index(results_dir: Path, folder: Path, titles: dict[str, str]) -> str:
         _accuracies(results_dir),
         *(_tables_part(results_dir, protocol) for protocol in PROTOCOLS),
         _every_method_part(results_dir),
+        speed_part(folder),
         _notebooks_part(titles),
         _downloads(folder),
         _manifest_part(results_dir),

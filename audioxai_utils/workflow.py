@@ -123,7 +123,8 @@ def settings_of(options: Options) -> dict:
             "data": inputs.dataset_state(inputs.dataset_folder(options.dataset, options.data_root)),
             "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
             "audioset_weights": f"md5:{inputs.file_digest(weights, 'md5')}" if weights else "",
-            "answers": inputs.answers_state(options.results_dir),
+            "answers": inputs.csv_state(options.results_dir / "listening"),
+            "benchmarks": inputs.csv_state(options.results_dir / "benchmarks"),
         },
     }
 

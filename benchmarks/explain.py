@@ -3,7 +3,8 @@
     python benchmarks/explain.py --width 0.25 --clips 2 --samples 1000 --background 100 --threads 2
 
 Both paths explain the same clips with the same model and seed. Each runs in a fresh process
-that imports and warms up before it is timed, so that peak memory and time belong to it alone.
+that imports and warms up before it is timed, so that peak memory and time belong to it alone;
+its memory is kept as in the study's steps, which speeds up both. `--results` is as in all.py.
 The last columns say how far the values differ and, for LIME, which share of the model's own
 forward throughput (inference copy, same batch size) the whole explanation reaches.
 """
@@ -11,22 +12,19 @@ forward throughput (inference copy, same batch size) the whole explanation reach
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import platform
-import resource
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
 from audioxai_utils.attributions import METHODS  # noqa: E402
 from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
 from audioxai_utils.inference import inference_copy  # noqa: E402
 from audioxai_utils.models import Cnn14  # noqa: E402
+from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 LOGITS = 10
 N_CALIBRATION = 8
@@ -70,8 +68,8 @@ def options_of(path: str, arguments: argparse.Namespace) -> tuple[str, dict]:
     return method, {"engine": engine, "n_samples": arguments.samples}
 
 
-def measure(path: str, arguments: argparse.Namespace) -> dict:
-    """Explain the clips by one path in this process; seconds a clip, peak MB and the values."""
+def warmed_up(path: str, arguments: argparse.Namespace) -> tuple:
+    """Method, its options, model, clips and targets, after imports and first calls."""
     torch.set_num_threads(arguments.threads)
     model = build_model(arguments)
     db = clips(arguments.clips, arguments.spectrogram, arguments.seed, arguments.device)
@@ -79,21 +77,19 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
         target = torch.cat([model(clip[None]) for clip in db]).argmax(dim=1)
     method, options = options_of(path, arguments)
     small = {"background": options["background"][:2]} if method == "shap" else {"n_samples": 4}
-    METHODS[method](model, db[:1], target[:1], **{**options, **small})  # imports and first calls
-    before = peak_mb(arguments.device, start=True)
-    synchronise(arguments.device)
-    start, start_cpu = time.perf_counter(), time.process_time()
-    values = METHODS[method](model, db, target, **options)
-    synchronise(arguments.device)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    return {
-        "path": path, "seconds": seconds / len(db), "cpu_seconds": cpu / len(db),
-        "peak_mb": peak_mb(arguments.device) - before, "values": values.double().cpu(),
-    }  # fmt: skip
+    METHODS[method](model, db[:1], target[:1], **{**options, **small})
+    return METHODS[method], options, model, db, target
 
 
-def measure_forward(arguments: argparse.Namespace) -> dict:
-    """Seconds a clip of the bare model and of its inference copy, in the fast engine's batches."""
+def measure(path: str, arguments: argparse.Namespace) -> dict:
+    """What explaining all clips in one call of one path costs, and the values."""
+    method, options, model, db, target = warmed_up(path, arguments)
+    found = cost(lambda: method(model, db, target, **options), arguments.device)
+    return found | {"path": path, "values": found["values"].double().cpu()}
+
+
+def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Seconds and processor seconds a clip of the model and its inference copy, in the fast engine's batches."""
     from audioxai_utils.attributions._lime_fast import BATCH_SIZE
 
     torch.set_num_threads(arguments.threads)
@@ -104,52 +100,32 @@ def measure_forward(arguments: argparse.Namespace) -> dict:
     paths = {"model": model, "inference copy": inference_copy(model, batch)}
     if arguments.bfloat16:
         paths["bfloat16"] = inference_copy(model, batch, torch.bfloat16)
-    for name, network in paths.items():
-        with torch.inference_mode():
+    n_batches = max(3, min(arguments.samples * arguments.clips // size, 60))
+
+    @torch.inference_mode()
+    def run(network: torch.nn.Module, n: int) -> None:
+        for _ in range(n):
             network(batch)
-            n_batches = max(3, min(arguments.samples * arguments.clips // size, 60))
-            synchronise(arguments.device)
-            start, start_cpu = time.perf_counter(), time.process_time()
-            for _ in range(n_batches):
-                network(batch)
-            synchronise(arguments.device)
-        found[name] = (time.perf_counter() - start) / n_batches / size
-        found[name + " cpu"] = (time.process_time() - start_cpu) / n_batches / size
+
+    for name, network in paths.items():
+        run(network, 1)
+        spent = cost(lambda network=network: run(network, n_batches), arguments.device)
+        found[name] = {key: spent[key] / n_batches / size for key in ("seconds", "cpu_seconds")}
     return found
-
-
-def synchronise(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-
-
-def peak_mb(device: str, start: bool = False) -> float:
-    """Largest memory so far: the GPU's allocations, else this process's resident set."""
-    if torch.device(device).type == "cuda":
-        if start:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def in_fresh_process(function, *given):
-    """Run ``function`` alone in a new interpreter; its errors come through."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, given)
 
 
 def compare(method: str, arguments: argparse.Namespace, forward: dict) -> list[dict]:
     """One row per engine of a method, with the ratio to the library's path."""
     engines = ["reference", "fast", *(["bfloat16"] if method == "lime" and arguments.bfloat16 else [])]
     results = [in_fresh_process(measure, f"{method} {engine}", arguments) for engine in engines]
-    library = results[0]
+    library, n = results[0], arguments.clips
     rows = []
     for result in results:
         pairs = list(zip(result["values"], library["values"]))
         row = {
             "path": result["path"],
-            "s/clip": result["seconds"],
-            "CPU s/clip": result["cpu_seconds"],
+            "s/clip": result["seconds"] / n,
+            "CPU s/clip": result["cpu_seconds"] / n,
             "ratio": library["seconds"] / result["seconds"],
             "CPU ratio": library["cpu_seconds"] / result["cpu_seconds"],
             "peak MB": result["peak_mb"],
@@ -157,9 +133,9 @@ def compare(method: str, arguments: argparse.Namespace, forward: dict) -> list[d
             "Spearman": min(spearman(a, b) for a, b in pairs),
         }
         if method == "lime":
-            own = "bfloat16" if result["path"].endswith("bfloat16") else "inference copy"
-            row["of forward"] = arguments.samples * forward[own] / result["seconds"]
-            row["of forward (CPU)"] = arguments.samples * forward[own + " cpu"] / result["cpu_seconds"]
+            own = forward["bfloat16" if result["path"].endswith("bfloat16") else "inference copy"]
+            row["of forward"] = arguments.samples * n * own["seconds"] / result["seconds"]
+            row["of forward (CPU)"] = arguments.samples * n * own["cpu_seconds"] / result["cpu_seconds"]
         rows.append(row)
     return rows
 
@@ -178,28 +154,22 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200, help="LIME's neighbours")
     parser.add_argument("--background", type=int, default=100, help="Deep SHAP's background clips")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bfloat16", action="store_true", help="also LIME in bfloat16")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, help="also write the table here")
+    add_options(parser)
     return parser.parse_args(given)
 
 
 def main() -> None:
     arguments = parse()
-    processor = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else platform.processor()
-    print(
-        f"{arguments.spectrogram}, Cnn14 width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
-        f"samples, {arguments.background} background clips; {arguments.device} ({processor or platform.machine()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}), {arguments.threads} threads, torch {torch.__version__}"
-    )
     forward = in_fresh_process(measure_forward, arguments)
-    print("forward, ms a clip: " + ", ".join(f"{name} {1000 * s:.2f}" for name, s in forward.items()))
+    words = (f"{name} {1e3 * s['seconds']:.2f} (CPU {1e3 * s['cpu_seconds']:.2f})" for name, s in forward.items())
+    print(f"forward, ms a clip: {', '.join(words)}", flush=True)
     table = pd.DataFrame([row for method in arguments.methods for row in compare(method, arguments, forward)])
-    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep=""))
-    if arguments.csv:
-        table.to_csv(arguments.csv, index=False)
+    setting = (
+        f"{arguments.spectrogram}, Cnn14 width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
+        f"samples, {arguments.background} background clips"
+    )
+    show({"explain": table}, setting, arguments)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     python benchmarks/scores.py --clips 20 --threads 2
 
 Both score the same masks, made from one seeded attribution a clip. Quantus takes one mask a call,
-as the published runs used it. The last column is the largest difference of a value.
+as the published runs used it. The last column is the largest difference of a value. `--results`
+is as in all.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
 from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
 from audioxai_utils.masks import build_masks  # noqa: E402
 from audioxai_utils.metrics import complexity, sparseness  # noqa: E402
+from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 
 def attributions(n: int, spectrogram_type: str, seed: int) -> torch.Tensor:
@@ -50,35 +51,36 @@ def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return found
 
 
-def timed(function, masks: dict[str, torch.Tensor]) -> tuple[float, dict[str, np.ndarray]]:
-    """Seconds of processor time a mask, and the values."""
-    function({name: mask[:1] for name, mask in masks.items()})  # imports and first calls
-    start = time.process_time()
+def timed(function, masks: dict[str, torch.Tensor], n_times: int) -> tuple[float, dict[str, np.ndarray]]:
+    """Seconds of processor time a mask, the mean of ``n_times`` after one that does not count, and the values."""
     values = function(masks)
-    return (time.process_time() - start) / sum(len(mask) for mask in masks.values()), values
+    found = cost(lambda: [function(masks) for _ in range(n_times)])
+    return found["cpu_seconds"] / n_times / sum(len(mask) for mask in masks.values()), values
+
+
+def measure(kind: str, arguments: argparse.Namespace) -> dict:
+    """One row: both paths on the masks of one kind of spectrogram, in this process."""
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    masks = build_masks(attributions(arguments.clips, kind, arguments.seed), "paper")
+    masks = {name: mask for name, mask in masks.items() if mask.flatten(1).std(1).min() > 0}
+    (mine, own), (theirs, reference) = timed(ours, masks, 10), timed(by_quantus, masks, 1)
+    difference = max(np.abs(own[name] - reference[name]).max() for name in masks)
+    return {"spectrogram": kind, "masks": len(masks), "ours, CPU ms a mask": 1000 * mine,
+            "Quantus, CPU ms a mask": 1000 * theirs, "ratio": theirs / mine, "difference": difference}
+
+
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=20)
+    add_options(parser, device=False)
+    return parser.parse_args(given)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, help="also write the table here")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore")
-    rows = []
-    for kind in SPECTROGRAM_TYPES:
-        masks = build_masks(attributions(arguments.clips, kind, arguments.seed), "paper")
-        masks = {name: mask for name, mask in masks.items() if mask.flatten(1).std(1).min() > 0}
-        (mine, own), (theirs, reference) = timed(ours, masks), timed(by_quantus, masks)
-        difference = max(np.abs(own[name] - reference[name]).max() for name in masks)
-        rows.append({"spectrogram": kind, "masks": len(masks), "ours, CPU ms a mask": 1000 * mine,
-                     "Quantus, CPU ms a mask": 1000 * theirs, "ratio": theirs / mine, "difference": difference})
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    if arguments.csv:
-        table.to_csv(arguments.csv, index=False)
+    arguments = parse()
+    rows = [in_fresh_process(measure, kind, arguments) for kind in SPECTROGRAM_TYPES]
+    show({"scores": pd.DataFrame(rows)}, f"all masks of {arguments.clips} clips", arguments)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,13 @@ def test_answers_of_listeners_rerun_the_gallery_alone(study):
     assert planned(repository, results) == {"06_listening_gallery", "report"}
 
 
+def test_benchmarks_rerun_the_report_alone(study):
+    repository, results = study
+    (results / "benchmarks").mkdir()
+    (results / "benchmarks" / "explain.csv").write_text("path\nlime")
+    assert planned(repository, results) == {"report"}
+
+
 def test_an_audio_file_is_a_cell_of_its_own(study, tmp_path):
     repository, results = study
     sound = tmp_path / "Café 1.wav"

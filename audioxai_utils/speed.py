@@ -1,0 +1,51 @@
+"""The report's section on speed: tables that the benchmarks left in a run's results, each with its machine."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = "benchmarks"  # in the results
+TABLES = {
+    "explain": "LIME and Deep SHAP: this package's engines (fast, bfloat16) beside the libraries' own paths "
+    "(reference). A ratio says how many times sooner; a difference is the largest of a value, over the clip's largest "
+    "value; Spearman is the least rank correlation of a clip; the last columns are shares of the model's own forward "
+    "throughput.",
+    "scores": "Sparseness and complexity of all masks beside Quantus.",
+    "growth_fits": "How cost grows: the exponent of processor time (1 is linear, less where a part is fixed), and the "
+    "memory that explaining adds at the smallest and the largest size.",
+    "growth": "The points of that growth; one call a clip, as in the study.",
+}
+
+
+def about_words(about: dict) -> str:
+    """What was measured where and when, as one line."""
+    hardware, n_threads = about["hardware"], about["threads"]
+    words = [
+        f"{about['setting']}; {hardware['processor']}", f"{hardware['cores']} cores", about["vector_units"],
+        f"{hardware['memory_bytes'] / 2**30:.0f} GiB", *hardware["gpus"], f"device {about['device']}",
+        f"{n_threads} thread{'s' * (n_threads != 1)}", f"torch {about['torch']}", about["date"][:10],
+        *([f"commit {about['commit']['id'][:8]}"] if about["commit"]["id"] else []),
+    ]  # fmt: skip
+    return ", ".join(words)
+
+
+def speed_part(folder: Path) -> str:
+    """The section as HTML, of the tables in a report's folder; empty where no benchmark was run."""
+    parts = []
+    for name, caption in TABLES.items():
+        path = folder / FOLDER / f"{name}.csv"
+        if path.is_file() and path.with_suffix(".json").is_file():
+            table = pd.read_csv(path).to_html(
+                index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"
+            )
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            parts.append(
+                f"<p>{escape(caption)}</p>"
+                f'<div class="scroll" tabindex="0" role="region" aria-label="Speed, {escape(name)}">{table}</div>'
+                f'<p>{escape(about_words(about))} (<a href="{FOLDER}/{name}.csv">as a file</a>)</p>'
+            )
+    return f'<h2 id="speed">Speed</h2>{"".join(parts)}' if parts else ""

@@ -1,0 +1,102 @@
+"""The benchmarks run, leave their tables, and the report shows them; what they measure is never tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from audioxai_utils import speed
+from audioxai_utils.provenance import hardware
+from audioxai_utils.report import build
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ABOUT = {
+    "setting": "mel_db, 2 < 3 clips", "hardware": {"processor": "A & B", "cores": 2, "memory_bytes": 2**34, "gpus": []},
+    "vector_units": "AVX2", "device": "cpu", "threads": 1, "torch": "2.0", "date": "2026-01-02T03:04:05+00:00",
+    "commit": {"id": "0123456789abcdef", "dirty": False},
+}  # fmt: skip
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def run(script: str, *words) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-P", BENCHMARKS / script, *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=500, check=False)
+
+
+def test_growth_leaves_its_points_and_their_fit_with_the_machine(tmp_path):
+    others = ("--samples", "--width", "--background", 2)
+    done = run("growth.py", "--clips", 1, 2, *others, "--threads", 1, "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    points, fits = (pd.read_csv(tmp_path / "benchmarks" / f"{name}.csv") for name in ("growth", "growth_fits"))
+    asked = [("clips", 1, "lime"), ("clips", 2, "lime"), ("clips", 1, "shap"), ("clips", 2, "shap")]
+    assert list(zip(points["grows"], points["size"], points["method"])) == [*asked, ("background", 2, "shap")]
+    assert (points[["s/clip", "CPU s/clip", "CPU s/unit"]] > 0).all(axis=None)
+    assert list(zip(fits["grows"], fits["method"])) == [("clips", "lime"), ("clips", "shap"), ("background", "shap")]
+    assert fits["exponent"].notna().tolist() == [True, True, False]  # one point has none
+    about = json.loads((tmp_path / "benchmarks" / "growth.json").read_text())
+    assert about["hardware"] == hardware() and about["threads"] == 1 and about["device"] == "cpu"
+    assert speed.about_words(about) in done.stdout
+    text = build(tmp_path).read_text(encoding="utf-8")
+    assert 'id="speed"' in text and text.count("<td>clips</td>") == 6
+
+
+def test_the_fit_is_the_exponent(benchmarks):
+    import growth
+
+    size = np.array([10.0, 20, 40, 80])
+    points = pd.DataFrame({"grows": "samples", "method": "lime", "size": size, "CPU s/unit": 3 * size**0.5,
+                           "peak MB": [5, 6, 7, 8]})
+    assert growth.fits(points).iloc[0].tolist() == ["samples", "lime", pytest.approx(1.5), 5, 8]
+
+
+def test_a_measurement_has_the_memory_settings_of_the_studys_steps(benchmarks, monkeypatch):
+    import measuring
+
+    for name, value in measuring.environment().items():
+        monkeypatch.setenv(name, value)  # so that it is put back
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    assert measuring.in_fresh_process(os.getenv, "GLIBC_TUNABLES") == measuring.environment()["GLIBC_TUNABLES"]
+
+
+def test_what_all_runs_can_be_given_to_each(benchmarks, tmp_path):
+    import importlib
+
+    scripts = importlib.import_module("all").COMMANDS
+    for script, *words in scripts:
+        parse = importlib.import_module(script.removesuffix(".py")).parse
+        assert parse([*words, "--threads", "1", "--results", str(tmp_path)]).results == tmp_path
+    assert [script for script, *_ in scripts] == ["explain.py", "scores.py", "growth.py"]
+
+
+def test_a_results_folder_that_is_not_there_is_said_at_once(tmp_path):
+    done = run("all.py", "--results", tmp_path / "none")
+    assert done.returncode == 2 and "no such folder; give the results folder of a run" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_report_shows_what_was_measured_where(tmp_path):
+    assert 'id="speed"' not in build(tmp_path).read_text(encoding="utf-8")
+    folder = tmp_path / speed.FOLDER
+    folder.mkdir()
+    tables = {"explain": {"path": ["lime <fast>"], "s/clip": [1.23456]}, "growth": {"grows": ["clips"]}}
+    for name, table in tables.items():
+        pd.DataFrame(table).to_csv(folder / f"{name}.csv", index=False)
+        (folder / f"{name}.json").write_text(json.dumps(ABOUT))
+    text = build(tmp_path).read_text(encoding="utf-8")
+    part = text[text.index('id="speed"') : text.index('id="notebooks"')]
+    assert "lime &lt;fast&gt;" in part and "1.235" in part and "Quantus" not in part
+    words = "2 &lt; 3 clips; A &amp; B, 2 cores, AVX2, 16 GiB, device cpu, 1 thread, torch 2.0, 2026-01-02, commit 012"
+    assert part.count(words) == 2
+    assert part.index("explain.csv") < part.index("growth.csv")
+    assert (tmp_path / "report" / "benchmarks" / "explain.csv").is_file()
