@@ -19,7 +19,7 @@ import pandas as pd
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
 from audioxai_utils.config import SPECTROGRAM_TYPES  # noqa: E402
-from explain import warmed_up  # noqa: E402
+from explain import clips, warmed_up  # noqa: E402
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 FIXED = {"clips": 1, "samples": 25, "background": 10, "width": 1 / 16}  # while another one grows
@@ -31,12 +31,16 @@ METHODS = {"clips": ("lime", "shap"), "samples": ("lime",), "background": ("shap
 
 
 def measure(method: str, arguments: argparse.Namespace) -> dict:
-    """What explaining the clips costs, one call each, in this process."""
-    explain, options, model, db, target = warmed_up(f"{method} fast", arguments)
+    """What explaining the clips costs, one call each, in this process.
+
+    Each is made when its turn comes: freed memory of many at once would hide what explaining takes.
+    """
+    one = argparse.Namespace(**{**vars(arguments), "clips": 1})
+    explain, options, model, _, target = warmed_up(f"{method} fast", one)
 
     def work() -> None:
-        for i in range(len(db)):
-            explain(model, db[i : i + 1], target[i : i + 1], **options)
+        for i in range(arguments.clips):
+            explain(model, clips(1, arguments.spectrogram, arguments.seed + i, arguments.device), target, **options)
 
     return cost(work, arguments.device)
 
