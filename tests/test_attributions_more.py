@@ -175,7 +175,7 @@ def test_guided_gradcam_refuses_what_it_cannot_guide():
 
 def test_occlusion_patch_by_patch(model, db):
     found = METHODS["occlusion"](model, db, TARGET, window=(16, 24), stride=(8, 20), fill=-90.0)
-    plain, (n_bins, n_frames) = copy.deepcopy(model).eval(), db.shape[2:]
+    plain = copy.deepcopy(model).eval()
     falls, times = torch.zeros_like(db), torch.zeros_like(db)
     for f in range(0, 17, 8):
         for t in (0, 20, 40):

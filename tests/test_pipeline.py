@@ -129,7 +129,8 @@ def test_a_method_that_wants_the_sound_is_given_the_clip_s(cell, own_method):
     own_method("again", lambda model, db, target, *, waveform, spectrogram: 2 * spectrogram(waveform).db - db)
     classifier, clips = cell
     found = pipeline._attribute_clip(classifier, clips.waveforms[0], "again", {})["attribution"]
-    np.testing.assert_array_equal(found, study.spectrograms_of(classifier, clips)[0, 0].numpy())
+    alone = classifier.spectrogram(clips.waveforms[:1].to(classifier.dtype)).db[0, 0]  # in a batch the last bit may differ
+    np.testing.assert_array_equal(found, alone.numpy())
 
 
 def test_a_method_of_its_own_goes_through_the_study(settings, cell, own_method):
