@@ -113,6 +113,10 @@ def _scores(p: torch.Tensor, parts: tuple[torch.Tensor, ...], target: torch.Tens
 
 
 def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
-    """Means per mask and test over the clips on which the model in question predicts the explained class."""
-    rows = robustness[robustness["agrees"]].groupby(["mask", "test"], sort=False)
-    return rows[list(METRICS)].mean().assign(n_clips=rows.size()).reset_index()
+    """Means per mask and test over the clips on which the model in question predicts the explained class.
+
+    NaN, and 0 `n_clips`, where there is none.
+    """
+    asked = robustness.assign(**{name: robustness[name].where(robustness["agrees"]) for name in METRICS})
+    rows = asked.groupby(["mask", "test"], sort=False)
+    return rows[list(METRICS)].mean().assign(n_clips=rows["agrees"].sum()).reset_index()
