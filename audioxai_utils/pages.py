@@ -14,6 +14,8 @@ from string import Template
 
 from .style import template
 
+MISSING = '<p class="missing">Not computed in this run.</p>'
+
 
 @contextmanager
 def whole_directory(directory: str | Path) -> Iterator[Path]:

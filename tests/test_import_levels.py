@@ -11,6 +11,7 @@ LEVELS = [
      "style", "synthesis", "table_styles", "training"},
     {"checks", "comparisons", "data", "decoders", "drawing", "example", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},
+    {"report_tables"},
     {"front", "gallery", "report", "scheme", "scoring", "workflow"},
     {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},
     {"pipeline"},
