@@ -172,7 +172,7 @@ def method_grid_rows(settings: study.Settings, scores: pd.DataFrame, clip: str) 
         classifier, clips = _clips_of(settings, name)
         i = clips.frame.index[clips.frame["clip"] == clip][0]
         waveform = clips.waveforms[i : i + 1].to(settings.device, classifier.dtype)
-        methods = pipeline.methods_of(settings, name)
+        methods = pipeline.methods_of(settings, name, " ".join(study.of_cell(scores, name)["method"].unique()))
         maps = {m: pipeline.load_attributions(settings, clips, name, m)[0][i, 0] for m in methods}
         db = classifier.spectrogram(waveform).db[0, 0].cpu()
         rows.append({"label": study.cell_title(name), "spectrogram": name[0], "db": db, "maps": maps})

@@ -41,6 +41,11 @@ def test_the_sweep_at_the_studys_ratio_is_the_study(cell):
     assert (found["low"] <= found["mean"] + 1e-12).all() and (found["mean"] <= found["high"] + 1e-12).all()
 
 
+def test_without_a_method_the_sweep_is_of_accuracy_alone(cell):
+    found = sweep.snr_sweep(*cell, ("white",), (3.0,), best_frame(), methods=())
+    assert set(found["metric"]) == {"accuracy"} and len(trust_figures.snr_sweep(found).axes) == 1
+
+
 def test_the_sweep_mixes_at_the_ratio_it_names(cell):
     settings, classifier = cell
     clips = study.explained_clips(settings, 32000, "clean")
