@@ -8,6 +8,7 @@ manifest and builds the report.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import resource
@@ -114,11 +115,12 @@ def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | No
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}-partial.ipynb")
     problem = None
+    work = functools.partial(
+        papermill.execute_notebook, notebook, partial, parameters, kernel_name="python3", progress_bar=False,
+        stderr_file=stderr, cwd=config.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
+    )
     try:
-        papermill.execute_notebook(
-            notebook, partial, parameters, kernel_name="python3", progress_bar=False, stderr_file=stderr,
-            cwd=config.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
-        )
+        _with_a_kernel(work)
     except papermill.PapermillExecutionError as error:
         problem = f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}"
         os.replace(partial, output)
@@ -129,6 +131,16 @@ def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | No
         os.replace(partial, output)
         raise NotebookFailed(problem) from error
     os.replace(partial, output)
+
+
+def _with_a_kernel(work: Callable[[], object]) -> None:
+    """Do ``work``, and once more where its kernel did not start: two that start at once may draw one port."""
+    try:
+        work()
+    except RuntimeError as error:
+        if "died before replying" not in str(error):
+            raise
+        work()
 
 
 def one_line(name: str, message: str, limit: int = 300) -> str:

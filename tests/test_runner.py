@@ -93,6 +93,23 @@ def test_a_dead_kernel_fails_the_step(tmp_path):
     assert not record.exists()
 
 
+def test_a_kernel_that_does_not_start_is_started_once_more():
+    begun = []
+
+    def work(words, n_failures):
+        begun.append(words)
+        if len(begun) <= n_failures:
+            raise RuntimeError(words)
+
+    runner._with_a_kernel(lambda: work("Kernel died before replying to kernel_info", 1))
+    assert len(begun) == 2
+    for words, n_begun in (("Kernel died before replying to kernel_info", 2), ("Kernel died", 1)):
+        begun.clear()
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            runner._with_a_kernel(lambda: work(words, 9))
+        assert len(begun) == n_begun
+
+
 @pytest.mark.parametrize(("words", "tagged", "message"), [
     (("-p", "methods", "shap"), True, "03_toy.ipynb has no parameter methods; it has data_root, dataset"),
     ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
