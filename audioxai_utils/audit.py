@@ -7,6 +7,7 @@ notebook 07_audit writes the numbers into its text and the table opens the repor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from torch.nn import functional
 from . import config, pipeline, study
 from .attributions import METHODS
 from .attributions.shap import additivity_error
+from .frames import CELL
 from .masks import apply_mask, build_masks
 from .metrics import faithfulness
 from .published import published_results
@@ -46,19 +48,26 @@ def mean_of(scores: pd.DataFrame, value: str, **where: str) -> float:
 # --- 5: which SHAP ---------------------------------------------------------------------------
 
 
-def shap_additivity(settings: study.Settings, classifier: study.Classifier, clips: study.Clips) -> pd.DataFrame:
-    """Additivity error per clip of Deep SHAP and of what was published as SHAP, on the same weights."""
+def shap_additivity(
+    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, cell: tuple[str, str], stored: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Additivity error per clip of Deep SHAP and of what was published as SHAP, on the same weights.
+
+    The attributions of the methods ``stored``, this run's, are read; the others are computed.
+    """
     db = study.spectrograms_of(classifier, clips)
     target = probabilities(classifier.model, db).argmax(1)
     background = pipeline.reference_spectrograms(settings, classifier)
-    rows = []
+    frames = []
     for method in ("shap", "shap_functional"):
-        for i, clip in enumerate(clips.frame["clip"]):
-            one, c = db[i : i + 1], target[i : i + 1]
-            attribution = METHODS[method](classifier.model, one, c, background=background)
-            error = additivity_error(classifier.model, one, c, background, attribution)
-            rows.append({"method": method, "clip": clip, "additivity_error": float(error)})
-    return pd.DataFrame(rows)
+        if method in stored:
+            attribution = pipeline.load_attributions(settings, clips, cell, method)[0].to(db)
+        else:
+            each = zip(db.split(1), target.split(1))
+            attribution = torch.cat([METHODS[method](classifier.model, *one, background=background) for one in each])
+        error = additivity_error(classifier.model, db, target, background, attribution)
+        frames.append(pd.DataFrame({"method": method, "clip": clips.frame["clip"], "additivity_error": error.cpu().numpy()}))
+    return pd.concat(frames, ignore_index=True)
 
 
 # --- 6: gradients of the usual Cnn14 on this device ------------------------------------------
@@ -116,23 +125,43 @@ def round_trip(scores: pd.DataFrame) -> pd.DataFrame:
 # --- 8: what silence is ----------------------------------------------------------------------
 
 
-def fill_sensitivity(
-    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, cell: tuple[str, str], best: pd.DataFrame
-) -> pd.DataFrame:
-    """FF, AD and FidIn of each method's best mask for three fills of what is masked."""
+def fill_sensitivity(settings: study.Settings, cell: tuple[str, str], best: pd.DataFrame) -> pd.DataFrame:
+    """FF, AD and FidIn of each method's best mask in a cell for three fills of what is masked.
+
+    Parameters
+    ----------
+    best : DataFrame
+        From ``tables.best_masks``; every row of the cell is tried.
+
+    Returns
+    -------
+    DataFrame
+        spectrogram_type, noise_scenario, protocol, method, mask, fill, FF, AD, FidIn (means over the clips).
+    """
+    classifier = study.load_classifier(settings, cell[0])
+    scenario = study.scenario_argument(settings, cell[1])
+    clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, scenario)
     db = study.spectrograms_of(classifier, clips)
-    train_db, _, _ = study.split_spectrograms(settings, classifier.spectrogram, "train")
-    values = (config.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), train_db.mean((0, 3), keepdim=True).to(db))
+    values = (config.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
     p, rows = probabilities(classifier.folded, db), []
     for chosen in study.of_cell(best, cell).itertuples():
         attribution, _ = pipeline.load_attributions(settings, clips, cell, chosen.method)
         mask = build_masks(attribution.to(db), chosen.protocol)[chosen.mask]
+        about = {"spectrogram_type": cell[0], "noise_scenario": cell[1], "protocol": chosen.protocol,
+                 "method": chosen.method, "mask": chosen.mask}
         for name, fill in zip(FILLS, values):
             parts = [probabilities(classifier.folded, part) for part in apply_mask(db, mask, fill)]
             scores = faithfulness(p, *parts, chosen.protocol)
             means = {metric: float(scores[metric].mean()) for metric in ("FF", "AD", "FidIn")}
-            rows.append({"protocol": chosen.protocol, "method": chosen.method, "mask": chosen.mask, "fill": name, **means})
+            rows.append({**about, "fill": name, **means})
     return pd.DataFrame(rows)
+
+
+def fill_rankings(fills: pd.DataFrame, metric: str = "FF") -> pd.DataFrame:
+    """The methods from the highest to the lowest by a metric, "lime > gradcam": a row per cell, a column per fill."""
+    ordered = fills.sort_values(metric, ascending=False)
+    ranks = ordered.groupby([*CELL, "fill"], sort=False)["method"].agg(" > ".join)
+    return ranks.unstack("fill")[list(FILLS)]
 
 
 # --- the summary -----------------------------------------------------------------------------

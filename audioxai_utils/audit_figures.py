@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .config import METHODS
 from .drawing import new_figure, styled
+from .frames import CELL
 from .style import METHOD_MARKERS, method_colour, method_label
 
 
@@ -37,23 +38,30 @@ def scored_against_heard(gap, metrics: Sequence[str] = ("FidIn", "FF")):
 
 @styled
 def fill_sensitivity(fills, metrics: Sequence[str] = ("FF", "FidIn", "AD")):
-    """How each method's score moves with what takes the place of the masked bins.
+    """How each method's score moves with what takes the place of the masked bins; a row of panels per cell.
 
     Parameters
     ----------
     fills : pandas.DataFrame
-        Columns method, fill and the metrics; one row per method and fill.
+        From ``audit.fill_sensitivity``, cells below each other, of one protocol.
     """
-    names = list(dict.fromkeys(fills["fill"]))
-    figure, grid = new_figure(1, len(metrics), (2.7 * len(metrics) + 1.4, 3.0))
+    names, cells = list(dict.fromkeys(fills["fill"])), list(fills.groupby(CELL, sort=False))
+    size = (2.7 * len(metrics) + 1.4, 1.9 * len(cells) + 0.9)
+    figure, grid = new_figure(len(cells), len(metrics), size, sharex=True, sharey="col")
+    for row, (cell, here) in zip(grid, cells):
+        for ax, metric in zip(row, metrics):
+            for method in _methods(here):
+                values = here[here["method"] == method].set_index("fill")[metric].reindex(names)
+                ax.plot(range(len(names)), values, color=method_colour(method), marker=METHOD_MARKERS.get(method, "o"),
+                        label=method_label(method))
+            ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+            ax.set(xlim=(-0.3, len(names) - 0.7))
+            ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+        row[0].set_ylabel(", ".join(cell))
     for ax, metric in zip(grid[0], metrics):
-        for method in _methods(fills):
-            values = fills[fills["method"] == method].set_index("fill")[metric].reindex(names)
-            ax.plot(range(len(names)), values, color=method_colour(method), marker=METHOD_MARKERS.get(method, "o"),
-                    label=method_label(method))
-        ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
-        ax.set(xlabel="fill", ylabel=metric + (" (%)" if metric == "AD" else ""), xlim=(-0.3, len(names) - 0.7))
-        ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+        ax.set_title(metric + (" (%)" if metric == "AD" else ""))
+    for ax in grid[-1]:
+        ax.set_xlabel("fill")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 

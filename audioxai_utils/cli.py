@@ -56,6 +56,7 @@ class Options:
     check_only: bool
     noise_files: dict[str, str] = field(default_factory=dict)  # scenarios given as audio files, by name
     shards: int = 1  # jobs that the clips of a cell are shared out over
+    n_clips: str = ""  # test clips that are explained
     slurm: str | None = None  # folder of a profile for SLURM, "" for the repository's; None: this machine
 
 
@@ -90,6 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="only: " + ", ".join(config.known_methods()) + "; all for every one (default: the study's own, "
         + ", ".join(config.METHODS) + ")")
     add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
+    add("--clips", metavar="N", help="test clips to explain, spread over the classes (default: the profile's, smoke 2, "
+        "quick 20, paper all)")
     add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
     add("--seed", metavar="N", help=f"seed of initial weights and training (default: {config.SEED}); the seeds of "
         "generated sounds, LIME, controls and bootstrap are fixed")
@@ -143,6 +146,7 @@ def parse(arguments: Sequence[str]) -> Options:
         check_only=given.check_only,
         noise_files=noise_files,
         shards=_integer("--shards", given.shards, 1, 10000),
+        n_clips="" if given.clips is None else str(_integer("--clips", given.clips, 1, 10**6)),
         slurm=_slurm_profile(given.slurm),
     )
 

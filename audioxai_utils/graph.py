@@ -17,6 +17,7 @@ NOTEBOOKS = config.REPOSITORY / "notebooks"
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
+ALONE = ("09_own_model",)  # reads nothing of the study
 AUDITS = ("07_audit", "08_trust", "10_truth", "11_noise")
 
 
@@ -88,6 +89,10 @@ class Study:
         found = sorted(path.stem for path in self.notebooks.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] > "06")
         return [stem for stem in found if complete or stem not in AUDITS]
 
+    def tables_of(self, notebook: str) -> list[str]:
+        """The record of the tables, which come before a further notebook unless it reads nothing of the study."""
+        return [] if notebook in ALONE else [self.step("05_metrics_and_tables")]
+
     def steps(self) -> list[str]:
         """Names of all steps of this configuration, in their order."""
         names = ["01_data_and_noise"]
@@ -136,8 +141,8 @@ class Study:
         """The notebook's parameters for the runner's command line; a change of it reruns the step.
 
         Empty values are left out: the notebook's own default stands. ``audioset_weights``,
-        ``protocol``, ``cells`` ("mel_db/clean mel_db/white"; of a spectrogram type's own step, its
-        own) and ``methods`` ("lime shap") go to the notebooks whose parameters cell names them.
+        ``protocol``, ``n_clips``, ``cells`` ("mel_db/clean mel_db/white"; of a spectrogram type's own
+        step, its own) and ``methods`` ("lime shap") go to the notebooks whose parameters cell names them.
         A scenario that was given as an audio file is handed on as that file's path. A shard has the
         parameters of its cell.
         """
@@ -151,6 +156,7 @@ class Study:
             "protocol": self.settings["protocol"],
             "cells": " ".join("/".join(cell) for cell in cells),
             "methods": " ".join(self.methods),
+            "n_clips": self.settings["n_clips"],
         }
         accepted = parameter_defaults(self.notebooks / f"{notebook}.ipynb")
         values |= {name: value for name, value in optional.items() if name in accepted}

@@ -54,8 +54,8 @@ def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digit
 def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -> Image | SVG:
     """Write a matplotlib figure as ``stem``.png and ``stem``.svg.
 
-    Artists with a gid that begins with ``hover-`` carry their label in the SVG: a browser shows it
-    when the pointer rests on them.
+    With ``hover``, artists whose gid begins with ``hover-`` carry their label in the SVG: a browser
+    shows it when the pointer rests on them.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -
         with atomic_path(stem.with_name(stem.name + suffix)) as path:
             metadata = {"Date": None} if suffix == ".svg" else None
             figure.savefig(path, dpi=dpi, bbox_inches=None if laid_out else "tight", metadata=metadata)
-            if suffix == ".svg":
+            if hover and suffix == ".svg":
                 _add_hover_words(path, figure)
     return SVG(filename=f"{stem}.svg") if hover else Image(filename=f"{stem}.png", retina=True)
 

@@ -66,7 +66,8 @@ def _cell(values: dict):
     """(settings, cell, classifier) of a notebook's parameters."""
     from . import study
 
-    settings = study.Settings(**{name: values[name] for name in (*PARAMETERS, "results_dir")})
+    names = (*PARAMETERS, "results_dir", "n_clips")
+    settings = study.Settings(**{name: values[name] for name in names if name in values})
     kind = values["spectrogram_type"]
     return settings, (kind, values["noise_scenario"]), study.load_classifier(settings, kind)
 

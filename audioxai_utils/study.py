@@ -46,6 +46,8 @@ class Settings:
     seed : int
     device : str
         ``cpu``, ``cuda`` or empty for CUDA where there is one.
+    n_clips : int
+        Test clips that are explained; 0 is the profile's number.
     """
 
     profile: str = "quick"
@@ -55,6 +57,7 @@ class Settings:
     results_dir: str = ""
     seed: int = config.SEED
     device: str = ""
+    n_clips: int = 0
 
     def __post_init__(self) -> None:
         config.check_choice("profile", self.profile, config.PROFILES)
@@ -62,12 +65,15 @@ class Settings:
         device = self.device if self.device not in ("", "auto") else ("cuda" if torch.cuda.is_available() else "cpu")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device must be cpu here, PyTorch finds no CUDA; got {self.device!r}")
+        if self.n_clips < 0:
+            raise ValueError(f"n_clips must be a number of clips, or 0 for the profile's; got {self.n_clips}")
         object.__setattr__(self, "device", device)
         object.__setattr__(self, "seed", int(self.seed))
 
     @property
     def sizes(self) -> config.Profile:
-        return config.PROFILES[self.profile]
+        sizes = config.PROFILES[self.profile]
+        return replace(sizes, n_clips=self.n_clips) if self.n_clips else sizes
 
     @property
     def results(self) -> Path:
@@ -95,6 +101,13 @@ class Classifier:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
+
+    @property
+    def training_mean(self) -> torch.Tensor:
+        """Mean dB of every bin over its training clips and frames, (1, 1, F, 1)."""
+        if "training_mean" not in self.info:
+            raise ValueError("the checkpoint holds no training mean; run notebook 02_fine_tuning again")
+        return torch.tensor(self.info["training_mean"], dtype=self.dtype)[None, None, :, None]
 
     @functools.cached_property
     def folded(self) -> nn.Module:

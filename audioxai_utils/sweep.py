@@ -17,7 +17,6 @@ from .noise import alpha_for_snr, mix
 from .scoring import probabilities
 
 SNR_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)
-CHEAP_METHODS = ("saliency", "gradcam")  # one pass a clip, so that a sweep stays short
 SWEPT_METRICS = ("FF", "FidIn", "AD")
 
 
@@ -27,7 +26,7 @@ def snr_sweep(
     noise_scenarios: Sequence[str],
     snr_db: Sequence[float] = SNR_DB,
     best: pd.DataFrame | None = None,
-    methods: Sequence[str] = CHEAP_METHODS,
+    methods: Sequence[str] = config.METHODS,
     n_clips: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:

@@ -108,7 +108,7 @@ def settings_of(options: Options) -> dict:
     that changed sounds or weights rerun what depends on them. ``slurm_cores``, those of each job, is 0
     where the steps run on this machine.
     """
-    names = (*PARAMETERS, "audioset_weights", "protocol", "noise_files")
+    names = (*PARAMETERS, "audioset_weights", "protocol", "n_clips", "noise_files")
     settings = {name: getattr(options, name) for name in names}
     noises = inputs.recordings((name for _, name in options.cells), options.noise_root, options.noise_files)
     weights = options.audioset_weights

@@ -80,3 +80,54 @@ def test_ranking_follows_the_score():
     best = pd.DataFrame({"spectrogram_type": "mel_db", "noise_scenario": "clean", "protocol": "paper",
                          "method": ["a", "b", "c"], "score": [0.2, 0.9, 0.5]})
     assert audit.ranking(best, "paper", ("mel_db", "clean")) == ["b", "c", "a"]
+
+
+def test_the_training_mean_and_the_floor_fill_what_is_masked(cell, monkeypatch):
+    """Finding 8: by hand for one mask, and the -100 dB fill is what the study scores."""
+    from audioxai_utils import pipeline, study
+
+    settings, classifier = cell
+    clips = study.explained_clips(settings, 32000, "clean")
+    db = study.spectrograms_of(classifier, clips)
+    attribution = torch.rand(db.shape, generator=torch.Generator().manual_seed(3))
+    mean = torch.linspace(-80, -20, 64)
+    classifier.info["training_mean"] = mean.tolist()
+    monkeypatch.setattr(study, "load_classifier", lambda *_: classifier)
+    monkeypatch.setattr(pipeline, "load_attributions", lambda *_: (attribution, [0.0] * len(clips)))
+    row = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": "lime", "mask": "topK_30"}
+    best = pd.DataFrame([row, row | {"method": "shap", "mask": "bin"}, row | {"noise_scenario": "white"}])
+    found = audit.fill_sensitivity(settings, ("mel_db", "clean"), best)
+    assert list(zip(found["method"], found["fill"])) == [(m, f) for m in ("lime", "shap") for f in audit.FILLS]
+    kept = attribution >= attribution.flatten(1).quantile(0.7, dim=1)[:, None, None, None]
+    with torch.no_grad():
+        p = classifier.model(db).softmax(1)
+        for fill, value in (("-100 dB", torch.tensor(-100.0)), ("training mean", mean[None, None, :, None])):
+            removed = classifier.model(torch.where(kept, value.to(db), db)).softmax(1)
+            drop = (p - removed).gather(1, p.argmax(1, keepdim=True)).mean()
+            values = found[(found["fill"] == fill) & (found["method"] == "lime")]["FF"]
+            assert values.item() == pytest.approx(float(drop), abs=1e-5)
+
+
+def test_a_checkpoint_without_the_training_mean_says_what_to_run(cell):
+    cell[1].info.pop("training_mean", None)
+    with pytest.raises(ValueError, match="no training mean; run notebook 02_fine_tuning again"):
+        _ = cell[1].training_mean
+
+
+def test_rankings_by_fill():
+    rows = [{"spectrogram_type": "mel_db", "noise_scenario": "clean", "fill": fill, "method": method, "FF": value}
+            for fill, values in zip(audit.FILLS, ((1, 2), (1, 2), (2, 1))) for method, value in zip(("a", "b"), values)]
+    assert audit.fill_rankings(pd.DataFrame(rows)).loc[("mel_db", "clean")].tolist() == ["b > a", "b > a", "a > b"]
+
+
+def test_stored_attributions_are_measured_and_the_others_computed(cell, monkeypatch):
+    """Finding 5: a stored Deep SHAP that is shifted no longer adds up; the functional one never did."""
+    from audioxai_utils import pipeline, study
+
+    settings, classifier = cell
+    clips = study.explained_clips(settings, 32000, "clean")
+    computed = audit.shap_additivity(settings, classifier, clips, ("mel_db", "clean")).groupby("method")["additivity_error"]
+    assert computed.median()["shap"] < 1e-4 and list(computed.size()) == [len(clips)] * 2
+    monkeypatch.setattr(pipeline, "load_attributions", lambda *_: (torch.ones(len(clips), 1, 64, 501), None))
+    stored = audit.shap_additivity(settings, classifier, clips, ("mel_db", "clean"), {"shap"})
+    assert stored.groupby("method")["additivity_error"].median()["shap"] > 1

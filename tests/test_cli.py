@@ -67,10 +67,10 @@ def test_paths_are_made_absolute(esc, tmp_path, monkeypatch):
     for name in ("white.wav", "Room-tone.flac", "horse.ogg"):
         (tmp_path / "noises" / name).touch()
     options = cli.parse(["--dataset", "esc10", "--data-root", "esc", "--noise-root", "noises", "--results", "out/deep",
-                         "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7"])
+                         "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7", "--clips", "80"])
     assert (options.data_root, options.noise_root) == (str(esc), str(tmp_path / "noises"))
     assert options.results_dir == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
-    assert options.audioset_weights == str(tmp_path / "w.pth") and options.seed == "7"
+    assert options.audioset_weights == str(tmp_path / "w.pth") and options.seed == "7" and options.n_clips == "80"
     assert cli.parse(["--profile", "paper", "--audioset-weights", "download"]).audioset_weights == "download"
 
 
@@ -144,6 +144,7 @@ BAD = [
     (["--cores", "two"], "--cores must be a whole number from 1 to 4096; got 'two'"),
     (["--seed", "-1"], "--seed must be a whole number from 0 to 4294967295; got '-1'"),
     (["--seed", "1.5"], "--seed must be a whole number"),
+    (["--clips", "0"], "--clips must be a whole number from 1 to 1000000; got '0'"),
     (["--dataset", "esc50", "--data-root", "missing"], "--data-root must be a readable folder; TMP/missing: No such file"),
     (["--dataset", "esc50", "--data-root", "empty"], "--data-root must be a folder with files in it; TMP/empty is empty"),
     (["--dataset", "esc50", "--data-root", "full"], "--data-root must have the layout of ESC-50; TMP/full has no meta/"),

@@ -216,10 +216,17 @@ def test_methods_are_those_with_attributions(settings):
 
 @pytest.mark.parametrize("changes, words", [
     ({"profile": "fast"}, "profile must be one of smoke, quick, paper"), ({"dataset": "urbansound"}, "dataset must be"),
+    ({"n_clips": -1}, "n_clips must be a number of clips, or 0 for the profile's; got -1"),
 ])
 def test_settings_refuse_what_they_do_not_know(changes, words):
     with pytest.raises(ValueError, match=words):
         study.Settings(**changes)
+
+
+def test_a_number_of_clips_goes_before_the_profiles_and_keeps_its_clips(settings):
+    few, more = (study.explained_clips(dataclasses.replace(settings, n_clips=n), 32000, "clean") for n in (1, 2))
+    assert (len(few), len(more)) == (1, 2) and set(few.frame["clip"]) < set(more.frame["clip"])
+    assert dataclasses.replace(settings, n_clips=5).sizes.n_clips == 5 and settings.sizes.n_clips == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
