@@ -27,11 +27,13 @@ from .controls import (
 from .data import background_clips
 from .locks import locked
 from .masks import build_masks
+from .precision import sent
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
 from .sources import PACKAGE, module_closure
 from .study import Classifier, Clips, Settings, load_clips, scenario_name, split_spectrograms, spectrograms_of
 
+AT_ONCE = {"cpu": 1, "cuda": 16}  # clips attributed together; on a GPU the CPU's part of one runs beside another's
 SCORE_BLOCK = 8  # clips whose masks are in memory at once
 SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules every attribution hangs on
 
@@ -147,35 +149,36 @@ def attribute(
         raise ValueError(f"the {cell[0]} checkpoint holds no gradient check; run notebook 02_fine_tuning again")
     folder = attribution_folder(settings, *cell, method)
     options = method_options(settings, classifier, method)
-    for i in range(len(clips)):
-        row, waveform = clips.frame.iloc[i], clips.waveforms[i]
-        path, key = folder / f"{row['clip']}.npz", _key(classifier, waveform, method, options)
-        record = _read_attribution(path, key)
-        computed = record is None
-        if computed:
-            record = _attribute_clip(classifier, waveform, method, options) | {"key": key}
-            with atomic_path(path) as temporary:
-                np.savez(temporary, **record)
-        scalars = {name: record[name].item() for name in ("seconds", "target", "p")}
-        yield {"clip": row["clip"], "category": row["category"], **scalars, "computed": computed}
-
-
-def _attribute_clip(classifier: Classifier, waveform: torch.Tensor, method: str, options: dict) -> dict:
     device = next(classifier.model.parameters()).device
-    sound = waveform[None].to(device, classifier.dtype)
+    for start in range(0, len(clips), size := AT_ONCE.get(device.type, 1)):
+        keys = [_key(classifier, waveform, method, options) for waveform in clips.waveforms[start : start + size]]
+        rows = clips.frame.iloc[start : start + size].to_dict("records")
+        records = [_read_attribution(folder / f"{row['clip']}.npz", key) for row, key in zip(rows, keys)]
+        missing = [i for i, record in enumerate(records) if record is None]
+        made = _attributed(classifier, clips.waveforms[[start + i for i in missing]], method, options) if missing else []
+        for i, record in zip(missing, made):
+            records[i] = record | {"key": keys[i]}
+            with atomic_path(folder / f"{rows[i]['clip']}.npz") as temporary:
+                np.savez(temporary, **records[i])
+        for i, (row, record) in enumerate(zip(rows, records)):
+            scalars = {name: record[name].item() for name in ("seconds", "target", "p")}
+            yield {"clip": row["clip"], "category": row["category"], **scalars, "computed": i in missing}
+
+
+def _attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict) -> list[dict]:
+    """A record of each clip (n, samples); those that are attributed at once share the seconds."""
+    device = next(classifier.model.parameters()).device
+    sound = sent(waveforms.to(classifier.dtype), device)
     db = classifier.spectrogram(sound).db
     heard = METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
-    p = probabilities(classifier.model, db)[0]
-    target = p.argmax()[None]
+    p, target = probabilities(classifier.model, db).max(1)
     started = time.perf_counter()
     attribution = METHODS[method](classifier.model, db, target, **heard, **options)
-    if db.device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    return {
-        "attribution": attribution[0, 0].cpu().numpy(), "target": np.array(int(target)),
-        "p": np.array(float(p.max())), "seconds": np.array(seconds),
-    }
+    seconds = (time.perf_counter() - started) / len(db)
+    found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), p.double().cpu().numpy())
+    return [{"attribution": a, "target": t, "p": each, "seconds": np.array(seconds)} for a, t, each in found]
 
 
 def _read_attribution(path: Path, key: str | None = None) -> dict | None:

@@ -1,4 +1,4 @@
-"""Numbers that stay the same on every machine, thread and vector unit.
+"""Numbers that stay the same on every machine, thread and vector unit, and where they need not.
 
 float32 results differ in their last digits between vector units and thread counts, and training
 multiplies such a difference many times an epoch. Computing in float64 shrinks it; rounding a
@@ -33,6 +33,30 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def tensor_float32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA may take float32 products in TF32, which has ten bits of mantissa; PyTorch's own choice comes back.
+
+    Convolutions do so unless they are told not to. Nothing changes on a CPU; not for several threads at once.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for backend, choice in zip(backends, before):
+            backend.allow_tf32 = choice
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``values`` on ``device``; to CUDA from pinned memory, so that the sender does not wait."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @torch.no_grad()

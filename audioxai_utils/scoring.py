@@ -18,19 +18,22 @@ from .masks import apply_mask
 from .metrics import (
     Split, complexity, faithfulness, further_scores, is_constant, kept_area, scored_class, sparseness,
 )
+from .precision import tensor_float32
 from .reconstruction import kept_audio, removed_audio
 from .spectrograms import Spectrogram, SpectrogramBatch
 
-CHUNK = 32  # spectrograms classified at once; bounds memory, not results
+CHUNK = {"cpu": 32, "cuda": 256}  # spectrograms classified at once; bounds memory, not results
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, db: torch.Tensor, chunk: int = CHUNK) -> torch.Tensor:
-    """softmax(model(db)), (clips, classes), a chunk of clips at a time, in evaluation mode."""
+def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+    """softmax(model(db)), (clips, classes), a chunk of clips at a time, in evaluation mode and in full float32."""
     training = model.training
     model.eval()
     try:
-        return torch.cat([_checked(model(part)).softmax(1) for part in db.split(chunk)])
+        with tensor_float32(False):
+            parts = db.split(chunk or CHUNK.get(db.device.type, 32))
+            return torch.cat([_checked(model(part)).softmax(1) for part in parts])
     finally:
         model.train(training)
 

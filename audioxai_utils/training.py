@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
 from .config import Profile
-from .precision import round_to_bfloat16
+from .precision import round_to_bfloat16, tensor_float32
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
 
@@ -200,10 +200,10 @@ def train_classifier(
     torch.manual_seed(seed)
     double = train[0].dtype == torch.float64
     drop_last = len(train[0]) % profile.batch_size == 1  # batch norm cannot train on a single clip
-    loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last)
-    module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
     on_gpu = device.startswith("cuda")
-    order = nullcontext() if on_gpu or double else channels_last_convolutions(model)
+    loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu)
+    module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
+    order = tensor_float32(True) if on_gpu else nullcontext() if double else channels_last_convolutions(model)
     with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]

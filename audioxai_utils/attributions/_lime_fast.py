@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..inference import inference_copy
+from ..precision import sent, tensor_float32
 from .lime import ALPHA, KERNEL_WIDTH, scaled_image
 
 BATCH_SIZE = {"cpu": 8, "cuda": 256}  # a CPU wants a batch in its caches, a GPU wants many clips
@@ -41,11 +42,11 @@ def attribute(
     fast = inference_copy(model, db, dtype)
     size = batch_size or BATCH_SIZE.get(db.device.type, 64)
     n_workers = 0 if db.device.type == "cpu" else min(8, os.cpu_count() or 1)
-    maps = []
     neighbourhoods = _ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
-    for neighbourhood, label in zip(neighbourhoods, target.tolist()):
-        probability = classify(fast, neighbourhood, label, db, size)
-        maps.append(regress(neighbourhood, probability)[neighbourhood.segments])
+    labels = iter(target.tolist())
+    with tensor_float32(True):  # a regression over all neighbours does not notice
+        found = _one_behind((clip, classified(fast, clip, next(labels), db, size)) for clip in neighbourhoods)
+        maps = [regress(clip, p.double().cpu().numpy())[clip.segments] for clip, p in found]
     return torch.from_numpy(np.stack(maps)).to(db)[:, None]
 
 
@@ -67,18 +68,23 @@ def prepare(clip: torch.Tensor, n_samples: int, seed: int) -> Neighbourhood:
     return Neighbourhood(segments, visible, to_decibels(image), to_decibels(means[segments]))
 
 
-@torch.inference_mode()
 def classify(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int) -> np.ndarray:
     """The class's probability for every neighbour, (n_samples,) float64."""
-    shown, hidden = (torch.from_numpy(image).to(like) for image in (clip.shown, clip.hidden))
-    segments = torch.from_numpy(clip.segments).to(like.device).flatten()
-    visible = torch.from_numpy(clip.visible).to(like.device)
+    return classified(model, clip, label, like, batch_size).double().cpu().numpy()
+
+
+@torch.inference_mode()
+def classified(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """The class's probability for every neighbour, (n_samples,), on ``like``'s device and without waiting for it."""
+    shown, hidden = (sent(torch.from_numpy(image).to(like.dtype), like.device) for image in (clip.shown, clip.hidden))
+    segments = sent(torch.from_numpy(clip.segments), like.device).flatten()
+    visible = sent(torch.from_numpy(clip.visible), like.device)
     probabilities = []
     for rows in visible.split(batch_size):
         bins = rows.index_select(1, segments).view(-1, 1, *shown.shape)  # (rows, 1, F, T)
         logits = model(torch.where(bins, shown, hidden))
         probabilities.append(logits.to(like.dtype).softmax(dim=1)[:, label])
-    return torch.cat(probabilities).double().cpu().numpy()
+    return torch.cat(probabilities)
 
 
 def regress(clip: Neighbourhood, probability: np.ndarray) -> np.ndarray:
@@ -104,3 +110,13 @@ def _ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _one_behind(items: Iterable) -> Iterator:
+    """The items in order, each when the next one has been made: a device works on that while this one is read."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..precision import tensor_float32
 from ._decoder import Recipe
 
 ENGINES = ("fast", "reference")
@@ -118,7 +119,7 @@ def register(
             _check_input(model, db, target)
             if "engine" not in known:
                 options.pop("engine", None)  # one path serves both names
-            with torch.inference_mode(False), torch.enable_grad(), untouched(model):
+            with torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False):
                 _check_first_output(model, target)
                 classes = target.detach().to(db.device, torch.long, copy=True)
                 attribution = function(model, db.detach().clone(), classes, **options)

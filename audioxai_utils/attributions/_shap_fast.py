@@ -42,17 +42,17 @@ def attribute(
         raise ValueError(f"chunk_size must be 1 or more; got {chunk_size}")
     pairs = PairedModel(inference_copy(model, db))
     attribution = torch.zeros_like(db)
-    rises, size = [], 0.0
+    rises, sizes = [], []
     for part in background.split(chunk_size or CHUNK_SIZE.get(db.device.type, 16)):
         background_logits = pairs.record(part)
         for i, label in enumerate(target.tolist()):
             products, logits = pairs.explain(db[i : i + 1], part, label)
             attribution[i] += products
             rises.append(logits[0, label] - background_logits[:, label])
-            size = max(size, float(logits.abs().max()))
+            sizes.append(logits.abs().max())
     rises = [torch.cat(rises[i :: len(db)]) for i in range(len(db))]
     attribution /= len(background)
-    _check_additivity(attribution, torch.stack(rises), size)
+    _check_additivity(attribution, torch.stack(rises), float(torch.stack(sizes).max()))
     return attribution
 
 

@@ -1,0 +1,183 @@
+"""CUDA: on a machine without it, that the fast paths keep to the device and never wait for it; on one with it, the numbers.
+
+Fake tensors know their device and shape and hold no values. An operation on two devices fails with them, and
+so does every look at a value from the host.
+"""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from audioxai_utils import masks, metrics, pipeline, reconstruction, scoring
+from audioxai_utils.attributions import METHODS, _lime_fast, _rescale
+from audioxai_utils.attributions._shap_fast import PairedModel
+from audioxai_utils.config import SPECTROGRAM_TYPES
+from audioxai_utils.models import Cnn14
+from audioxai_utils.precision import sent, tensor_float32
+from audioxai_utils.spectrograms import get_spectrogram
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture
+def faked():
+    """Everything made in the test is fake."""
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        yield mode
+
+
+def fake_model() -> Cnn14:
+    with torch.device("cuda"):
+        return Cnn14(64, 10, 1 / 16).eval().requires_grad_(False)
+
+
+def test_fake_tensors_refuse_what_they_are_here_to_refuse(faked):
+    """The other tests would pass for nothing otherwise."""
+    there = torch.zeros(2, device="cuda")
+    with pytest.raises(RuntimeError, match="two different devices"):
+        there + torch.zeros(2)
+    for look in (lambda: there.sum().item(), lambda: there.tolist(), lambda: bool(there.all())):
+        with pytest.raises(DataDependentOutputException):
+            look()
+
+
+def test_lime_classifies_without_waiting_for_the_device(faked, monkeypatch):
+    monkeypatch.setattr(_lime_fast, "sent", lambda values, device: values.to(device))  # pinning wants a driver
+    monkeypatch.setattr(torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind]))
+    drawn = _lime_fast.Neighbourhood(
+        np.zeros((64, 501), int), np.ones((40, 12), bool), np.zeros((64, 501)), np.zeros((64, 501))
+    )
+    p = _lime_fast.classified(fake_model(), drawn, 3, torch.empty(1, 1, 64, 501, device="cuda"), batch_size=16)
+    assert p.device.type == "cuda" and p.shape == (40,) and p.dtype == torch.float32
+
+
+DTYPES = {"i": torch.int64, "b": torch.bool, "f": torch.float64}
+
+
+def test_deep_shap_explains_without_waiting_for_the_device(faked):
+    pairs = PairedModel(fake_model())
+    clip, background = (torch.empty(n, 1, 64, 501, device="cuda") for n in (1, 4))
+    logits = pairs.record(background)
+    with torch.no_grad():
+        own = pairs.model(clip.expand(4, -1, -1, -1))
+    assert (logits.device.type, own.device.type, own.shape) == ("cuda", "cuda", (4, 10))
+
+
+def test_the_rescale_rule_stays_on_the_device(faked):
+    """The backward passes by themselves: autograd's own engine wants a driver."""
+    x, b, g = (torch.empty(n, 8, 50, device="cuda") for n in (1, 4, 4))
+    relu, pool = SimpleNamespace(x=x, b=b), torch.nn.functional.max_pool1d
+    assert _rescale.ReLU.backward(relu, g)[0].device.type == "cuda"
+    arguments = (5, 5, 0, 1, False, True)
+    y, largest = pool(x, *arguments)
+    pooled = SimpleNamespace(x=x, b=b, y=y, x_largest=largest, pool=pool, arguments=arguments)
+    found = _rescale.MaxPool.backward(pooled, torch.empty(4, 8, 10, device="cuda"))[0]
+    assert found.device.type == "cuda" and found.shape == b.shape
+
+
+@pytest.mark.parametrize("spectrogram_type", SPECTROGRAM_TYPES)
+def test_masks_sounds_and_scores_stay_on_the_device(spectrogram_type, monkeypatch):
+    """All but PyTorch's inverse STFT, which looks at its window once a call."""
+    def istft(spectrum, *_, window, length, **__):
+        assert spectrum.device == window.device
+        return torch.empty(len(spectrum), length, device=spectrum.device)
+
+    monkeypatch.setattr(torch, "istft", istft)
+    spectrogram = get_spectrogram(spectrogram_type)  # outside: its filters are looked at when they are made
+    with FakeTensorMode() as mode:
+        for name, values in list(spectrogram.named_buffers()):
+            setattr(spectrogram, name, mode.from_tensor(values).to("cuda"))
+        _stay_on_the_device(spectrogram)
+
+
+def _stay_on_the_device(spectrogram) -> None:
+    with torch.device("cuda"):
+        model = Cnn14(spectrogram.n_bins, 10, 1 / 16).eval()
+    batch = spectrogram(torch.empty(2, 160000, device="cuda"))
+    mask = torch.empty_like(batch.db)
+    p = scoring.probabilities(model, torch.cat([batch.db, *masks.apply_mask(batch.db, mask)]))
+    assert p.device.type == "cuda" and p.shape == (6, 10)
+    scores = metrics.faithfulness(*p.split(2), "audited")
+    sound = reconstruction.removed_audio(batch, mask, spectrogram)
+    assert {value.device.type for value in (*scores.values(), sound, spectrogram.decibels(sound))} == {"cuda"}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_callers_choice_of_tf32_comes_back(before):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    chosen = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = before
+        with pytest.raises(RuntimeError, match="inside"), tensor_float32(not before):
+            assert [backend.allow_tf32 for backend in backends] == [not before] * 2
+            raise RuntimeError("inside")
+        assert [backend.allow_tf32 for backend in backends] == [before] * 2
+    finally:
+        for backend, choice in zip(backends, chosen):
+            backend.allow_tf32 = choice
+
+
+def test_only_lime_and_training_may_use_tf32(monkeypatch):
+    """Scores and gradients are taken in full float32, whatever the caller's choice is."""
+    seen = []
+
+    class Watching(Cnn14):
+        def forward(self, db):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(db)
+
+    torch.manual_seed(0)
+    model, db = Watching(64, 3, 1 / 32).eval(), 20 * torch.randn(1, 1, 64, 64) - 40
+    with tensor_float32(True):
+        scoring.probabilities(model, db)
+        METHODS["saliency"](model, db, torch.tensor([0]))
+        assert seen and not any(seen)
+        seen.clear()
+        METHODS["lime"](model, db, torch.tensor([0]), n_samples=4)
+        assert seen[-1]
+
+
+def test_sounds_reach_the_device_they_are_sent_to():
+    values = torch.arange(3.0)
+    assert sent(values, torch.device("cpu")) is values
+
+
+def test_clips_that_are_attributed_together_are_what_they_are_alone(cell, monkeypatch):
+    """As on a GPU, blocks of clips; a block that is partly there computes the rest."""
+    from audioxai_utils import study
+
+    settings, classifier = cell
+    classifier.info["gradient_error"] = 0.0
+    clips = study.explained_clips(settings, 32000, "clean")
+    alone = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
+    values, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
+    folder = pipeline.attribution_folder(settings, "mel_db", "clean", "saliency")
+    for path in sorted(folder.glob("*.npz"))[1:]:
+        path.unlink()
+    monkeypatch.setitem(pipeline.AT_ONCE, "cpu", 16)
+    again = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
+    together, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
+    torch.testing.assert_close(together, values, atol=1e-6, rtol=1e-5)
+    assert sum(row["computed"] for row in again) == len(clips) - 1 > 0
+    assert [(r["clip"], r["target"]) for r in again] == [(r["clip"], r["target"]) for r in alone]
+
+
+@needs_cuda
+@pytest.mark.parametrize("method", ["saliency", "gradcam", "lime", "shap"])
+def test_cpu_and_cuda_agree(method):
+    torch.manual_seed(0)
+    here = Cnn14(64, 10, 1 / 8).eval()
+    there = copy.deepcopy(here).cuda()
+    db, background = (20 * torch.randn(n, 1, 64, 501) - 40 for n in (2, 6))
+    target = here(db).argmax(1)
+    options = {"lime": {"n_samples": 100}, "shap": {"background": background}}.get(method, {})
+    found = METHODS[method](here, db, target, **options)
+    options = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
+    other = METHODS[method](there, db.cuda(), target.cuda(), **options).cpu()
+    assert float((found - other).abs().max() / found.abs().max()) < (1e-2 if method == "lime" else 1e-3)
+    torch.testing.assert_close(scoring.probabilities(there, db.cuda()).cpu(), scoring.probabilities(here, db), atol=1e-3, rtol=0)
