@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .masks import apply_mask
 from .metrics import faithfulness
 from .reconstruction import kept_audio, removed_audio
-from .scoring import Splitter, probabilities
+from .scoring import Splitter, decibels, probabilities
 from .sounds import store
-from .spectrograms import SpectrogramBatch
 
 SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
 METRICS = ("FF", "FidIn", "AD")
@@ -77,33 +77,33 @@ def mask_robustness(
     """
     rows = []
     for name, mask in masks.items():
-        for test, parts in _tested(splitter, mask, compression):
+        sounds = [make(splitter.batch, mask, splitter.spectrogram) for make in (kept_audio, removed_audio)]
+        heard = [decibels(sound, splitter.spectrogram) for sound in sounds]
+        for test, parts in _tested(splitter, mask, sounds, heard, compression):
             rows.append(_scores(splitter.p, parts, splitter.target).assign(test=test, mask=name, agrees=True))
         for other, model in (others or {}).items():
-            there = Splitter(model, splitter.spectrogram, splitter.batch, splitter.target)
-            agrees = (there.p.argmax(1) == splitter.target).cpu().numpy()
-            for suffix, heard in (("", False), (" heard", True)):
-                scores = _scores(there.p, there(mask, heard=heard), splitter.target)
+            p = probabilities(model, splitter.batch.db)
+            agrees = (p.argmax(1) == splitter.target).cpu().numpy()
+            for suffix, parts in (("", apply_mask(splitter.batch.db, mask)), (" heard", heard)):
+                scores = _scores(p, _probabilities(model, parts), splitter.target)
                 rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))
     return pd.concat(rows, ignore_index=True)[["mask", "test", "index", "agrees", *METRICS]]
 
 
-def _tested(splitter: Splitter, mask: torch.Tensor, compression: float):
-    """(test, (p_kept, p_removed)) of a mask on the model itself."""
+def _tested(splitter: Splitter, mask: torch.Tensor, sounds: list, heard: list, compression: float):
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` and ``heard`` of what it keeps and removes."""
     yield "scored", splitter(mask)
-    yield "heard", splitter(mask, heard=True)
+    yield "heard", _probabilities(splitter.model, heard)
     for test, shift in SHIFTS.items():
         yield test, splitter(shifted(mask, *shift))
-    yield "MP3", _coded_probabilities(splitter.model, splitter.spectrogram, splitter.batch, mask, compression)
+    rate = splitter.spectrogram.sample_rate
+    again = [decibels(coded(sound, rate, compression), splitter.spectrogram) for sound in sounds]
+    yield "MP3", _probabilities(splitter.model, again)
 
 
-def _coded_probabilities(
-    model: nn.Module, spectrogram, batch: SpectrogramBatch, mask: torch.Tensor, compression: float
-) -> tuple[torch.Tensor, ...]:
-    """Probabilities (batch, classes) of the kept and of the removed sound after MP3."""
-    sounds = [make(batch, mask, spectrogram) for make in (kept_audio, removed_audio)]
-    db = torch.cat([spectrogram(coded(sound, spectrogram.sample_rate, compression)).db for sound in sounds])
-    return probabilities(model, db).split(len(mask))
+def _probabilities(model: nn.Module, parts) -> tuple[torch.Tensor, ...]:
+    """Probabilities (batch, classes) of each of several dB spectrograms (batch, 1, F, T)."""
+    return tuple(probabilities(model, part) for part in parts)
 
 
 def _scores(p: torch.Tensor, parts: tuple[torch.Tensor, ...], target: torch.Tensor) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def _checked(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _decibels(waveform: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+def decibels(waveform: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
     """``db`` of a waveform, without the cost of its phase where the spectrogram can."""
     return spectrogram.decibels(waveform) if hasattr(spectrogram, "decibels") else spectrogram(waveform).db
 
@@ -93,7 +93,7 @@ class Splitter:
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)
         removed = removed_audio(self.batch, mask, self.spectrogram)
-        return tuple(_decibels(sound, self.spectrogram) for sound in (kept, removed))
+        return tuple(decibels(sound, self.spectrogram) for sound in (kept, removed))
 
 
 def score_masks(splitter: Splitter, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False):

@@ -126,7 +126,8 @@ class Spectrogram(nn.Module):
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
         magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
-        complex_stft = (magnitude * phasor).squeeze(1)
+        parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
+        complex_stft = torch.view_as_complex(parts).squeeze(1)
         return torch.istft(
             complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
         )
