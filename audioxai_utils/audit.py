@@ -146,7 +146,7 @@ def fill_sensitivity(settings: study.Settings, cell: tuple[str, str], best: pd.D
     p, rows = probabilities(classifier.folded, db), []
     for chosen in study.of_cell(best, cell).itertuples():
         attribution, _ = pipeline.load_attributions(settings, clips, cell, chosen.method)
-        mask = build_masks(attribution.to(db), chosen.protocol)[chosen.mask]
+        mask = build_masks(attribution.to(db), chosen.protocol, [chosen.mask])[chosen.mask]
         about = {"spectrogram_type": cell[0], "noise_scenario": cell[1], "protocol": chosen.protocol,
                  "method": chosen.method, "mask": chosen.mask}
         for name, fill in zip(FILLS, values):

@@ -133,8 +133,7 @@ def _as_target(target: int | None) -> torch.Tensor | None:
 def _scored(
     splitter: Splitter, samples, method: str, attribution, masks, protocol: str, heard: bool
 ) -> Explanation:
-    built = build_masks(attribution, protocol)
-    built = {name: built[name] for name in masks or built}
+    built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(splitter, built, protocol, heard).drop(columns="index").set_index("mask")
     transform = splitter.spectrogram
     return Explanation(

@@ -14,7 +14,7 @@ from it where the published rule degenerates:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -92,25 +92,28 @@ for _name, _threshold in THRESHOLDS.items():
     register_mask(_name, _positive_threshold(_threshold))
 
 
-def build_masks(attribution: torch.Tensor, protocol: str = "paper") -> dict[str, torch.Tensor]:
-    """All masks of a batch of attributions.
+def build_masks(
+    attribution: torch.Tensor, protocol: str = "paper", names: Iterable[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """All masks of a batch of attributions, or those of some names.
 
     Parameters
     ----------
     attribution : torch.Tensor
         (batch, 1, frequency, time), signed and raw.
     protocol : {"paper", "audited"}
+    names : iterable of str, optional
 
     Returns
     -------
     dict of str to torch.Tensor
-        The 14 names in the study's order (then whatever else was registered), each
+        ``names``, else the 14 names in the study's order (then whatever else was registered), each
         (batch, 1, frequency, time) in [0, 1].
 
     Raises
     ------
     ValueError
-        Another shape, values that are not finite, or an unknown protocol.
+        Another shape, values that are not finite, or an unknown protocol or name.
     """
     check_choice("protocol", protocol, PROTOCOLS)
     if attribution.ndim != 4 or attribution.shape[1] != 1:
@@ -118,7 +121,8 @@ def build_masks(attribution: torch.Tensor, protocol: str = "paper") -> dict[str,
     if not torch.isfinite(attribution).all():
         raise ValueError("attribution must be finite; it holds NaN or infinite values")
     values = attribution.flatten(1)  # (batch, d)
-    names = [*MASK_NAMES, *(name for name in MASKS if name not in MASK_NAMES)]
+    known = [*MASK_NAMES, *(name for name in MASKS if name not in MASK_NAMES)]
+    names = known if names is None else [check_choice("names", name, known) for name in names]
     return {name: MASKS[name](values, protocol).view_as(attribution) for name in names}
 
 

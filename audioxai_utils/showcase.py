@@ -134,13 +134,11 @@ def _of_method(
     tagged = [i for i, clip in enumerate(cell.clips.frame["clip"]) if clip in cell.tags]
     for place, i in enumerate(tagged):
         clip, batch = cell.clips.frame["clip"].iloc[i], cell.spectrograms(i)
-        masks = build_masks(attribution[i : i + 1].to(batch.db), protocol)
-        for name, mask in masks.items():
-            if place < n_deep or name == chosen:
-                tags = [*cell.tags[clip], *([BEST_MASK] if name == chosen else [])]
-                scored = rows.loc[(clip, name)]
-                shown = _Shown(method, protocol, name, attribution[i : i + 1], mask, scored, tags)
-                yield _entry(cell, i, batch, shown)
+        names = None if place < n_deep else [chosen] if chosen else []
+        for name, mask in build_masks(attribution[i : i + 1].to(batch.db), protocol, names).items():
+            tags = [*cell.tags[clip], *([BEST_MASK] if name == chosen else [])]
+            shown = _Shown(method, protocol, name, attribution[i : i + 1], mask, rows.loc[(clip, name)], tags)
+            yield _entry(cell, i, batch, shown)
 
 
 def _entry(cell: _Cell, i: int, batch: SpectrogramBatch, shown: _Shown) -> GalleryEntry:

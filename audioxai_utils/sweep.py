@@ -109,7 +109,7 @@ def _faithfulness(
     target = p.argmax(1)
     clips = zip(db.split(1), target.split(1))
     attribution = torch.cat([METHODS[method](classifier.model, *clip, **options) for clip in clips])
-    kept, removed = apply_mask(db, build_masks(attribution, "audited")[mask])
+    kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
     parts = (probabilities(classifier.folded, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}

@@ -273,7 +273,8 @@ class Explorer(ipywidgets.VBox):
         if by_area:
             name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
         else:
-            name, mask = self.mask.value, build_masks(explanation.attribution, explanation.protocol)[self.mask.value]
+            name = self.mask.value
+            mask = build_masks(explanation.attribution, explanation.protocol, [name])[name]
         clip = self.upload.value[-1]["name"] if self.clip.value == OWN_FILE else self.clip.value
         return live_entry(state.classifier, explanation, mask, name, clip, self.scene.value)
 

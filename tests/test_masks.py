@@ -133,6 +133,16 @@ def test_unknown_protocol_and_misfit_are_refused():
         apply_mask(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 4, 3))
 
 
+@pytest.mark.parametrize("protocol", ["paper", "audited"])
+def test_masks_asked_for_by_name_are_those_of_all_of_them(protocol):
+    every = build_masks(attribution(), protocol)
+    some = build_masks(attribution(), protocol, ["topK_30_pos", "minmax"])
+    assert list(some) == ["topK_30_pos", "minmax"] and all(torch.equal(some[name], every[name]) for name in some)
+    assert build_masks(attribution(), protocol, []) == {}
+    with pytest.raises(ValueError, match="names must be one of minmax, .*; got 'best'"):
+        build_masks(attribution(), protocol, ["best"])
+
+
 def test_a_registered_mask_is_built_with_the_others():
     register_mask("median", lambda values, protocol: (values > values.median(1, keepdim=True).values).to(values))
     try:
