@@ -65,18 +65,33 @@ def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -
     """
     from IPython.display import SVG, Image
 
-    laid_out = figure.get_layout_engine() is not None
-    if laid_out:  # once; each further drawing would do it again
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
     stem = Path(stem)
-    for suffix in (".png", ".svg"):
-        with atomic_path(stem.with_name(stem.name + suffix)) as path:
-            metadata = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(path, dpi=dpi, bbox_inches=None if laid_out else "tight", metadata=metadata)
-            if hover and suffix == ".svg":
-                _add_hover_words(path, figure)
+    with atomic_path(stem.with_name(stem.name + ".png")) as png, atomic_path(stem.with_name(stem.name + ".svg")) as svg:
+        _write_figure(figure, dpi, png, svg)
+        if hover:
+            _add_hover_words(svg, figure)
     return SVG(filename=f"{stem}.svg") if hover else Image(filename=f"{stem}.png", retina=True)
+
+
+def _write_figure(figure, dpi: int, png: Path, svg: Path) -> None:
+    """Both files, each drawn once; ``savefig`` draws twice, and lays out anew each time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if figure.get_layout_engine() is None:
+        figure.savefig(png, dpi=dpi, bbox_inches="tight")
+        figure.savefig(svg, dpi=dpi, bbox_inches="tight", metadata={"Date": None})
+        return
+    canvas, own_dpi = figure.canvas, figure.dpi
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    try:
+        figure.dpi = dpi
+        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    finally:
+        figure.set_canvas(canvas)
+        figure.dpi = own_dpi
 
 
 def _add_hover_words(path: Path, figure) -> None:

@@ -155,18 +155,31 @@ def test_hover_words_stand_in_the_svg_alone_and_without_ids(tmp_path):
     assert "another" in ids and not [name for name in ids if name.startswith("hover")]
 
 
-def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path):
-    class Broken:
-        def get_layout_engine(self):
-            return None
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path, monkeypatch, layout):
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
-        def savefig(self, path, **_):
-            path.write_bytes(b"half")
-            raise RuntimeError("cannot draw")
+    def broken(self, path, **_):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("cannot draw")
 
+    monkeypatch.setattr(FigureCanvasSVG, "print_svg", broken)  # the second file, after a good first one
     with pytest.raises(RuntimeError, match="cannot draw"):
-        results.save_figure(Broken(), tmp_path / "f")
+        results.save_figure(Figure(figsize=(2, 1), layout=layout), tmp_path / "f")
     assert names(tmp_path) == []
+
+
+def test_a_saved_figure_is_what_savefig_draws_and_stays_as_it_was(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    figure.subplots(1, 2)[1].set_title("a title")
+    canvas, dpi = figure.canvas, figure.dpi
+    results.save_figure(figure, tmp_path / "f", dpi=90)
+    assert figure.canvas is canvas and figure.dpi == dpi
+    figure.savefig(tmp_path / "savefig.png", dpi=90)
+    assert (tmp_path / "f.png").read_bytes() == (tmp_path / "savefig.png").read_bytes()
 
 
 def test_a_parquet_file_is_read_back(tmp_path):
