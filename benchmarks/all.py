@@ -26,9 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", help="results folder of a run, whose report then shows the tables")
     parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--device", help="cpu (default) or cuda; the model is then of full width, as in the paper's profile")
     given = parser.parse_args()
     options = [word for name, value in vars(given).items() if value for word in (f"--{name}", str(value))]
+    width = ("--width", "1") if given.device == "cuda" else ()
     for script, *words in COMMANDS:
+        words += width if script == "explain.py" else ()
         print(f"\n{script} {' '.join(words)}", flush=True)
         if code := subprocess.run([sys.executable, "-P", HERE / script, *words, *options], check=False).returncode:
             sys.exit(code)

@@ -59,12 +59,11 @@ def peak_mb(device: str, start: bool = False) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def add_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that every benchmark has."""
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    if device:
-        parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu")
     words = "results folder of a run, whose report then shows the tables"
     parser.add_argument("--results", type=results_folder, help=words)
 
@@ -81,7 +80,7 @@ def machine(arguments: argparse.Namespace) -> dict:
     return {
         "hardware": hardware(),
         "vector_units": torch.backends.cpu.get_cpu_capability(),
-        "device": getattr(arguments, "device", "cpu"),
+        "device": arguments.device,
         "threads": arguments.threads,
         "torch": torch.__version__,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

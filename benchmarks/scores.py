@@ -34,7 +34,7 @@ def attributions(n: int, spectrogram_type: str, seed: int) -> torch.Tensor:
 
 
 def ours(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: np.stack([sparseness(mask).numpy(), complexity(mask).numpy()]) for name, mask in masks.items()}
+    return {name: np.stack([metric(mask).cpu().numpy() for metric in (sparseness, complexity)]) for name, mask in masks.items()}
 
 
 def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -51,11 +51,15 @@ def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return found
 
 
-def timed(function, masks: dict[str, torch.Tensor], n_times: int) -> tuple[float, dict[str, np.ndarray]]:
-    """Seconds of processor time a mask, the mean of ``n_times`` after one that does not count, and the values."""
+def timed(function, masks: dict[str, torch.Tensor], n_times: int, device: str) -> tuple[float, dict[str, np.ndarray]]:
+    """Seconds a mask, the mean of ``n_times`` after one that does not count, and the values.
+
+    They are seconds of processor time, and by the clock where a GPU works.
+    """
     values = function(masks)
-    found = cost(lambda: [function(masks) for _ in range(n_times)])
-    return found["cpu_seconds"] / n_times / sum(len(mask) for mask in masks.values()), values
+    found = cost(lambda: [function(masks) for _ in range(n_times)], device)
+    clock = "cpu_seconds" if device == "cpu" else "seconds"
+    return found[clock] / n_times / sum(len(mask) for mask in masks.values()), values
 
 
 def measure(kind: str, arguments: argparse.Namespace) -> dict:
@@ -64,16 +68,18 @@ def measure(kind: str, arguments: argparse.Namespace) -> dict:
     warnings.simplefilter("ignore")
     masks = build_masks(attributions(arguments.clips, kind, arguments.seed), "paper")
     masks = {name: mask for name, mask in masks.items() if mask.flatten(1).std(1).min() > 0}
-    (mine, own), (theirs, reference) = timed(ours, masks, 10), timed(by_quantus, masks, 1)
+    there = {name: mask.to(arguments.device) for name, mask in masks.items()}
+    (mine, own), (theirs, reference) = timed(ours, there, 10, arguments.device), timed(by_quantus, masks, 1, arguments.device)
     difference = max(np.abs(own[name] - reference[name]).max() for name in masks)
-    return {"spectrogram": kind, "masks": len(masks), "ours, CPU ms a mask": 1000 * mine,
-            "Quantus, CPU ms a mask": 1000 * theirs, "ratio": theirs / mine, "difference": difference}
+    clock = "CPU ms a mask" if arguments.device == "cpu" else "ms a mask"
+    return {"spectrogram": kind, "masks": len(masks), f"ours, {clock}": 1000 * mine,
+            f"Quantus, {clock}": 1000 * theirs, "ratio": theirs / mine, "difference": difference}
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=20)
-    add_options(parser, device=False)
+    add_options(parser)
     return parser.parse_args(given)
 
 
