@@ -64,8 +64,8 @@ def snr_sweep(table, metric: str = "FidIn"):
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``sweep.snr_sweep`` of one spectrogram type. Bands are 95 % intervals over clips; dotted
-        levels are the clean clips; the vertical line is the study's 0.6/0.4 mixture.
+        From ``sweep.snr_sweep`` of one spectrogram type. Bands and bars are 95 % intervals over clips;
+        the dotted level is the clean clips; the vertical line is the study's 0.6/0.4 mixture.
     metric : str
         Left out where the table holds accuracy alone.
     """
@@ -76,9 +76,13 @@ def snr_sweep(table, metric: str = "FidIn"):
     _accuracy(grid[0, 0], table, scenarios)
     for ax, scenario in zip(grid[0, 1:], panels):
         rows = noisy[(noisy["noise_scenario"] == scenario) & (noisy["metric"] == metric)]
-        for number, method in enumerate(_methods(rows)):  # a little apart, so that equal lines both show
+        methods = _methods(rows)
+        for number, method in enumerate(methods):  # a little apart, so that equal values both show
             part = rows[rows["method"] == method].sort_values("snr_db")
-            _line(ax, part["snr_db"] + 0.2 * number, part["mean"], part["low"], part["high"], method)
+            shift = 0.4 * (number - (len(methods) - 1) / 2)
+            bars = np.maximum(0, [part["mean"] - part["low"], part["high"] - part["mean"]])
+            ax.errorbar(part["snr_db"] + shift, part["mean"], yerr=bars, color=method_colour(method), markersize=4,
+                        marker=METHOD_MARKERS.get(method, "o"), elinewidth=0.7, label=method_label(method))
         limits = (-0.04, 1.04) if metric == "FidIn" else None
         ax.set(title=f"{metric}, {SCENARIO_LABELS.get(scenario, scenario)}", ylim=limits)
     for ax in grid[0]:

@@ -75,5 +75,6 @@ def test_the_figure_draws_what_the_table_holds():
             for snr in (-6.0, 3.0) for m, k in (("", "accuracy"), ("saliency", "FidIn"))]
     figure = trust_figures.snr_sweep(pd.DataFrame(rows))
     assert len(figure.axes) == 2
-    np.testing.assert_allclose(figure.axes[1].get_lines()[0].get_ydata(), [0.44, 0.53])
+    drawn = figure.axes[1].get_lines()[0]
+    np.testing.assert_allclose([drawn.get_xdata().astype(float), drawn.get_ydata().astype(float)], [[-6, 3], [0.44, 0.53]])
     assert figure.axes[1].get_lines()[1].get_xdata()[0] == pytest.approx(3.5218, abs=1e-4)
