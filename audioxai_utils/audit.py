@@ -21,6 +21,7 @@ from .attributions.shap import additivity_error
 from .frames import CELL
 from .masks import apply_mask, build_masks
 from .metrics import faithfulness
+from .precision import tensor_float32
 from .published import published_results
 from .scoring import probabilities
 
@@ -101,8 +102,9 @@ class UsualCnn14(nn.Module):
 
 def _gradient(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     db = db.detach().clone().requires_grad_()
-    logit = model(db).gather(1, target[:, None]).sum()
-    return torch.autograd.grad(logit, db)[0]
+    with tensor_float32(False, db.device):
+        logit = model(db).gather(1, target[:, None]).sum()
+        return torch.autograd.grad(logit, db)[0]
 
 
 # --- 7: scored and heard ---------------------------------------------------------------------
@@ -159,7 +161,7 @@ def fill_sensitivity(settings: study.Settings, cell: tuple[str, str], best: pd.D
 
 def fill_rankings(fills: pd.DataFrame, metric: str = "FF") -> pd.DataFrame:
     """The methods from the highest to the lowest by a metric, "lime > gradcam": a row per cell, a column per fill."""
-    ordered = fills.sort_values(metric, ascending=False)
+    ordered = fills.sort_values([metric, "method"], ascending=[False, True])
     ranks = ordered.groupby([*CELL, "fill"], sort=False)["method"].agg(" > ".join)
     return ranks.unstack("fill")[list(FILLS)]
 

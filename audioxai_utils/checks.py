@@ -16,6 +16,7 @@ from torch import nn
 
 from .attributions._registry import check_spectrograms, untouched
 from .attributions.saliency import input_gradient
+from .precision import tensor_float32
 
 STEP = 1e-6  # dB; small against the distance to kinks of ReLU and max, large against float64's rounding
 JITTER = 1e-3  # dB; moves each comparison off ties and kinks, as silent frames make them
@@ -152,7 +153,8 @@ def _derivatives(
 
 def _own_type_error(model: nn.Module, exact: nn.Module, db: torch.Tensor, target: torch.Tensor) -> float:
     """Relative L2 difference between the gradients of the model and of its float64 copy."""
-    own = input_gradient(model, db, target).double()
+    with tensor_float32(False, db.device):
+        own = input_gradient(model, db, target).double()
     gradient = input_gradient(exact, db.double(), target)
     error = float((own - gradient).norm() / gradient.norm().clamp_min(1e-300))
     if not error <= OWN_TYPE_TOLERANCE:

@@ -18,6 +18,7 @@ JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so o
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
 ALONE = ("09_own_model",)  # reads nothing of the study
+ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", "08_trust", "10_truth", "11_noise")
 
 
@@ -158,6 +159,8 @@ class Study:
             "methods": " ".join(self.methods),
             "n_clips": self.settings["n_clips"],
         }
+        if notebook in ON_CPU:
+            values["device"] = "cpu"
         accepted = parameter_defaults(self.notebooks / f"{notebook}.ipynb")
         values |= {name: value for name, value in optional.items() if name in accepted}
         return " ".join(shlex.join(["-p", name, value]) for name, value in values.items() if value)

@@ -25,9 +25,9 @@ from .controls import (
     all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask,
 )
 from .data import background_clips
+from .devices import sent
 from .locks import locked
 from .masks import build_masks
-from .precision import sent
 from .results import atomic_path, save_parquet
 from .scoring import Splitter, probabilities, score_masks
 from .sources import PACKAGE, module_closure
@@ -172,6 +172,8 @@ def _attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, op
     db = classifier.spectrogram(sound).db
     heard = METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
     p, target = probabilities(classifier.model, db).max(1)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     attribution = METHODS[method](classifier.model, db, target, **heard, **options)
     if device.type == "cuda":

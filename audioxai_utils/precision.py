@@ -36,27 +36,34 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def tensor_float32(allowed: bool) -> Iterator[None]:
-    """Whether CUDA may take float32 products in TF32, which has ten bits of mantissa; PyTorch's own choice comes back.
+def tensor_float32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Whether CUDA takes float32 products in TF32 (ten bits of mantissa) in here; PyTorch's own choice comes back.
 
-    Convolutions do so unless they are told not to. Nothing changes on a CPU; not for several threads at once.
+    By itself PyTorch does so in convolutions alone. On another device nothing changes, nor where the caller has
+    chosen by PyTorch's newer ``fp32_precision``; not for several threads at once.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = allowed
+    before = _tf32_choice() if device.type == "cuda" else None
+    if before is None:
+        yield
+        return
+    _choose_tf32("high" if allowed else "highest", allowed)
     try:
         yield
     finally:
-        for backend, choice in zip(backends, before):
-            backend.allow_tf32 = choice
+        _choose_tf32(*before)
 
 
-def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``values`` on ``device``; to CUDA from pinned memory, so that the sender does not wait."""
-    if device.type != "cuda" or values.device.type != "cpu":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+def _tf32_choice() -> tuple[str, bool] | None:
+    """(of matrix products, of convolutions); None where PyTorch cannot say it in these words."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _choose_tf32(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @torch.no_grad()

@@ -323,6 +323,7 @@ def _facts(manifest: dict) -> list[tuple[str, str]]:
     candidates = {
         "written": manifest.get("written"),
         "profile": settings.get("profile"),
+        "clips to explain": settings.get("n_clips") or None,  # else the profile's
         "dataset": settings.get("dataset"),
         "data": f"{data['files']} files, SHA-256 {data['sha256'][:16]}…" if "sha256" in data else None,
         "seed": manifest.get("seed"),

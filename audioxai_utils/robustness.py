@@ -76,13 +76,13 @@ def mask_robustness(
         `agrees` says whether that model predicts it too (transfer can be asked only there).
     """
     rows = []
+    others = {name: (model, probabilities(model, splitter.batch.db)) for name, model in (others or {}).items()}
     for name, mask in masks.items():
         sounds = [make(splitter.batch, mask, splitter.spectrogram) for make in (kept_audio, removed_audio)]
         heard = [decibels(sound, splitter.spectrogram) for sound in sounds]
         for test, parts in _tested(splitter, mask, sounds, heard, compression):
             rows.append(_scores(splitter.p, parts, splitter.target).assign(test=test, mask=name, agrees=True))
-        for other, model in (others or {}).items():
-            p = probabilities(model, splitter.batch.db)
+        for other, (model, p) in others.items():
             agrees = (p.argmax(1) == splitter.target).cpu().numpy()
             for suffix, parts in (("", apply_mask(splitter.batch.db, mask)), (" heard", heard)):
                 scores = _scores(p, _probabilities(model, parts), splitter.target)

@@ -22,7 +22,7 @@ from .precision import tensor_float32
 from .reconstruction import kept_audio, removed_audio
 from .spectrograms import Spectrogram, SpectrogramBatch
 
-CHUNK = {"cpu": 32, "cuda": 256}  # spectrograms classified at once; bounds memory, not results
+CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memory, not results
 
 
 @torch.inference_mode()
@@ -31,7 +31,7 @@ def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) 
     training = model.training
     model.eval()
     try:
-        with tensor_float32(False):
+        with tensor_float32(False, db.device):
             parts = db.split(chunk or CHUNK.get(db.device.type, 32))
             return torch.cat([_checked(model(part)).softmax(1) for part in parts])
     finally:

@@ -20,6 +20,7 @@ from torch import nn
 
 from . import config, inputs
 from .data import Dataset, load_dataset, load_noise, load_stems, load_waveforms, usable
+from .devices import sent
 from .inference import inference_copy
 from .models import Cnn14, load_state
 from .noise import mix_stems
@@ -223,14 +224,20 @@ def explained_clips(
 
 
 def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str, noise_scenario: str = "clean"):
-    """(dB spectrograms (n, 1, F, T), labels (n,), Clips) of a split."""
+    """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of a split; computed where the transform is."""
+    clips, device = split_clips(settings, spectrogram.sample_rate, split, noise_scenario), spectrogram.window.device
+    parts = clips.waveforms.to(settings.dtype).split(LOAD_CHUNK)
+    db = torch.cat([spectrogram.decibels(sent(part, device)).cpu() for part in parts])
+    return db, torch.tensor(clips.frame["label"].tolist()), clips
+
+
+def split_clips(settings: Settings, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
+    """The clips of a split that the profile reads."""
     frame = settings.data.split(split)
     per_class = settings.sizes.clips_per_class
     if per_class is not None:  # of the test fold too
         frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
-    clips = load_clips(settings, frame, spectrogram.sample_rate, noise_scenario)
-    db = torch.cat([spectrogram(part.to(settings.dtype)).db for part in clips.waveforms.split(LOAD_CHUNK)])
-    return db, torch.tensor(clips.frame["label"].tolist()), clips
+    return load_clips(settings, frame, sample_rate, noise_scenario)
 
 
 def scenario_name(noise_scenario: str) -> str:

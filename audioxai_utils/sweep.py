@@ -56,7 +56,7 @@ def snr_sweep(
         clips).
     """
     spectrogram = classifier.spectrogram
-    _, _, test = study.split_spectrograms(settings, spectrogram, "test")
+    test = study.split_clips(settings, spectrogram.sample_rate, "test")
     explained = study.first_clips(study.explained_clips(settings, spectrogram.sample_rate, "clean"), n_clips)
     options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
     labels, rows = test.frame["label"].to_numpy(), []
@@ -107,7 +107,8 @@ def _faithfulness(
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
     p = probabilities(classifier.folded, db)
     target = p.argmax(1)
-    clips = zip(db.split(1), target.split(1))
+    size = pipeline.AT_ONCE.get(db.device.type, 1)
+    clips = zip(db.split(size), target.split(size))
     attribution = torch.cat([METHODS[method](classifier.model, *clip, **options) for clip in clips])
     kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
     parts = (probabilities(classifier.folded, part) for part in (kept, removed))

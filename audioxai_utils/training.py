@@ -203,7 +203,7 @@ def train_classifier(
     on_gpu = device.startswith("cuda")
     loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu)
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
-    order = tensor_float32(True) if on_gpu else nullcontext() if double else channels_last_convolutions(model)
+    order = tensor_float32(True, torch.device(device)) if on_gpu else nullcontext() if double else channels_last_convolutions(model)
     with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]

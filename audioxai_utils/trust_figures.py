@@ -79,7 +79,7 @@ def snr_sweep(table, metric: str = "FidIn"):
         methods = _methods(rows)
         for number, method in enumerate(methods):  # a little apart, so that equal values both show
             part = rows[rows["method"] == method].sort_values("snr_db")
-            shift = 0.4 * (number - (len(methods) - 1) / 2)
+            shift = min(0.4, 2 / len(methods)) * (number - (len(methods) - 1) / 2)
             bars = np.maximum(0, [part["mean"] - part["low"], part["high"] - part["mean"]])
             ax.errorbar(part["snr_db"] + shift, part["mean"], yerr=bars, color=method_colour(method), markersize=4,
                         marker=METHOD_MARKERS.get(method, "o"), elinewidth=0.7, label=method_label(method))

@@ -29,9 +29,10 @@ def main() -> None:
     parser.add_argument("--device", help="cpu (default) or cuda; the model is then of full width, as in the paper's profile")
     given = parser.parse_args()
     options = [word for name, value in vars(given).items() if value for word in (f"--{name}", str(value))]
-    width = ("--width", "1") if given.device == "cuda" else ()
+    on_gpu = (given.device or "").startswith("cuda")
     for script, *words in COMMANDS:
-        words += width if script == "explain.py" else ()
+        if on_gpu and script == "explain.py":
+            words[words.index("--width") + 1] = "1"
         print(f"\n{script} {' '.join(words)}", flush=True)
         if code := subprocess.run([sys.executable, "-P", HERE / script, *words, *options], check=False).returncode:
             sys.exit(code)

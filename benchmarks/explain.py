@@ -169,6 +169,8 @@ def main() -> None:
         f"{arguments.spectrogram}, Cnn14 width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
         f"samples, {arguments.background} background clips"
     )
+    if torch.device(arguments.device).type == "cuda":
+        setting += "; LIME's fast engine in TF32, the libraries' paths in full float32"
     show({"explain": table}, setting, arguments)
 
 

@@ -55,7 +55,7 @@ def point(grows: str, size: float, method: str, arguments: argparse.Namespace) -
         "method": method,
         "s/clip": spent["seconds"] / sizes.clips,
         "CPU s/clip": spent["cpu_seconds"] / sizes.clips,
-        "CPU s/unit": spent["cpu_seconds"] / size,
+        "s/unit": spent["cpu_seconds" if arguments.device == "cpu" else "seconds"] / size,
         "peak MB": spent["peak_mb"],
     }
 
@@ -64,7 +64,7 @@ def fits(points: pd.DataFrame) -> pd.DataFrame:
     """Per size that grows and method the exponent b of processor seconds = a size^b, and the memory at both ends."""
     rows = []
     for (grows, method), part in points.groupby(["grows", "method"], sort=False):
-        spent, ends = part["CPU s/unit"] * part["size"], part.sort_values("size")["peak MB"]
+        spent, ends = part["s/unit"] * part["size"], part.sort_values("size")["peak MB"]
         exponent = np.polyfit(np.log(part["size"]), np.log(spent), 1)[0] if len(part) > 1 else np.nan
         rows.append({"grows": grows, "method": method, "exponent": exponent, "peak MB, smallest size": ends.iloc[0],
                      "peak MB, largest size": ends.iloc[-1]})

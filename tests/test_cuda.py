@@ -16,8 +16,9 @@ from audioxai_utils import masks, metrics, pipeline, reconstruction, scoring
 from audioxai_utils.attributions import METHODS, _lime_fast, _rescale
 from audioxai_utils.attributions._shap_fast import PairedModel
 from audioxai_utils.config import SPECTROGRAM_TYPES
+from audioxai_utils.devices import received, sent
 from audioxai_utils.models import Cnn14
-from audioxai_utils.precision import sent, tensor_float32
+from audioxai_utils.precision import tensor_float32
 from audioxai_utils.spectrograms import get_spectrogram
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -45,20 +46,28 @@ def test_fake_tensors_refuse_what_they_are_here_to_refuse(faked):
             look()
 
 
-def test_lime_classifies_without_waiting_for_the_device(faked, monkeypatch):
-    monkeypatch.setattr(_lime_fast, "sent", lambda values, device: values.to(device))  # pinning wants a driver
-    monkeypatch.setattr(torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind]))
-    drawn = _lime_fast.Neighbourhood(
-        np.zeros((64, 501), int), np.ones((40, 12), bool), np.zeros((64, 501)), np.zeros((64, 501))
-    )
-    p = _lime_fast.classified(fake_model(), drawn, 3, torch.empty(1, 1, 64, 501, device="cuda"), batch_size=16)
-    assert p.device.type == "cuda" and p.shape == (40,) and p.dtype == torch.float32
-
-
 DTYPES = {"i": torch.int64, "b": torch.bool, "f": torch.float64}
 
 
-def test_deep_shap_explains_without_waiting_for_the_device(faked):
+def test_lime_classifies_in_tf32_without_waiting_for_the_device_and_scores_are_in_float32(faked, monkeypatch):
+    monkeypatch.setattr(_lime_fast, "sent", lambda values, device: values.to(device))  # pinning wants a driver
+    monkeypatch.setattr(torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind]))
+    seen, model, db = [], fake_model(), torch.empty(1, 1, 64, 501, device="cuda")
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    drawn = _lime_fast.Neighbourhood(
+        np.zeros((64, 501), int), np.ones((40, 12), bool), np.zeros((64, 501)), np.zeros((64, 501))
+    )
+    for choice in (True, False):
+        with tensor_float32(choice, torch.device("cuda")):
+            p = _lime_fast.classified(model, drawn, 3, db, batch_size=16)
+            assert p.device.type == "cuda" and p.shape == (40,) and p.dtype == torch.float32
+            assert seen == [True] * 3
+            scoring.probabilities(model, db)
+            assert seen.pop() is False
+        seen.clear()
+
+
+def test_deep_shap_records_and_goes_forward_without_waiting_for_the_device(faked):
     pairs = PairedModel(fake_model())
     clip, background = (torch.empty(n, 1, 64, 501, device="cuda") for n in (1, 4))
     logits = pairs.record(background)
@@ -106,45 +115,67 @@ def _stay_on_the_device(spectrogram) -> None:
     assert {value.device.type for value in (*scores.values(), sound, spectrogram.decibels(sound))} == {"cuda"}
 
 
-@pytest.mark.parametrize("before", [True, False])
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("before", [("highest", True), ("medium", False)])
 def test_the_callers_choice_of_tf32_comes_back(before):
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    chosen = [backend.allow_tf32 for backend in backends]
+    def choice():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    own = choice()
     try:
-        for backend in backends:
-            backend.allow_tf32 = before
-        with pytest.raises(RuntimeError, match="inside"), tensor_float32(not before):
-            assert [backend.allow_tf32 for backend in backends] == [not before] * 2
-            raise RuntimeError("inside")
-        assert [backend.allow_tf32 for backend in backends] == [before] * 2
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+        for allowed, inside in ((True, ("high", True)), (False, ("highest", False))):
+            with pytest.raises(RuntimeError, match="inside"), tensor_float32(allowed, CUDA):
+                assert choice() == inside
+                raise RuntimeError("inside")
+            assert choice() == before
+        with tensor_float32(not before[1], torch.device("cpu")):
+            assert choice() == before
     finally:
-        for backend, choice in zip(backends, chosen):
-            backend.allow_tf32 = choice
+        torch.set_float32_matmul_precision(own[0])
+        torch.backends.cudnn.allow_tf32 = own[1]
 
 
-def test_only_lime_and_training_may_use_tf32(monkeypatch):
-    """Scores and gradients are taken in full float32, whatever the caller's choice is."""
-    seen = []
-
-    class Watching(Cnn14):
-        def forward(self, db):
-            seen.append(torch.backends.cudnn.allow_tf32)
-            return super().forward(db)
-
-    torch.manual_seed(0)
-    model, db = Watching(64, 3, 1 / 32).eval(), 20 * torch.randn(1, 1, 64, 64) - 40
-    with tensor_float32(True):
-        scoring.probabilities(model, db)
-        METHODS["saliency"](model, db, torch.tensor([0]))
-        assert seen and not any(seen)
-        seen.clear()
-        METHODS["lime"](model, db, torch.tensor([0]), n_samples=4)
-        assert seen[-1]
+def test_a_choice_by_pytorchs_newer_words_is_left_alone():
+    before = torch.backends.cudnn.conv.fp32_precision
+    try:
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        with tensor_float32(True, CUDA):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
 
 
 def test_sounds_reach_the_device_they_are_sent_to():
     values = torch.arange(3.0)
-    assert sent(values, torch.device("cpu")) is values
+    assert sent(values, torch.device("cpu")) is values and received(values)() is values
+
+
+def test_lime_reads_each_clip_when_the_next_one_is_under_way():
+    order = []
+
+    def made():
+        for i in range(3):
+            order.append(f"made {i}")
+            yield i
+
+    for i in _lime_fast._one_behind(made()):
+        order.append(f"read {i}")
+    assert order == ["made 0", "made 1", "read 0", "made 2", "read 1", "read 2"]
+
+
+def test_spectrograms_of_a_split_are_computed_where_the_transform_is(cell, monkeypatch):
+    """Training wants them on the CPU; a clip that stays there would meet a window on the GPU."""
+    from audioxai_utils import study
+
+    settings, classifier = cell
+    sent_to = []
+    monkeypatch.setattr(study, "sent", lambda values, device: sent_to.append(device) or values)
+    db, labels, _ = study.split_spectrograms(settings, classifier.spectrogram, "test")
+    assert set(sent_to) == {classifier.spectrogram.window.device} and db.device.type == "cpu" and len(db) == len(labels)
 
 
 def test_clips_that_are_attributed_together_are_what_they_are_alone(cell, monkeypatch):

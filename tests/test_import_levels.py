@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "audioxai_utils"
 LEVELS = [
-    {"config", "published", "statistics", "sound_events", "sounds", "locks", "progress", "sources", "results",
+    {"config", "devices", "published", "statistics", "sound_events", "sounds", "locks", "progress", "sources", "results",
      "inference", "models", "precision", "slurm", "speed", "watch"},
     {"attributions", "controls", "downloads", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
      "style", "synthesis", "table_styles", "training"},
@@ -61,4 +61,4 @@ def test_modules_import_from_lower_levels_only():
 def test_metrics_do_not_know_attributions_and_attributions_know_no_study():
     assert not imports(PACKAGE / "metrics.py") & {"attributions", "models", "study"}
     for path in (PACKAGE / "attributions").glob("*.py"):
-        assert imports(path) <= {"attributions", "inference", "precision", "_registry", path.stem} | {p.stem for p in path.parent.glob("*.py")}
+        assert imports(path) <= {"attributions", "devices", "inference", "precision", "_registry", path.stem} | {p.stem for p in path.parent.glob("*.py")}

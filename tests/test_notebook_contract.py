@@ -43,6 +43,17 @@ def test_one_parameters_cell_of_plain_assignments(notebook):
     assert PARAMETERS <= {s.targets[0].id for s in statements}
 
 
+EXPLAINS = ("03", "04", "06", "07", "08", "10", "11")
+
+
+def test_who_reads_the_explained_clips_takes_their_number(notebook, request):
+    """What --clips changes reaches them; 05 reads scores, which are of those clips already."""
+    (tagged,) = [cell.source for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    made = "".join(cell.source for cell in code(notebook)).count("seed, device, n_clips)")
+    reads = request.node.callspec.id.startswith(EXPLAINS)
+    assert ("n_clips = 0" in tagged.splitlines(), made) == (reads, int(reads))
+
+
 def test_cells_are_small_and_define_no_classes(notebook):
     for cell in code(notebook):
         assert len(cell.source.splitlines()) <= 20, cell.source[:80]

@@ -128,7 +128,7 @@ def test_every_method_of_the_package_can_be_called_with_the_options_it_is_given(
 def test_a_method_that_wants_the_sound_is_given_the_clip_s(cell, own_method):
     own_method("again", lambda model, db, target, *, waveform, spectrogram: 2 * spectrogram(waveform).db - db)
     classifier, clips = cell
-    found = pipeline._attribute_clip(classifier, clips.waveforms[0], "again", {})["attribution"]
+    found = pipeline._attributed(classifier, clips.waveforms[:1], "again", {})[0]["attribution"]
     alone = classifier.spectrogram(clips.waveforms[:1].to(classifier.dtype)).db[0, 0]  # in a batch the last bit may differ
     np.testing.assert_array_equal(found, alone.numpy())
 

@@ -68,7 +68,7 @@ def test_shards_together_are_the_whole(settings, n, tmp_path, monkeypatch):
     assert made[-1] == 5 and (n == 7 or made == sorted(set(made)))  # each did some, if there are enough
     for i in range(n):
         shards.score(values_of(other), (i, n))
-    monkeypatch.setattr(pipeline, "_attribute_clip", None)  # merging computes nothing
+    monkeypatch.setattr(pipeline, "_attributed", None)  # merging computes nothing
     monkeypatch.setattr(pipeline, "_score_block", None)
     theirs, their_maps, computed = whole(other)
     assert not any(computed)
@@ -159,6 +159,24 @@ def test_the_graph_has_the_shards_of_each_cell_and_no_more_without():
     words = [one.arguments("03_attributions", shard="1of3", method="lime") for one in (alone, shared)]
     assert words[0] == words[1] == alone.arguments("03_attributions", method="lime")
     assert [shared.threads(n) for n in (0, 1)] == [1, 1]
+
+
+def test_the_number_of_clips_reaches_the_notebooks_that_explain_and_the_shards(monkeypatch):
+    few, plain = (graph.Study(workflow.settings_of(cli.parse(words))) for words in (["--clips", "5"], []))
+    for path in graph.NOTEBOOKS.glob("*.ipynb"):
+        explains = path.stem[:2] in ("03", "04", "06", "07", "08", "10", "11")
+        assert ("-p n_clips 5" in few.arguments(path.stem)) == explains and "n_clips" not in plain.arguments(path.stem)
+    monkeypatch.setattr("audioxai_utils.study.load_classifier", lambda *_: None)
+    values = {name: "" for name in graph.PARAMETERS} | {"profile": "smoke", "dataset": "generated", "seed": 1, "device": "cpu"}
+    settings, _, _ = shards._cell(values | {"results_dir": "", "spectrogram_type": "mel_db", "noise_scenario": "clean", "n_clips": 5})
+    assert settings.n_clips == 5
+
+
+def test_steps_that_use_no_gpu_are_given_the_cpu():
+    study_ = graph.Study(workflow.settings_of(cli.parse(["--device", "cuda"])))
+    for path in graph.NOTEBOOKS.glob("*.ipynb"):
+        device = "cpu" if path.stem[:2] in ("01", "05", "09") else "cuda"
+        assert f"-p device {device}" in study_.arguments(path.stem)
 
 
 def test_a_gpu_is_asked_of_slurm_for_each_job(monkeypatch):

@@ -119,7 +119,7 @@ def register(
             _check_input(model, db, target)
             if "engine" not in known:
                 options.pop("engine", None)  # one path serves both names
-            with torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False):
+            with torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False, db.device):
                 _check_first_output(model, target)
                 classes = target.detach().to(db.device, torch.long, copy=True)
                 attribution = function(model, db.detach().clone(), classes, **options)

@@ -42,10 +42,10 @@ def attribute(
         raise ValueError(f"chunk_size must be 1 or more; got {chunk_size}")
     pairs = PairedModel(inference_copy(model, db))
     attribution = torch.zeros_like(db)
-    rises, sizes = [], []
+    rises, sizes, labels = [], [], target.tolist()
     for part in background.split(chunk_size or CHUNK_SIZE.get(db.device.type, 16)):
         background_logits = pairs.record(part)
-        for i, label in enumerate(target.tolist()):
+        for i, label in enumerate(labels):
             products, logits = pairs.explain(db[i : i + 1], part, label)
             attribution[i] += products
             rises.append(logits[0, label] - background_logits[:, label])

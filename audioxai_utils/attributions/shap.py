@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..precision import tensor_float32
 from ._registry import check_spectrograms, register, untouched
 
 CAUSE = (
@@ -125,7 +126,7 @@ def additivity_error(
     -------
     Tensor (batch,), float64
     """
-    with untouched(model):
+    with untouched(model), tensor_float32(False, db.device):
         mean = sum(model(part).double().sum(0) for part in background.split(batch_size)) / len(background)
         logits = torch.cat([model(part).double() for part in db.split(batch_size)])
     difference = (logits - mean).gather(1, target.to(db.device).long()[:, None])[:, 0]
