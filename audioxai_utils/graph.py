@@ -18,6 +18,7 @@ JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so o
 PARAMETERS = ("profile", "dataset", "data_root", "noise_root", "seed", "device")  # of every notebook
 CELL_PARAMETERS = ("spectrogram_type", "noise_scenario", "method")
 ALONE = ("09_own_model",)  # reads nothing of the study
+LONG = ("10_truth", "11_noise")  # they train or explain anew
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", "08_trust", "10_truth", "11_noise")
 
