@@ -51,7 +51,7 @@ MAIN_FIGURES = (
     ),
     (
         "fill_sensitivity",
-        "How scores move with what takes the place of the masked bins (mel, clean, audited protocol).",
+        "How scores move with what takes the place of the masked bins (each cell, audited protocol).",
     ),
     ("training_mel_db", "Loss and accuracy of the mel classifier in training; the kept epoch is marked."),
     ("confusion_mel_db", "What the mel classifier confuses on the clean test fold."),
