@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What file systems answer that cannot lock a folder: without a lock service, without locks, or (NFS) for want of writing.
+CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 
 @contextmanager
@@ -23,8 +27,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # cannot lock here, see above
-            pass
+        except OSError as error:
+            if error.errno not in CANNOT_LOCK:
+                raise
         yield
     finally:
         os.close(descriptor)

@@ -229,8 +229,8 @@ def test_a_number_of_clips_goes_before_the_profiles_and_keeps_its_clips(settings
     assert dataclasses.replace(settings, n_clips=5).sizes.n_clips == 5 and settings.sizes.n_clips == 3
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_is_refused_where_there_is_none():
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="finds no CUDA"):
         study.Settings(device="cuda")
 

@@ -29,7 +29,7 @@ def damaged(trained, tmp_path):
     return settings, path, good, write
 
 
-def refusal(settings, path, words, spectrogram_type="mel_db"):
+def assert_refused(settings, path, words, spectrogram_type="mel_db"):
     with pytest.raises(ValueError, match=words) as error:
         study.load_classifier(settings, spectrogram_type)
     told = str(error.value)
@@ -49,11 +49,11 @@ def test_the_saved_model_comes_back_bit_for_bit(trained):
 def test_missing_and_surplus_tensors_are_named(damaged):
     settings, path, _, write = damaged
     write(lambda c: c | {"model": {k: v for k, v in c["model"].items() if k != "conv_block3.conv1.weight"}})
-    refusal(settings, path, r"does not fit the model \(.*conv_block3\.conv1\.weight.*run notebook 02")
+    assert_refused(settings, path, r"does not fit the model \(.*conv_block3\.conv1\.weight.*run notebook 02")
     write(lambda c: c | {"model": c["model"] | {"conv_block7.weight": torch.ones(2)}})
-    refusal(settings, path, r"conv_block7\.weight")
+    assert_refused(settings, path, r"conv_block7\.weight")
     write(lambda c: c | {"model": {}})
-    refusal(settings, path, "does not fit the model")
+    assert_refused(settings, path, "does not fit the model")
 
 
 @pytest.mark.parametrize("change, words", [
@@ -68,7 +68,7 @@ def test_missing_and_surplus_tensors_are_named(damaged):
 def test_what_does_not_fit_is_one_line(damaged, change, words):
     settings, path, _, write = damaged
     write(change)
-    refusal(settings, path, words)
+    assert_refused(settings, path, words)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -76,14 +76,14 @@ def test_a_truncated_file_is_one_line(damaged, share):
     settings, path, good, _ = damaged
     data = good.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    refusal(settings, path, "not a readable PyTorch checkpoint")
+    assert_refused(settings, path, "not a readable PyTorch checkpoint")
 
 
 def test_a_checkpoint_of_another_spectrogram_is_refused(damaged):
     settings, path, good, _ = damaged
     path = study.checkpoint_path(settings, "stft_db")
     path.write_bytes(good.read_bytes())
-    refusal(settings, path, "trained on 64 bins, stft_db has 257", "stft_db")
+    assert_refused(settings, path, "trained on 64 bins, stft_db has 257", "stft_db")
 
 
 def test_a_file_that_runs_code_is_not_run(damaged, tmp_path):
@@ -98,7 +98,7 @@ def test_a_file_that_runs_code_is_not_run(damaged, tmp_path):
             return (open, (str(marker), "w"))
 
     path.write_bytes(pickle.dumps({"model": Call()}, protocol=2))
-    refusal(settings, path, "not a readable PyTorch checkpoint")
+    assert_refused(settings, path, "not a readable PyTorch checkpoint")
     assert not marker.exists()
 
 
