@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from . import config
+from . import config, forkserver
 from .graph import CELL_PARAMETERS, study_of
 from .inputs import file_digest, scenario_name
 from .progress import duration
 from .provenance import build_manifest, write_json, write_step
 from .sources import parameter_defaults
-from .watch import watch_run
-from .workflow import THREAD_VARIABLES, bound
+from .watch import bound, watch_run
+from .workflow import THREAD_VARIABLES
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_DIED = 138  # exit code, also papermill's own
@@ -39,12 +39,21 @@ class NotebookFailed(RuntimeError):
 
 
 def bound_kernel_manager() -> type:
-    """The class of kernel managers whose kernel is quiet and ends with this process."""
+    """The class of kernel managers whose kernel is quiet, ends with this process, and may be waiting already."""
     from jupyter_client.manager import AsyncKernelManager
 
     class BoundKernelManager(AsyncKernelManager):
         def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
             return bound([*super().format_kernel_cmd(extra_arguments), "--Application.log_level=ERROR"])
+
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **kw) -> None:
+            waiting = forkserver.take_kernel()
+            if waiting is None:
+                return await super()._async_launch_kernel(kernel_cmd, **kw)
+            waiting.start(kernel_cmd[kernel_cmd.index("ipykernel_launcher") + 1 :], kw["env"], kw.get("cwd") or os.getcwd())
+            provisioner = self.provisioner
+            provisioner.process, provisioner.pid, provisioner.pgid = waiting, waiting.pid, waiting.pid
+            self._reconcile_connection_info(provisioner.connection_info)
 
     return BoundKernelManager
 
@@ -88,15 +97,6 @@ def _typed(name: str, text: str, default: object) -> str | int | float:
         raise ValueError(f"parameter {name} must be of type {kind.__name__}, as its default is; got {text!r}") from error
 
 
-def skip_slow_import() -> None:
-    """Leave out an optional part of jsonschema that costs each step two seconds.
-
-    Where ``rfc3987_syntax`` is installed (JupyterLab brings it), jsonschema builds its grammar
-    of web addresses at import, for a check that no notebook needs.
-    """
-    sys.modules.setdefault("rfc3987_syntax", None)
-
-
 def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | None = None) -> None:
     """Execute a notebook; ``output`` appears when it has ended, well or not.
 
@@ -108,7 +108,7 @@ def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | No
         With one line naming the cell and its error, or saying that the kernel died. The
         executed notebook is written all the same, with the error in it.
     """
-    skip_slow_import()
+    forkserver.skip_slow_import()
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -253,7 +253,7 @@ def run_report(threads: int | None = None) -> int:
     failure = results_dir / "logs" / "failed" / "report.json"
 
     def work() -> None:
-        skip_slow_import()
+        forkserver.skip_slow_import()
         from . import report
 
         study = study_of(results_dir)
@@ -290,4 +290,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = forkserver.run("audioxai_utils.runner", sys.argv[1:])
+    sys.exit(main() if code is None else code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def watch_ancestors(until: int | None = None) -> None:
     """End this process at once when one of its ancestors ends.
 
     A shell stands between Snakemake and this process, so that the parent alone tells
-    nothing. The kernel is bound to this process by :func:`audioxai_utils.workflow.bound`.
+    nothing. The kernel is bound to this process by `bound`.
 
     Parameters
     ----------
@@ -64,3 +65,17 @@ def watch_run() -> None:
     """End this step at once when its run ends: `watch_ancestors` up to the run or the SLURM job."""
     run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
     watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
+
+
+# Dies with its parent, whichever way that ends: prctl(PR_SET_PDEATHSIG, SIGKILL), then the command.
+_BOUND = (
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(1, 9)\n"
+    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+
+
+def bound(command: list[str]) -> list[str]:
+    """The command that runs ``command`` so that the system ends it when this process ends (Linux)."""
+    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]

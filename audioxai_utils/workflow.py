@@ -17,10 +17,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config, inputs, slurm
+from . import config, forkserver, inputs, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, PARAMETERS, n_gpus
 from .progress import Progress, duration, planned_steps
 from .provenance import write_json
+from .watch import bound
 
 if TYPE_CHECKING:
     from .cli import Options
@@ -85,20 +86,6 @@ def locked(results_dir: Path) -> Iterator[None]:
         file.write(f"{os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
-
-
-# Dies with its parent, whichever way that ends: prctl(PR_SET_PDEATHSIG, SIGKILL), then the command.
-_BOUND = (
-    "import ctypes, os, sys\n"
-    "ctypes.CDLL(None).prctl(1, 9)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])"
-)
-
-
-def bound(command: list[str]) -> list[str]:
-    """The command that runs ``command`` so that the system ends it when this process ends (Linux)."""
-    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
 
 
 def settings_of(options: Options) -> dict:
@@ -178,8 +165,20 @@ def run(options: Options) -> int:
               f"{where}\nresults: {results_dir}", flush=True)
         progress = Progress(logs / time.strftime("run-%Y%m%d-%H%M%S.log"))
         command = bound(snakemake_command(options, results_dir, configuration))
-        code = progress.follow(command, environment(), job_logs(results_dir) if on_slurm else None)
+        with _forkserver(on_slurm, logs / "forkserver.log") as variables:
+            code = progress.follow(command, variables, job_logs(results_dir) if on_slurm else None)
         return _conclude(results_dir, progress, code)
+
+
+@contextmanager
+def _forkserver(on_slurm: bool, log: Path) -> Iterator[dict[str, str]]:
+    """The environment of the run's steps, which here start from a server; SLURM's jobs are on other machines."""
+    variables = environment()
+    if on_slurm:
+        yield variables
+        return
+    with forkserver.started(variables | dict.fromkeys(THREAD_VARIABLES, "1"), log) as address:
+        yield variables | {forkserver.ADDRESS: address}
 
 
 def _dry_run(options: Options) -> int:

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "audioxai_utils"
 LEVELS = [
     {"config", "devices", "published", "statistics", "sound_events", "sounds", "locks", "progress", "sources", "results",
      "inference", "models", "precision", "slurm", "speed", "watch"},
-    {"attributions", "controls", "downloads", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
+    {"attributions", "controls", "downloads", "forkserver", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
      "style", "synthesis", "table_styles", "training"},
     {"checks", "comparisons", "data", "decoders", "drawing", "example", "findings", "notebook_pages", "pages", "pictures", "preparation",
      "provenance", "reconstruction", "tables"},

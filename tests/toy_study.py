@@ -15,7 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "slurm", "sources", "progress",
-           "provenance", "runner", "watch")
+           "provenance", "runner", "watch", "forkserver")
 COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
 CELL = ("spectrogram_type", "noise_scenario")
 SYNTHESIS = """

@@ -1,0 +1,301 @@
+"""A process that has imported the libraries already, of which the steps of a run are forks.
+
+A step and its notebook's kernel spend three to four seconds of processor time on importing torch, pandas, seaborn
+and others, and a study has dozens of steps. A run therefore starts this server; the command of a step hands its
+arguments, its environment and its streams to a fork of it, and a second fork, made before the first one does
+anything else, waits to become the kernel. Only other people's libraries are imported beforehand: each step reads
+this package's own modules anew. Where there is no server (by hand, on SLURM), a step runs in its own process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import secrets
+import signal
+import socket
+import socketserver
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .watch import bound
+
+ADDRESS = "AUDIOXAI_FORKSERVER"  # environment variable with the name of the server's socket
+KILLED = 137
+LIBRARIES = (
+    "ipykernel.kernelapp",  # first: tqdm, which others import, asks whether it is in a kernel
+    "papermill", "pandas", "pyarrow.parquet", "torch", "torchaudio", "scipy.signal", "scipy.stats", "seaborn", "soundfile",
+    "captum.attr", "lime.lime_image",
+)
+INLINE = "module://matplotlib_inline.backend_inline"
+DIES_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+_kernel: WaitingKernel | None = None  # in a fork of the server: the one that waits for its step's notebook
+
+
+def skip_slow_import() -> None:
+    """Leave out an optional part of jsonschema that costs each step two seconds.
+
+    Where ``rfc3987_syntax`` is installed (JupyterLab brings it), jsonschema builds its grammar
+    of web addresses at import, for a check that no notebook needs.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
+# The run's side
+
+
+@contextmanager
+def started(environment: dict[str, str], log: Path) -> Iterator[str]:
+    """A server for as long as the block lasts; gives the value of ``AUDIOXAI_FORKSERVER`` for the run's steps.
+
+    It imports nothing before the first step asks, and ends with this process, whichever way that ends.
+
+    Parameters
+    ----------
+    environment : dict
+        In which the libraries are imported; each step brings its own.
+    log : pathlib.Path
+        Takes what the server says.
+    """
+    name = f"audioxai-{os.getpid()}-{secrets.token_hex(16)}"
+    with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as said:
+        listener.bind(_place(name))
+        listener.listen(128)
+        command = [sys.executable, "-P", "-m", "audioxai_utils.forkserver", str(listener.fileno())]
+        server = subprocess.Popen(
+            bound(command), env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
+    try:
+        yield name
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _place(name: str) -> str:
+    return f"\0{name}"  # Linux's sockets without a file: nothing is left behind, and no path is too long
+
+
+# The server
+
+
+class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Forks for each step that asks, from the one thread of a process that has all libraries."""
+
+    max_children = 10_000  # the run itself limits how many steps there are at once
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(None, _Step, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+
+    def verify_request(self, request: socket.socket, client_address: object) -> bool:
+        """Whether the same user asks: who may ask may have any code run."""
+        credentials = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", credentials)[1] == os.getuid()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        if "torch" not in sys.modules:  # at the first, so that a run with nothing to do imports nothing
+            import_libraries()
+        super().process_request(request, client_address)
+
+
+def import_libraries() -> None:
+    """Import what most steps import; one that is missing is for the step to tell."""
+    skip_slow_import()
+    for library in LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(library)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page that it looks at
+
+
+class _Step(socketserver.BaseRequestHandler):
+    """In a fork of the server: one step, with the environment and the streams of the command that asked."""
+
+    def handle(self) -> None:
+        global _kernel
+        self.server.socket.close()
+        _, streams, _, _ = socket.recv_fds(self.request, 1, 3)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        with self.request.makefile(encoding="utf-8") as lines:
+            asked = json.loads(lines.readline())
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        os.chdir(asked["folder"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _kernel = WaitingKernel()
+        self.request.sendall(b"taken\n")
+        threading.Thread(target=_end_with, args=(self.request,), daemon=True).start()
+        code = _code_of(asked["module"], asked["arguments"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.request.sendall(f"{code}\n".encode())
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process when the command that asked for it has ended."""
+    with suppress(OSError):
+        connection.recv(1)
+    os._exit(KILLED)
+
+
+def _code_of(module: str, arguments: list[str]) -> int:
+    """Exit code of a module's ``main``, as Python itself would give it."""
+    try:
+        return importlib.import_module(module).main(arguments)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+# A step's side
+
+
+def run(module: str, arguments: Sequence[str]) -> int | None:
+    """Run ``module.main(arguments)`` in a fork of the run's server.
+
+    Returns
+    -------
+    int or None
+        Its exit code; 137 where the fork was killed; None where there is no server, and nothing was run.
+    """
+    name = os.environ.get(ADDRESS)
+    if not name:
+        return None
+    asked = {"module": module, "arguments": list(arguments), "environment": dict(os.environ), "folder": os.getcwd()}
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile(encoding="utf-8") as answers:
+        try:
+            connection.connect(_place(name))
+            socket.send_fds(connection, [b"."], [0, 1, 2])
+            connection.sendall(json.dumps(asked).encode() + b"\n")
+            taken = answers.readline()
+        except OSError:
+            return None
+        if not taken:
+            return None
+        with suppress(ConnectionError):
+            answer = answers.readline()
+            return int(answer) if answer else KILLED
+        return KILLED
+
+
+# The kernel's side
+
+
+class WaitingKernel:
+    """A fork of this process that becomes an IPython kernel when it is told to, and ends with this process.
+
+    It is made while this process has a single thread. Offers what ``jupyter_client`` asks of the
+    ``subprocess.Popen`` of a kernel.
+    """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self) -> None:
+        orders, self._orders = os.pipe()
+        parent = os.getpid()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._orders)
+            _wait_for_orders(orders, parent)
+        os.close(orders)
+
+    def start(self, arguments: list[str], environment: dict[str, str], folder: str) -> None:
+        """Become a kernel with these arguments of ``ipykernel_launcher``, in this environment and folder."""
+        asked = {"arguments": arguments, "environment": environment, "folder": folder}
+        with open(self._orders, "w", encoding="utf-8") as pipe:
+            json.dump(asked, pipe)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._collected(os.WNOHANG)
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        return self._collected(0)
+
+    def _collected(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def take_kernel() -> WaitingKernel | None:
+    """The kernel that waits in a fork of the server, once; None anywhere else."""
+    global _kernel
+    kernel, _kernel = _kernel, None
+    return kernel
+
+
+def _wait_for_orders(orders: int, parent: int) -> None:
+    """Wait in a fork, and become the kernel; does not return."""
+    try:
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+        with open(orders, encoding="utf-8") as pipe:
+            text = pipe.read()
+        if text and os.getppid() == parent:
+            _become_kernel(**json.loads(text))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _become_kernel(arguments: list[str], environment: dict[str, str], folder: str) -> None:
+    """What starting ``python -m ipykernel_launcher`` does, and what libraries take from the environment when imported."""
+    import matplotlib
+    import numpy as np
+    import torch
+    from ipykernel.kernelapp import IPKernelApp
+    from threadpoolctl import threadpool_limits
+
+    os.setsid()  # as jupyter_client starts a kernel: signals go to all that it starts
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    if threads:
+        torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")
+    np.random.seed()  # else each kernel of the run would draw the same numbers
+    matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND") or INLINE
+    IPKernelApp.launch_instance(argv=arguments)
+
+
+if __name__ == "__main__":
+    from audioxai_utils import forkserver  # whose forks find their kernel in it
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends this
+    forkserver._Server(socket.socket(fileno=int(sys.argv[1]))).serve_forever()
