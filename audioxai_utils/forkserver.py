@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .watch import bound
+from .watch import bound, watch_run
 
 ADDRESS = "AUDIOXAI_FORKSERVER"  # environment variable with the name of the server's socket
 KILLED = 137
@@ -37,7 +37,7 @@ LIBRARIES = (
     "captum.attr", "lime.lime_image",
 )
 INLINE = "module://matplotlib_inline.backend_inline"
-DIES_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+PR_SET_PDEATHSIG = 1
 
 _kernel: WaitingKernel | None = None  # in a fork of the server: the one that waits for its step's notebook
 
@@ -125,6 +125,7 @@ class _Step(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         global _kernel
+        die_with_parent()
         self.server.socket.close()
         _, streams, _, _ = socket.recv_fds(self.request, 1, 3)
         for number, stream in enumerate(streams):
@@ -188,6 +189,7 @@ def run(module: str, arguments: Sequence[str]) -> int | None:
             return None
         if not taken:
             return None
+        watch_run()  # which the fork cannot: it is no descendant of the command's shell
         with suppress(ConnectionError):
             answer = answers.readline()
             return int(answer) if answer else KILLED
@@ -258,10 +260,15 @@ def take_kernel() -> WaitingKernel | None:
     return kernel
 
 
+def die_with_parent() -> None:
+    """Have the system end this process when the one that forked it ends (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _wait_for_orders(orders: int, parent: int) -> None:
     """Wait in a fork, and become the kernel; does not return."""
     try:
-        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+        die_with_parent()
         with open(orders, encoding="utf-8") as pipe:
             text = pipe.read()
         if text and os.getppid() == parent:
@@ -291,7 +298,8 @@ def _become_kernel(arguments: list[str], environment: dict[str, str], folder: st
         threadpool_limits(threads, user_api="blas")
     np.random.seed()  # else each kernel of the run would draw the same numbers
     matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND") or INLINE
-    IPKernelApp.launch_instance(argv=arguments)
+    # What ipykernel read of JPY_PARENT_PID when it was imported, in a process that is nobody's kernel.
+    IPKernelApp.launch_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tiny_study
 from browser import Visit, chromium, needs_browser
 from gallery_entries import chirps
 
-from audioxai_utils import config, pipeline, results, study, tables, workflow
+from audioxai_utils import config, pipeline, results, study, tables, watch, workflow
 from audioxai_utils.widgets import BY_AREA, OWN_FILE
 
 pytestmark = [needs_browser, pytest.mark.timeout(900)]
@@ -80,7 +80,7 @@ def jupyterlab(folder: Path):
     environment = workflow.environment() | {"IPYTHONDIR": str(state / "ipython")}
     environment |= {f"JUPYTER_{name.upper()}_DIR": str(state / name) for name in ("config", "data", "runtime")}
     with open(log, "w", encoding="utf-8") as file:
-        server = psutil.Popen(workflow.bound(command), env=environment, cwd=folder, stdout=file, stderr=file)
+        server = psutil.Popen(watch.bound(command), env=environment, cwd=folder, stdout=file, stderr=file)
     try:
         wait_for(port, server, log)
         yield f"http://127.0.0.1:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,17 +15,33 @@ import nbformat
 import pytest
 import toy_study
 
-from audioxai_utils import runner, watch
+from audioxai_utils import forkserver, runner, watch, workflow
 
 PARAMETERS = (*toy_study.COMMON, *toy_study.CELL, "method")
 
 
-def step(folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
+@pytest.fixture(scope="module", params=["its own process", "a fork of the server"])
+def started_as(request, tmp_path_factory):
+    """What steps find in their environment: nothing, or a server of which they are forks."""
+    if request.param == "its own process":
+        yield {}
+        return
+    with forkserver.started(workflow.environment(), tmp_path_factory.mktemp("server") / "log") as address:
+        yield {forkserver.ADDRESS: address}
+
+
+@pytest.fixture
+def step(started_as):
+    """`run_step` in both ways in which a step may start."""
+    return functools.partial(run_step, started_as)
+
+
+def run_step(started_as: dict, folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
     """Run a notebook of these cells as a step in ``folder``; (process, executed notebook, record)."""
     toy_study.write_notebook(folder / "03_toy.ipynb", PARAMETERS, *sources, tagged=tagged)
     line = [sys.executable, "-P", "-m", "audioxai_utils.runner", str(folder / "03_toy.ipynb"), "notebooks/03_toy-x.ipynb"]
     line += ["--threads", "1", "-p", "method", "lime", *words]
-    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)} | started_as
     done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     return done, folder / "notebooks" / "03_toy-x.ipynb", folder / "steps" / "03_toy-x.json"
 
@@ -33,7 +50,7 @@ def failure(folder: Path) -> dict:
     return json.loads((folder / "logs/failed/03_toy-x.json").read_text())
 
 
-def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
+def test_a_step_is_executed_with_its_parameters_and_recorded(step, tmp_path):
     told = "import os\nfrom pathlib import Path\nfrom audioxai_utils import config\n"
     told += "Path(results_dir, 'seen').write_text(f'{method} {os.environ[\"OMP_NUM_THREADS\"]} {os.getcwd()}')\n"
     told += "held = b'x' * 300_000_000"
@@ -70,7 +87,7 @@ def test_a_step_tells_how_far_it_is_and_what_weights_it_read(tmp_path):
     assert written["parameters"]["noise_scenario"] == "/some/where/Cafe 1.wav"
 
 
-def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
+def test_a_failing_cell_is_told_in_one_line_and_kept(step, tmp_path):
     done, executed, record = step(tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("cell [4]: ValueError: no clip in fold 5")
@@ -85,7 +102,7 @@ def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
     assert not record.exists()
 
 
-def test_a_dead_kernel_fails_the_step(tmp_path):
+def test_a_dead_kernel_fails_the_step(step, tmp_path):
     done, executed, record = step(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)")
     assert done.returncode == runner.KERNEL_DIED
     assert failure(tmp_path)["error"].startswith("the kernel died")
@@ -114,7 +131,7 @@ def test_a_kernel_that_does_not_start_is_started_once_more():
     (("-p", "methods", "shap"), True, "03_toy.ipynb has no parameter methods; it has data_root, dataset"),
     ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
 ])
-def test_names_are_checked_before_anything_runs(tmp_path, words, tagged, message):
+def test_names_are_checked_before_anything_runs(step, tmp_path, words, tagged, message):
     done, executed, record = step(tmp_path, "print(1)", words=words, tagged=tagged)
     assert done.returncode == 1 and message in done.stdout.splitlines()[-1]
     assert not executed.exists() and not record.exists()

@@ -323,7 +323,7 @@ def test_a_step_keeps_the_memory_of_large_tensors_unless_the_user_says_otherwise
 
 
 def test_a_bound_command_ends_with_its_parent():
-    code = "import subprocess, time; from audioxai_utils.workflow import bound\n"
+    code = "import subprocess, time; from audioxai_utils.watch import bound\n"
     code += "print(subprocess.Popen(bound(['sleep', '60'])).pid, flush=True); time.sleep(60)"
     line, env = toy_study.command(toy_study.REPOSITORY, Path("."))
     parent = subprocess.Popen([line[0], "-c", code], env=env, stdout=subprocess.PIPE, text=True)
