@@ -29,7 +29,7 @@ from .results import atomic_path
 from .scoring import probabilities
 from .spectrograms import Spectrogram, get_spectrogram
 
-LOAD_CHUNK = 64  # clips turned into spectrograms at once
+LOAD_CHUNK = 16  # clips turned into spectrograms at once
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def train_classifier(
             precision="64-true" if double else "32-true", callbacks=callbacks, logger=False,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )
-        trainer.fit(module, loader, DataLoader(TensorDataset(*validation), 64))
+        trainer.fit(module, loader, DataLoader(TensorDataset(*validation), profile.batch_size))
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     model.cpu().load_state_dict({name.removeprefix("model."): value for name, value in best.items()})
     history = pd.DataFrame(module.rows)
