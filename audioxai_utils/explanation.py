@@ -155,7 +155,7 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASKS)}; got {unknown[0]!r}")
     for name in METHODS.required(method):
-        if name not in ("waveform", "spectrogram") and options.get(name) is None:
+        if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
 
 

@@ -35,6 +35,7 @@ METHOD_COLOURS = {
     "slime_hpss": "#221199",
     "optimised": "#7766FF",
     "optimised_20": "#441155",
+    "optimised_heard": "#1155BB",
     "lmac": "#55DDEE",
     "lmac_ft": "#88EE66",
 }
@@ -57,6 +58,7 @@ METHOD_MARKERS = {
     "slime_hpss": "+",
     "optimised": "h",
     "optimised_20": "1",
+    "optimised_heard": "4",
     "lmac": "2",
     "lmac_ft": "3",
 }
@@ -79,6 +81,7 @@ METHOD_LABELS = {
     "slime_hpss": "SLIME (HPSS)",
     "optimised": "Optimised",
     "optimised_20": "Optimised, 20 %",
+    "optimised_heard": "Optimised, heard",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
 }

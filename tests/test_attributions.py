@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.shap import additivity_error
+from picture_sound import sound_of
 from tiny_decoder import tiny_decoder
 from audioxai_utils.models import Cnn14
 
@@ -288,7 +289,7 @@ def test_global_random_state_is_untouched(model, db, background, tmp_path):
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
     for name in METHODS:
         options = decoder if "decoder" in METHODS.required(name) else options_of(name, background)
-        METHODS[name](model, db[:1], TARGET[:1], **options)
+        METHODS[name](model, db[:1], TARGET[:1], **options, **METHODS.taken(name, **sound_of(db[:1])))
     assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(torch_state, torch.get_rng_state())
 
 

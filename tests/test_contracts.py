@@ -8,6 +8,7 @@ from torch import nn
 
 from audioxai_utils import config, masks, metrics
 from audioxai_utils.attributions import METHODS
+from picture_sound import sound_of
 from tiny_decoder import tiny_decoder
 
 QUICK = {"n_samples": 8, "n_masks": 8, "n_steps": 4}  # for methods that have such an option
@@ -36,24 +37,25 @@ def needs(model, tmp_path_factory) -> dict:
     return {"background": clips(3, 9), "decoder": tiny_decoder(model, clips(4, 8), tmp_path_factory.mktemp("decoder"))}
 
 
-def options_of(name: str, needs: dict) -> dict:
-    """Little work, and what the method cannot do without."""
+def options_of(name: str, needs: dict, db: torch.Tensor) -> dict:
+    """Little work, and what the method cannot do without on these clips."""
     options = {option: value for option, value in QUICK.items() if option in METHODS.options(name)}
     if name == "occlusion":
         options["window"] = (8, 10)
-    return options | {option: needs[option] for option in METHODS.required(name)}
+    return options | {option: needs[option] for option in METHODS.required(name)} | METHODS.taken(name, **sound_of(db))
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_method_is_of_its_input_s_shape_repeats_and_looks_at_one_clip_at_a_time(name, model, needs):
-    db, options = clips(3, 1), options_of(name, needs)
-    given = db.clone()
+    db = clips(3, 1)
+    given, options = db.clone(), options_of(name, needs, db)
     together = METHODS[name](model, db, TARGET, **options)
     assert together.shape == db.shape and together.dtype == db.dtype and torch.isfinite(together).all()
     assert torch.equal(db, given) and not together.requires_grad
     torch.testing.assert_close(METHODS[name](model, db, TARGET, **options), together, rtol=1e-9, atol=1e-12)
     for clip in range(3):
-        alone = METHODS[name](model, db[clip : clip + 1], TARGET[clip : clip + 1], **options)
+        one = db[clip : clip + 1]
+        alone = METHODS[name](model, one, TARGET[clip : clip + 1], **options_of(name, needs, one))
         torch.testing.assert_close(alone, together[clip : clip + 1], rtol=1e-7, atol=1e-10)
 
 
@@ -61,7 +63,8 @@ def test_a_method_is_of_its_input_s_shape_repeats_and_looks_at_one_clip_at_a_tim
 def test_a_method_leaves_the_model_as_it_was(name, model, needs):
     given = copy.deepcopy(model)
     before = copy.deepcopy(given.state_dict())
-    METHODS[name](given, clips(1, 2), TARGET[:1], **options_of(name, needs))
+    db = clips(1, 2)
+    METHODS[name](given, db, TARGET[:1], **options_of(name, needs, db))
     assert given.training and all(torch.equal(before[key], value) for key, value in given.state_dict().items())
     for module in given.modules():
         assert not module._forward_hooks and not module._backward_hooks and not module._forward_pre_hooks

@@ -18,6 +18,7 @@ from ..precision import tensor_float32
 from ._decoder import Recipe
 
 ENGINES = ("fast", "reference")
+OF_THE_CLIP = ("waveform", "spectrogram")  # options that whoever has the sound gives to each method that takes them
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class Methods(Mapping):
         return dict(list(inspect.signature(self[name]).parameters.items())[3:])
 
     def required(self, name: str) -> list[str]:
-        """Options without which the method cannot be called."""
-        return [option for option, known in self.options(name).items() if known.default is known.empty]
+        """Options without which the method cannot be called, besides ``OF_THE_CLIP``."""
+        known = self.options(name)
+        return [option for option in known if known[option].default is known[option].empty and option not in OF_THE_CLIP]
 
     def taken(self, name: str, **values) -> dict:
         """Those of ``values`` that the method has an option for."""
