@@ -3,8 +3,9 @@
 A step and its notebook's kernel spend three to four seconds of processor time on importing torch, pandas, seaborn
 and others, and a study has dozens of steps. A run therefore starts this server; the command of a step hands its
 arguments, its environment and its streams to a fork of it, and a second fork, made before the first one does
-anything else, waits to become the kernel. Only other people's libraries are imported beforehand: each step reads
-this package's own modules anew. Where there is no server (by hand, on SLURM), a step runs in its own process.
+anything else, waits to become the kernel. Only other people's libraries are imported beforehand: a step reads this
+package's modules itself, but for this one and `watch`. Where there is no server (by hand, on SLURM, for a shard of
+a cell), a step runs in its own process.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ from pathlib import Path
 from .watch import bound, watch_run
 
 ADDRESS = "AUDIOXAI_FORKSERVER"  # environment variable with the name of the server's socket
-KILLED = 137
+KILLED = 137  # exit code of a step that ended without one: killed, or crashed
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # to be forked
 LIBRARIES = (
     "ipykernel.kernelapp",  # first: tqdm, which others import, asks whether it is in a kernel
     "papermill", "pandas", "pyarrow.parquet", "torch", "torchaudio", "scipy.signal", "scipy.stats", "seaborn", "soundfile",
     "captum.attr", "lime.lime_image",
 )
+UCRED = "iII"  # Linux's process, user and group of a socket's other end
 INLINE = "module://matplotlib_inline.backend_inline"
 PR_SET_PDEATHSIG = 1
 
@@ -58,32 +62,43 @@ def skip_slow_import() -> None:
 def started(environment: dict[str, str], log: Path) -> Iterator[str]:
     """A server for as long as the block lasts; gives the value of ``AUDIOXAI_FORKSERVER`` for the run's steps.
 
-    It imports nothing before the first step asks, and ends with this process, whichever way that ends.
+    It imports nothing before the first step asks, and ends with this process, whichever way that ends. Where the
+    system refuses a server, that value is "", and each step runs in its own process.
 
     Parameters
     ----------
     environment : dict
-        In which the libraries are imported; each step brings its own.
+        In which the libraries are imported, in one thread; each step brings its own.
     log : pathlib.Path
-        Takes what the server says.
+        Takes what the server says; there is none when it said nothing.
     """
-    name = f"audioxai-{os.getpid()}-{secrets.token_hex(16)}"
-    with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as said:
+    name, server = f"audioxai-{os.getpid()}-{secrets.token_hex(16)}", None
+    with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as said, suppress(OSError):
         listener.bind(_place(name))
         listener.listen(128)
         command = [sys.executable, "-P", "-m", "audioxai_utils.forkserver", str(listener.fileno())]
         server = subprocess.Popen(
-            bound(command), env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            bound(command), env=environment | ONE_THREAD, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL,
+            stdout=said, stderr=said,
         )
     try:
-        yield name
+        yield name if server else ""
     finally:
-        server.terminate()
-        server.wait()
+        if server:
+            server.kill()  # its forks end with it
+            server.wait()
+        if not log.stat().st_size:
+            log.unlink()
 
 
 def _place(name: str) -> str:
     return f"\0{name}"  # Linux's sockets without a file: nothing is left behind, and no path is too long
+
+
+def _is_own(connection: socket.socket) -> bool:
+    """Whether the other end is a process of the same user; a socket without a file has no permissions."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(UCRED))
+    return struct.unpack(UCRED, credentials)[1] == os.getuid()
 
 
 # The server
@@ -96,13 +111,13 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(None, _Step, bind_and_activate=False)
-        self.socket.close()
+        self.socket.close()  # the run has made the listening one, so that no step can come too early
         self.socket = listener
+        self.on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends this
 
     def verify_request(self, request: socket.socket, client_address: object) -> bool:
         """Whether the same user asks: who may ask may have any code run."""
-        credentials = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return struct.unpack("3i", credentials)[1] == os.getuid()
+        return _is_own(request)
 
     def process_request(self, request: socket.socket, client_address: object) -> None:
         if "torch" not in sys.modules:  # at the first, so that a run with nothing to do imports nothing
@@ -136,8 +151,8 @@ class _Step(socketserver.BaseRequestHandler):
         os.environ.clear()
         os.environ.update(asked["environment"])
         os.chdir(asked["folder"])
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _kernel = WaitingKernel()
+        signal.signal(signal.SIGINT, self.server.on_interrupt)
+        _kernel = WaitingKernel(self.request)
         self.request.sendall(b"taken\n")
         threading.Thread(target=_end_with, args=(self.request,), daemon=True).start()
         code = _code_of(asked["module"], asked["arguments"])
@@ -156,8 +171,10 @@ def _end_with(connection: socket.socket) -> None:
 def _code_of(module: str, arguments: list[str]) -> int:
     """Exit code of a module's ``main``, as Python itself would give it."""
     try:
-        return importlib.import_module(module).main(arguments)
+        return importlib.import_module(module).main(arguments) or 0
     except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
@@ -173,15 +190,19 @@ def run(module: str, arguments: Sequence[str]) -> int | None:
     Returns
     -------
     int or None
-        Its exit code; 137 where the fork was killed; None where there is no server, and nothing was run.
+        Its exit code; ``KILLED`` where the fork ended without one; None where there is no server, and nothing
+        was run.
     """
     name = os.environ.get(ADDRESS)
     if not name:
         return None
+    watch_run()  # the fork, no descendant of the command's shell, could not
     asked = {"module": module, "arguments": list(arguments), "environment": dict(os.environ), "folder": os.getcwd()}
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile(encoding="utf-8") as answers:
         try:
             connection.connect(_place(name))
+            if not _is_own(connection):
+                return None
             socket.send_fds(connection, [b"."], [0, 1, 2])
             connection.sendall(json.dumps(asked).encode() + b"\n")
             taken = answers.readline()
@@ -189,11 +210,10 @@ def run(module: str, arguments: Sequence[str]) -> int | None:
             return None
         if not taken:
             return None
-        watch_run()  # which the fork cannot: it is no descendant of the command's shell
+        answer = ""
         with suppress(ConnectionError):
             answer = answers.readline()
-            return int(answer) if answer else KILLED
-        return KILLED
+        return int(answer or KILLED)
 
 
 # The kernel's side
@@ -208,18 +228,26 @@ class WaitingKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        """Fork; the kernel does not keep ``connection``."""
         orders, self._orders = os.pipe()
         parent = os.getpid()
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._orders)
+            connection.close()
             _wait_for_orders(orders, parent)
         os.close(orders)
 
     def start(self, arguments: list[str], environment: dict[str, str], folder: str) -> None:
-        """Become a kernel with these arguments of ``ipykernel_launcher``, in this environment and folder."""
+        """Become a kernel with these arguments of ``ipykernel_launcher``, in this environment and folder.
+
+        Raises
+        ------
+        BrokenPipeError
+            If it has ended already.
+        """
         asked = {"arguments": arguments, "environment": environment, "folder": folder}
         with open(self._orders, "w", encoding="utf-8") as pipe:
             json.dump(asked, pipe)
@@ -288,22 +316,25 @@ def _become_kernel(arguments: list[str], environment: dict[str, str], folder: st
     from threadpoolctl import threadpool_limits
 
     os.setsid()  # as jupyter_client starts a kernel: signals go to all that it starts
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
     os.chdir(folder)
+    sys.argv = ["ipykernel_launcher", *arguments]
+    sys.path.insert(0, "")
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     if threads:
         torch.set_num_threads(threads)
         threadpool_limits(threads, user_api="blas")
-    np.random.seed()  # else each kernel of the run would draw the same numbers
+    np.random.seed()  # these two were seeded when they were imported: each kernel would draw the same numbers
+    torch.default_generator.seed()
     matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND") or INLINE
-    # What ipykernel read of JPY_PARENT_PID when it was imported, in a process that is nobody's kernel.
+    # ipykernel has read JPY_PARENT_PID when it was imported, in a process that is nobody's kernel.
     IPKernelApp.launch_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
 if __name__ == "__main__":
     from audioxai_utils import forkserver  # whose forks find their kernel in it
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends this
     forkserver._Server(socket.socket(fileno=int(sys.argv[1]))).serve_forever()

@@ -41,8 +41,13 @@ SOUND_TO_LOGITS = ("spectrograms", "noise", "models", "inference")  # modules ev
 # --- attributions ----------------------------------------------------------------------------
 
 
-def method_options(settings: Settings, classifier: Classifier, method: str) -> dict:
-    """The study's options of a method at this profile, by what the method says of itself."""
+def method_options(
+    settings: Settings, classifier: Classifier, method: str, waveform: torch.Tensor | None = None
+) -> dict:
+    """The study's options of a method at this profile, by what the method says of itself.
+
+    With the clips' ``waveform`` (n, samples), also the sound and its transform, where the method takes them.
+    """
     traits, options = METHODS.traits(method), {}
     if traits.budget:
         options[traits.budget] = settings.sizes.lime_samples
@@ -50,7 +55,13 @@ def method_options(settings: Settings, classifier: Classifier, method: str) -> d
         options["background"] = reference_spectrograms(settings, classifier)
     if traits.recipe is not None:
         options["decoder"] = fitted_decoder(settings, classifier, method)
-    return options
+    return options if waveform is None else options | clip_options(classifier, method, waveform)
+
+
+def clip_options(classifier: Classifier, method: str, waveform: torch.Tensor) -> dict:
+    """The options that are the clips' own sound (n, samples), as the classifier takes it, and its transform."""
+    sound = sent(waveform.to(classifier.dtype), next(classifier.model.parameters()).device)
+    return METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
 
 
 def fitted_decoder(settings: Settings, classifier: Classifier, method: str) -> Path:
@@ -170,7 +181,7 @@ def _attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, op
     device = next(classifier.model.parameters()).device
     sound = sent(waveforms.to(classifier.dtype), device)
     db = classifier.spectrogram(sound).db
-    heard = METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
+    heard = clip_options(classifier, method, sound)
     p, target = probabilities(classifier.model, db).max(1)
     if device.type == "cuda":
         torch.cuda.synchronize()

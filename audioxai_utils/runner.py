@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import TextIO
 
 from . import config, forkserver
+from .forkserver import THREAD_VARIABLES
 from .graph import CELL_PARAMETERS, study_of
 from .inputs import file_digest, scenario_name
 from .progress import duration
 from .provenance import build_manifest, write_json, write_step
 from .sources import parameter_defaults
 from .watch import bound, watch_run
-from .workflow import THREAD_VARIABLES
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+LAUNCHER = "ipykernel_launcher"  # the module that the kernels of Python run
 KERNEL_DIED = 138  # exit code, also papermill's own
 
 
@@ -47,10 +48,15 @@ def bound_kernel_manager() -> type:
             return bound([*super().format_kernel_cmd(extra_arguments), "--Application.log_level=ERROR"])
 
         async def _async_launch_kernel(self, kernel_cmd: list[str], **kw) -> None:
-            waiting = forkserver.take_kernel()
+            waiting = forkserver.take_kernel() if LAUNCHER in kernel_cmd else None
+            try:
+                if waiting is not None:
+                    arguments = kernel_cmd[kernel_cmd.index(LAUNCHER) + 1 :]
+                    waiting.start(arguments, kw["env"], kw.get("cwd") or os.getcwd())
+            except BrokenPipeError:  # it has died while it waited
+                waiting = None
             if waiting is None:
                 return await super()._async_launch_kernel(kernel_cmd, **kw)
-            waiting.start(kernel_cmd[kernel_cmd.index("ipykernel_launcher") + 1 :], kw["env"], kw.get("cwd") or os.getcwd())
             provisioner = self.provisioner
             provisioner.process, provisioner.pid, provisioner.pgid = waiting, waiting.pid, waiting.pid
             self._reconcile_connection_info(provisioner.connection_info)
@@ -161,13 +167,19 @@ def _mark_dead(path: Path, problem: str) -> None:
 
 
 def processor_time() -> float:
-    """Seconds of processor time of this process and of those that it started and that have ended."""
+    """Seconds of processor time of this process and of those that it started and that have ended.
+
+    A fork of `forkserver` has not spent what importing the libraries took.
+    """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def peak_memory(who: int = resource.RUSAGE_CHILDREN) -> int:
-    """Largest resident memory (bytes) of a process that this one started and that has ended, or of this one."""
+    """Largest resident memory (bytes) of a process that this one started and that has ended, or of this one.
+
+    A fork of `forkserver` counts of the libraries what it has touched.
+    """
     return resource.getrusage(who).ru_maxrss * 1024
 
 

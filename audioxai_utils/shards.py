@@ -19,12 +19,12 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from . import runner
+from .forkserver import THREAD_VARIABLES
 from .graph import CELL_PARAMETERS, NOTEBOOKS, PARAMETERS
 from .inputs import scenario_name
 from .provenance import write_step
 from .sources import parameter_defaults
 from .watch import watch_run
-from .workflow import THREAD_VARIABLES
 
 
 def shard_of(text: str) -> tuple[int, int]:

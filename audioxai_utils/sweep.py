@@ -61,13 +61,13 @@ def snr_sweep(
     options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
     labels, rows = test.frame["label"].to_numpy(), []
     for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
-        p = probabilities(classifier.folded, _noisy(classifier, test, noise, snr))
+        p = probabilities(classifier.folded, _decibels(classifier, _mixed(test, noise, snr)))
         values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu().numpy() == labels)}
         if best is not None:
-            db = _noisy(classifier, explained, noise, snr)
+            waveform = _mixed(explained, noise, snr)
             for method, its in options.items():
                 mask = _best_mask(best, spectrogram.name, scenario, method)
-                values |= _faithfulness(classifier, db, method, mask, its)
+                values |= _faithfulness(classifier, waveform, method, mask, its)
         names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
     return pd.DataFrame(rows)
@@ -83,11 +83,14 @@ def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator
             yield from ((study.scenario_name(scenario), float(snr), noise) for snr in snr_db)
 
 
-def _noisy(classifier: study.Classifier, clips: study.Clips, noise, snr_db: float) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T) of clean clips with noise at a clip-to-noise ratio."""
-    device = next(classifier.model.parameters()).device
-    waveforms = clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
-    parts = waveforms.to(device, classifier.dtype).split(study.LOAD_CHUNK)
+def _mixed(clips: study.Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
+    """Waveforms (n, samples) of clean clips with noise at a clip-to-noise ratio."""
+    return clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
+
+
+def _decibels(classifier: study.Classifier, waveform: torch.Tensor) -> torch.Tensor:
+    """dB spectrograms (n, 1, F, T), on the classifier's device."""
+    parts = waveform.to(next(classifier.model.parameters()).device, classifier.dtype).split(study.LOAD_CHUNK)
     return torch.cat([classifier.spectrogram.decibels(part) for part in parts])
 
 
@@ -102,14 +105,17 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
 
 
 def _faithfulness(
-    classifier: study.Classifier, db: torch.Tensor, method: str, mask: str, options: dict
+    classifier: study.Classifier, waveform: torch.Tensor, method: str, mask: str, options: dict
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
+    db = _decibels(classifier, waveform)
     p = probabilities(classifier.folded, db)
     target = p.argmax(1)
     size = pipeline.AT_ONCE.get(db.device.type, 1)
-    clips = zip(db.split(size), target.split(size))
-    attribution = torch.cat([METHODS[method](classifier.model, *clip, **options) for clip in clips])
+    attribution = torch.cat([
+        METHODS[method](classifier.model, *clips, **options, **pipeline.clip_options(classifier, method, sound))
+        for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
+    ])
     kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
     parts = (probabilities(classifier.folded, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")

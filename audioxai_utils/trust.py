@@ -146,7 +146,7 @@ def model_randomisation(
     method : str
         A name in ``attributions.METHODS``.
     options : dict, optional
-        Of the method.
+        Of the method; its ``waveform`` (batch, samples), where it has one, is the clips'.
 
     Returns
     -------
@@ -213,9 +213,11 @@ def _explainer(
 
     LIME's superpixels and neighbours do not hang on the model: its fast engine prepares them once.
     """
-    clips = list(zip(db.split(1), target.split(1)))
     if method != "lime" or set(options) - {"n_samples", "seed"}:
-        return lambda model: _maps([METHODS[method](model, *clip, **options) for clip in clips])
+        sounds = options["waveform"].split(1) if "waveform" in options else [None] * len(db)
+        own = [options if sound is None else options | {"waveform": sound} for sound in sounds]
+        clips = list(zip(db.split(1), target.split(1), own))
+        return lambda model: _maps([METHODS[method](model, *clip, **its) for *clip, its in clips])
     n_samples, seed = options.get("n_samples", 1000), options.get("seed", config.FIXED_SEEDS["LIME"])
     prepared = [_lime_fast.prepare(one.cpu(), n_samples, seed) for one in db]
     size = _lime_fast.BATCH_SIZE.get(db.device.type, 64)

@@ -26,7 +26,6 @@ from .watch import bound
 if TYPE_CHECKING:
     from .cli import Options
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # glibc gives large tensors back to the system and gets them zeroed anew at every operation; kept, and on huge
 # pages where the kernel has them, a forward pass of the quick model takes about half the time.
 MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824:glibc.malloc.hugetlb=1"
@@ -177,7 +176,7 @@ def _forkserver(on_slurm: bool, log: Path) -> Iterator[dict[str, str]]:
     if on_slurm:
         yield variables
         return
-    with forkserver.started(variables | dict.fromkeys(THREAD_VARIABLES, "1"), log) as address:
+    with forkserver.started(variables, log) as address:
         yield variables | {forkserver.ADDRESS: address}
 
 

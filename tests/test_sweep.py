@@ -41,6 +41,19 @@ def test_the_sweep_at_the_studys_ratio_is_the_study(cell):
     assert (found["low"] <= found["mean"] + 1e-12).all() and (found["mean"] <= found["high"] + 1e-12).all()
 
 
+def test_a_method_that_wants_the_sound_is_given_each_mixtures(cell, monkeypatch):
+    given = []
+
+    def again(model, db, target, *, waveform, spectrogram):
+        given.append(float((spectrogram(waveform).db - db).abs().max()))
+        return db
+
+    monkeypatch.setitem(METHODS._functions, "again", again)
+    monkeypatch.setitem(METHODS._traits, "again", METHODS.traits("saliency"))
+    sweep.snr_sweep(*cell, ("white",), (-6.0, 3.0), best_frame().assign(method="again"), methods=("again",))
+    assert len(given) >= 3 and max(given) < 1e-3
+
+
 def test_without_a_method_the_sweep_is_of_accuracy_alone(cell):
     found = sweep.snr_sweep(*cell, ("white",), (3.0,), best_frame(), methods=())
     assert set(found["metric"]) == {"accuracy"} and len(trust_figures.snr_sweep(found).axes) == 1
@@ -57,7 +70,7 @@ def test_the_sweep_mixes_at_the_ratio_it_names(cell):
         mixture = mixture + other * noise / noise.square().mean().sqrt()
         mixture = mixture / mixture.abs().amax(1, keepdim=True)
         expected = classifier.spectrogram(mixture).db
-        torch.testing.assert_close(sweep._noisy(classifier, clips, noise, snr), expected, atol=0.05, rtol=0)
+        torch.testing.assert_close(sweep._decibels(classifier, sweep._mixed(clips, noise, snr)), expected, atol=0.05, rtol=0)
         assert 20 * np.log10(part / other) == pytest.approx(snr)
 
 

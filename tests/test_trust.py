@@ -12,6 +12,7 @@ from torch import nn
 from audioxai_utils import study, trust, trust_figures
 from audioxai_utils.attributions import METHODS, _lime_fast, register
 from audioxai_utils.models import Cnn14
+from picture_sound import sound_of
 
 DB = 20 * torch.randn(2, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 40
 TARGET = torch.tensor([1, 0])
@@ -148,6 +149,13 @@ def test_the_model_as_it_is_gives_one_and_stays_as_it_is():
 def test_a_method_that_ignores_the_model_stays_at_one():
     found = trust.model_randomisation(linear(), DB, TARGET, "blind_to_the_model_test")
     assert np.allclose(found[["spearman", "ssim"]], 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "waveform" in METHODS.options(name)])
+def test_a_method_that_wants_the_sound_is_given_each_clips(method):
+    options = {"n_steps": 4, **sound_of(DB)}
+    found = trust.model_randomisation(linear(), DB, TARGET, method, options).query("stage == 'none'")
+    assert len(found) == 4 and np.allclose(found[["spearman", "ssim"]].dropna(), 1, atol=1e-9)
 
 
 def test_saliency_of_a_randomised_linear_model_is_unrelated():

@@ -1,8 +1,8 @@
 """The optimised mask of the sound itself: what is kept is heard, and analysed again, at every step.
 
-See ``optimised``, whose option ``domain`` this fixes. A mask that was optimised on the masked picture belongs to
-that picture: one whose power is as small as this one's may leave nothing of the class in the decibels that the
-study scores. It is meant for ears, and is to be judged by the scores of what is heard (``*_heard``).
+See ``optimised``, whose option ``domain`` this fixes. It is made for ears, and the scores of what is heard
+(``*_heard``) judge it: its soft values let through a sound that is quiet where they are small, while the study scores
+decibels that are scaled towards the floor by the same values, a picture that this mask has never met.
 """
 
 from __future__ import annotations
