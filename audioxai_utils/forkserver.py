@@ -18,7 +18,6 @@ import os
 import secrets
 import signal
 import socket
-import socketserver
 import struct
 import subprocess
 import sys
@@ -104,25 +103,27 @@ def _is_own(connection: socket.socket) -> bool:
 # The server
 
 
-class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """Forks for each step that asks, from the one thread of a process that has all libraries."""
-
-    max_children = 10_000  # the run itself limits how many steps there are at once
-
-    def __init__(self, listener: socket.socket) -> None:
-        super().__init__(None, _Step, bind_and_activate=False)
-        self.socket.close()  # the run has made the listening one, so that no step can come too early
-        self.socket = listener
-        self.on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends this
-
-    def verify_request(self, request: socket.socket, client_address: object) -> bool:
-        """Whether the same user asks: who may ask may have any code run."""
-        return _is_own(request)
-
-    def process_request(self, request: socket.socket, client_address: object) -> None:
-        if "torch" not in sys.modules:  # at the first, so that a run with nothing to do imports nothing
-            import_libraries()
-        super().process_request(request, client_address)
+def serve(listener: socket.socket) -> None:
+    """Fork a step for each command of this user that asks, from the one thread of this process; does not return."""
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends this
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system collects forks that have ended
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if not _is_own(connection):  # who may ask may have any code run
+                continue
+            if "torch" not in sys.modules:  # at the first, so that a run with nothing to do imports nothing
+                import_libraries()
+            if os.fork() == 0:
+                try:
+                    listener.close()
+                    signal.signal(signal.SIGINT, on_interrupt)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    _do_step(connection)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(0)  # the command has the exit code, or sees that there is none
 
 
 def import_libraries() -> None:
@@ -135,30 +136,26 @@ def import_libraries() -> None:
     gc.freeze()  # a collection in a fork would copy every page that it looks at
 
 
-class _Step(socketserver.BaseRequestHandler):
+def _do_step(connection: socket.socket) -> None:
     """In a fork of the server: one step, with the environment and the streams of the command that asked."""
-
-    def handle(self) -> None:
-        global _kernel
-        die_with_parent()
-        self.server.socket.close()
-        _, streams, _, _ = socket.recv_fds(self.request, 1, 3)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        with self.request.makefile(encoding="utf-8") as lines:
-            asked = json.loads(lines.readline())
-        os.environ.clear()
-        os.environ.update(asked["environment"])
-        os.chdir(asked["folder"])
-        signal.signal(signal.SIGINT, self.server.on_interrupt)
-        _kernel = WaitingKernel(self.request)
-        self.request.sendall(b"taken\n")
-        threading.Thread(target=_end_with, args=(self.request,), daemon=True).start()
-        code = _code_of(asked["module"], asked["arguments"])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.request.sendall(f"{code}\n".encode())
+    global _kernel
+    die_with_parent()
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    with connection.makefile(encoding="utf-8") as lines:
+        asked = json.loads(lines.readline())
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    _kernel = WaitingKernel(connection)
+    connection.sendall(b"taken\n")
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    code = _code_of(asked["module"], asked["arguments"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(f"{code}\n".encode())
 
 
 def _end_with(connection: socket.socket) -> None:
@@ -337,4 +334,4 @@ def _become_kernel(arguments: list[str], environment: dict[str, str], folder: st
 if __name__ == "__main__":
     from audioxai_utils import forkserver  # whose forks find their kernel in it
 
-    forkserver._Server(socket.socket(fileno=int(sys.argv[1]))).serve_forever()
+    forkserver.serve(socket.socket(fileno=int(sys.argv[1])))

@@ -148,12 +148,12 @@ def test_a_fork_ends_with_who_asked_and_the_other_way_round(folder, tmp_path, vi
 
 
 def test_another_users_request_is_refused():
-    def request(user):
+    def request(user):  # the other end of a socket
         return SimpleNamespace(getsockopt=lambda *_: struct.pack("iII", 1, user, 1))
 
-    assert forkserver._Server.verify_request(None, request(os.getuid()), None)
+    assert forkserver._is_own(request(os.getuid()))
     for other in (os.getuid() + 1, 3_000_000_000):
-        assert not forkserver._Server.verify_request(None, request(other), None)
+        assert not forkserver._is_own(request(other))
 
 
 def test_another_users_server_is_told_nothing(monkeypatch):
