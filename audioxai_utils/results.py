@@ -83,7 +83,8 @@ def _write_figure(figure, dpi: int, png: Path, svg: Path) -> None:
         figure.savefig(svg, dpi=dpi, bbox_inches="tight", metadata={"Date": None})
         return
     canvas, own_dpi = figure.canvas, figure.dpi
-    figure.get_layout_engine().execute(figure)
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
     try:
         figure.dpi = dpi
