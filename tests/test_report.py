@@ -58,100 +58,55 @@ def display(data, kind="display_data"):
     return v4.new_output(kind, data=data)
 
 
+def save_tables(tables):
+    """Table I of mel, and III and IV with their best masks."""
+    accuracy = {"spectrogram_type": ["mel_db"], "train_acc": [99.0], "val_acc": [88.0], "test_acc": [86.25], "epoch": [31]}
+    best = {"protocol": "paper", "spectrogram_type": "mel_db", "noise_scenario": "clean", "score": [0.2, 0.3, 0.6, 0.1]}
+    results.save_table(pd.DataFrame(accuracy), tables / "table_I")
+    results.save_table(TABLE, tables / "paper" / "table_III")
+    results.save_table(TABLE.assign(FidIn=TABLE["FidIn"] / 2), tables / "paper" / "table_IV")
+    results.save_table(TABLE.assign(**best), tables / "best_masks")
+
+
+def save_figures(figures):
+    """The scheme, and two epochs of training."""
+    history = {"epoch": [1, 2], "train_loss": [2, 1], "validation_loss": [2, 1.5], "train_accuracy": [0.2, 0.5],
+               "validation_accuracy": [0.3, 0.4]}
+    results.save_figure(plots.transform_scheme(), figures / "transform_scheme")
+    results.save_figure(plots.training_curves(pd.DataFrame(history)), figures / "training_mel_db")
+
+
+def every_kind_of_cell():
+    """Cells of a notebook: formulas and links, then each kind of output that a page must show."""
+    from nbformat.v4 import new_output
+
+    words = "# 01 · Data\n\nSee [attributions](03_attributions.ipynb) and [nothing](99_gone.ipynb#x). "
+    words += "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$"
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"}
+    table = {"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"}
+    error = {"ename": "ZeroDivisionError", "evalue": "division by zero", "traceback": ["ZeroDivisionError: division by zero"]}
+    return [
+        ("markdown", words, []),
+        ("code", "print('<b>')", [new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")]),
+        ("code", "figure", [display({"image/png": PIXEL, "text/plain": "<Figure>"})]),
+        ("code", "widget", [display(widget)]),
+        ("code", "frame", [display(table)]),
+        ("code", "1/0", [new_output("error", **error)]),
+    ]
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """Results of a run that has the paper's tables of two cells, a gallery, figures and two notebooks."""
-    import nbformat.v4 as v4
-
     folder = tmp_path_factory.mktemp("results")
-    results.save_table(
-        pd.DataFrame(
-            {
-                "spectrogram_type": ["mel_db"],
-                "train_acc": [99.0],
-                "val_acc": [88.0],
-                "test_acc": [86.25],
-                "epoch": [31],
-            }
-        ),
-        folder / "tables" / "table_I",
-    )
-    results.save_table(TABLE, folder / "tables" / "paper" / "table_III")
-    results.save_table(TABLE.assign(FidIn=TABLE["FidIn"] / 2), folder / "tables" / "paper" / "table_IV")
-    best = TABLE.assign(
-        protocol="paper", spectrogram_type="mel_db", noise_scenario="clean", score=[0.2, 0.3, 0.6, 0.1]
-    )
-    results.save_table(best, folder / "tables" / "best_masks")
-    results.save_figure(plots.transform_scheme(), folder / "figures" / "transform_scheme")
-    history = pd.DataFrame(
-        {
-            "epoch": [1, 2],
-            "train_loss": [2, 1],
-            "validation_loss": [2, 1.5],
-            "train_accuracy": [0.2, 0.5],
-            "validation_accuracy": [0.3, 0.4],
-        }
-    )
-    results.save_figure(plots.training_curves(history), folder / "figures" / "training_mel_db")
-    manifest = {
-        "seed": 42,
-        "settings": {"profile": "quick", "dataset": "esc10"},
-        "seconds": 123.0,
-        "steps": {"01_data_and_noise": {"seconds": 3.0}},
-        "versions": {"torch": "2.11.0"},
-    }
+    save_tables(folder / "tables")
+    save_figures(folder / "figures")
+    manifest = {"seed": 42, "settings": {"profile": "quick", "dataset": "esc10"}, "seconds": 123.0,
+                "steps": {"01_data_and_noise": {"seconds": 3.0}}, "versions": {"torch": "2.11.0"}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    notebook(
-        folder / "notebooks" / "01_data_and_noise.ipynb",
-        [
-            (
-                "markdown",
-                "# 01 · Data\n\nSee [attributions](03_attributions.ipynb) and [nothing](99_gone.ipynb#x). "
-                "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$",
-                [],
-            ),
-            (
-                "code",
-                "print('<b>')",
-                [v4.new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")],
-            ),
-            ("code", "figure", [display({"image/png": PIXEL, "text/plain": "<Figure>"})]),
-            (
-                "code",
-                "widget",
-                [
-                    display(
-                        {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"}
-                    )
-                ],
-            ),
-            (
-                "code",
-                "frame",
-                [
-                    display(
-                        {"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"},
-                    )
-                ],
-            ),
-            (
-                "code",
-                "1/0",
-                [
-                    v4.new_output(
-                        "error",
-                        ename="ZeroDivisionError",
-                        evalue="division by zero",
-                        traceback=["ZeroDivisionError: division by zero"],
-                    )
-                ],
-            ),
-        ],
-    )
-    notebook(
-        folder / "notebooks" / "03_attributions-mel_db-clean-lime.ipynb",
-        [("markdown", "# 03 · Attributions", [])],
-    )
+    notebook(folder / "notebooks" / "01_data_and_noise.ipynb", every_kind_of_cell())
+    lime = folder / "notebooks" / "03_attributions-mel_db-clean-lime.ipynb"
+    notebook(lime, [("markdown", "# 03 · Attributions", [])])
     write_gallery(entries(1, methods=("lime",)), folder / "report" / "gallery")
     build(folder)
     return folder

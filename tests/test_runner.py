@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_a_dead_kernel_fails_the_step(step, tmp_path):
     assert failure(tmp_path)["error"].startswith("the kernel died")
     assert "did not finish: the kernel died" in nbformat.read(executed, as_version=4).cells[0].source
     assert not record.exists()
+
+
+def test_a_kernel_that_died_while_it_waited_is_replaced_by_one_of_its_own(tmp_path, monkeypatch):
+    ours, theirs = socket.socketpair()
+    waiting = forkserver.WaitingKernel(ours)
+    waiting.kill()
+    assert waiting.wait() == -signal.SIGKILL
+    monkeypatch.setattr(forkserver, "_kernel", waiting)
+    toy_study.write_notebook(tmp_path / "03.ipynb", PARAMETERS, "print('of its own')")
+    runner.execute(tmp_path / "03.ipynb", tmp_path / "out.ipynb", {})
+    assert "of its own" in (tmp_path / "out.ipynb").read_text() and forkserver.take_kernel() is None
+    ours.close()
+    theirs.close()
 
 
 def test_a_kernel_that_does_not_start_is_started_once_more():
