@@ -164,20 +164,11 @@ def run(options: Options) -> int:
               f"{where}\nresults: {results_dir}", flush=True)
         progress = Progress(logs / time.strftime("run-%Y%m%d-%H%M%S.log"))
         command = bound(snakemake_command(options, results_dir, configuration))
-        with _forkserver(on_slurm, logs / "forkserver.log") as variables:
+        server = nullcontext("") if on_slurm else forkserver.started(environment(), logs / "forkserver.log")
+        with server as address:
+            variables = environment() | {forkserver.ADDRESS: address}
             code = progress.follow(command, variables, job_logs(results_dir) if on_slurm else None)
         return _conclude(results_dir, progress, code)
-
-
-@contextmanager
-def _forkserver(on_slurm: bool, log: Path) -> Iterator[dict[str, str]]:
-    """The environment of the run's steps, which here start from a server; SLURM's jobs are on other machines."""
-    variables = environment()
-    if on_slurm:
-        yield variables
-        return
-    with forkserver.started(variables, log) as address:
-        yield variables | {forkserver.ADDRESS: address}
 
 
 def _dry_run(options: Options) -> int:
