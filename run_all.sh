@@ -70,7 +70,7 @@ pathlib.Path(sysconfig.get_path("purelib"), "audioxai.pth").write_text(sys.argv[
     say "set up in $((SECONDS - started)) s"
 }
 
-cli=(-P -m audioxai_utils.cli)
+cli=(-P -m audioxai_utils.run.command_line)
 export PYTHONPATH="$root"
 if ! is_set_up; then
     python="$(find_python)"

@@ -14,12 +14,12 @@ from torch import nn
 from torchaudio.functional import resample
 
 from .attributions import METHODS
-from .checks import gradient_check
-from .config import PROTOCOLS, check_choice
-from .masks import MASKS, build_masks
-from .reconstruction import kept_audio, removed_audio
-from .scoring import Splitter, score_masks
-from .spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
+from .attributions.gradient_check import gradient_check
+from .constants import PROTOCOLS, check_choice
+from .evaluation.masks import MASKS, build_masks
+from .audio.spectrograms import kept_audio, removed_audio
+from .evaluation.scoring import MaskScorer, score_masks
+from .audio.spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db",
@@ -115,12 +115,12 @@ def explain(
     _check_choices(model, method, masks, protocol, options)
     samples, transform = _prepared(model, waveform, sample_rate, spectrogram)
     batch = transform(samples[None])
-    splitter = Splitter(model, transform, batch, _as_target(target))
+    scorer = MaskScorer(model, transform, batch, _as_target(target))
     if check_gradient:
-        gradient_check(model, batch.db, splitter.target)
+        gradient_check(model, batch.db, scorer.target)
     sound = METHODS.taken(method, waveform=samples[None], spectrogram=transform)
-    attribution = METHODS[method](model, batch.db, splitter.target, **sound, **options)
-    return _scored(splitter, samples, method, attribution, masks, protocol, heard)
+    attribution = METHODS[method](model, batch.db, scorer.target, **sound, **options)
+    return _scored(scorer, samples, method, attribution, masks, protocol, heard)
 
 
 def _as_target(target: int | None) -> torch.Tensor | None:
@@ -131,14 +131,14 @@ def _as_target(target: int | None) -> torch.Tensor | None:
 
 
 def _scored(
-    splitter: Splitter, samples, method: str, attribution, masks, protocol: str, heard: bool
+    scorer: MaskScorer, samples, method: str, attribution, masks, protocol: str, heard: bool
 ) -> Explanation:
     built = build_masks(attribution, protocol, masks or None)
-    scores = score_masks(splitter, built, protocol, heard).drop(columns="index").set_index("mask")
-    transform = splitter.spectrogram
+    scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
+    transform = scorer.spectrogram
     return Explanation(
-        samples, transform.sample_rate, transform, splitter.batch, method, protocol, int(splitter.target),
-        splitter.p[0], attribution, built, scores,
+        samples, transform.sample_rate, transform, scorer.batch, method, protocol, int(scorer.target),
+        scorer.p[0], attribution, built, scores,
     )
 
 

@@ -21,9 +21,9 @@ import torch
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
 from audioxai_utils.attributions import METHODS  # noqa: E402
-from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
-from audioxai_utils.inference import inference_copy  # noqa: E402
-from audioxai_utils.models import Cnn14  # noqa: E402
+from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.models.inference import inference_copy  # noqa: E402
+from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 LOGITS = 10
@@ -90,7 +90,7 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
 
 def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Seconds and processor seconds a clip of the model and its inference copy, in the fast engine's batches."""
-    from audioxai_utils.attributions._lime_fast import BATCH_SIZE
+    from audioxai_utils.attributions.lime_fast import BATCH_SIZE
 
     torch.set_num_threads(arguments.threads)
     size = BATCH_SIZE.get(torch.device(arguments.device).type, 64)

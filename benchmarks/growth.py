@@ -18,7 +18,7 @@ import pandas as pd
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
-from audioxai_utils.config import SPECTROGRAM_TYPES  # noqa: E402
+from audioxai_utils.constants import SPECTROGRAM_TYPES  # noqa: E402
 from explain import clips, warmed_up  # noqa: E402
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from audioxai_utils.provenance import commit, hardware, write_json
-from audioxai_utils.results import atomic_path
-from audioxai_utils.speed import FOLDER, about_words
-from audioxai_utils.workflow import environment
+from audioxai_utils.run.manifest import commit, hardware, write_json
+from audioxai_utils.files import atomic_path
+from audioxai_utils.gallery.speed import FOLDER, about_words
+from audioxai_utils.run.workflow import environment
 
 
 def in_fresh_process(function: Callable, *given):

@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from audioxai_utils.config import DURATION, METHODS, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.constants import DURATION, STUDY_METHODS, SPECTROGRAMS  # noqa: E402
 
 GIB = 2**30
 HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its two stems
@@ -27,7 +27,7 @@ HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its
 
 @dataclass(frozen=True)
 class Cost:
-    """One kind of work on a clip of a cell: ``seconds`` of a job, and ``n_bytes`` that it leaves."""
+    """One kind of work on a clip of a condition: ``seconds`` of a job, and ``n_bytes`` that it leaves."""
 
     work: str
     seconds: float
@@ -43,8 +43,8 @@ def step_seconds(manifest: dict, step: str) -> tuple[float, int]:
     return sum(found), len(found)
 
 
-def costs(results: Path, cell: tuple[str, str]) -> tuple[list[Cost], float, int]:
-    """Costs of each method's attributions and of the scores of a cell, seconds that a job takes to start, clips.
+def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float, int]:
+    """Costs of each method's attributions and of the scores of a condition, seconds that a job takes to start, clips.
 
     A clip's seconds are the median of its method's; what a step took beside its clips is its start
     (imports, loading, figures). The scores are what their step took without such a start.
@@ -52,27 +52,27 @@ def costs(results: Path, cell: tuple[str, str]) -> tuple[list[Cost], float, int]
     Raises
     ------
     FileNotFoundError, ValueError
-        The folder holds no finished run, or not this cell.
+        The folder holds no finished run, or not this condition.
     """
     path = results / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the results folder of a finished run")
-    manifest, name, found, starts, n = json.loads(path.read_text(encoding="utf-8")), "_".join(cell), [], [], 0
-    for method in METHODS:
+    manifest, name, found, starts, n = json.loads(path.read_text(encoding="utf-8")), "_".join(condition), [], [], 0
+    for method in STUDY_METHODS:
         table = results / "tables" / "attributions" / f"{name}_{method}.csv"
         if not table.is_file():
             continue
         clips = pd.read_csv(table)
-        seconds, jobs = step_seconds(manifest, "-".join(("03_attributions", *cell, method)))
+        seconds, jobs = step_seconds(manifest, "-".join(("03_attributions", *condition, method)))
         n, each = len(clips), float(clips["seconds"].median())
         starts.append((seconds - clips["seconds"].sum()) / jobs)
-        files = [results / "attributions" / Path(*cell) / method / f"{clip}.npz" for clip in clips["clip"]]
+        files = [results / "attributions" / Path(*condition) / method / f"{clip}.npz" for clip in clips["clip"]]
         found.append(Cost(f"attributions, {method}", each, sum(file.stat().st_size for file in files) / n))
     if not found:
-        raise FileNotFoundError(f"{results}: no attributions of {' '.join(cell)}; its cells are in tables/attributions")
+        raise FileNotFoundError(f"{results}: no attributions of {' '.join(condition)}; its conditions are in tables/attributions")
     start = float(pd.Series(starts).median())
-    seconds, jobs = step_seconds(manifest, "-".join(("04_mask_study", *cell)))
-    scores = (results / "scores" / cell[0] / f"{cell[1]}.parquet").stat().st_size
+    seconds, jobs = step_seconds(manifest, "-".join(("04_mask_study", *condition)))
+    scores = (results / "scores" / condition[0] / f"{condition[1]}.parquet").stat().st_size
     found.append(Cost("masks and scores", max(0.0, seconds - jobs * start) / n, 2 * scores / n))  # blocks and the whole
     return found, start, n
 
@@ -80,7 +80,7 @@ def costs(results: Path, cell: tuple[str, str]) -> tuple[list[Cost], float, int]
 def clips_in_memory(spectrogram_type: str, memory: float) -> int:
     """Clips of one results folder whose merging steps keep within ``memory`` bytes.
 
-    A merging step holds the waveforms of its cell, its spectrograms and the attributions of one method.
+    A merging step holds the waveforms of its condition, its spectrograms and the attributions of one method.
     """
     parameters = SPECTROGRAMS[spectrogram_type]
     n_samples = round(DURATION * parameters.sample_rate)
@@ -136,18 +136,18 @@ PAGE = """\
 Made by `benchmarks/plan.py` from a finished run; no number in it was typed. To plan from a run of your own:
 
 ```bash
-python benchmarks/plan.py RESULTS --cell {kind}/{scenario} --clips {clips} --jobs {at_once} --hours {hours:g} \\
+python benchmarks/plan.py RESULTS --condition {kind}/{scenario} --clips {clips} --jobs {at_once} --hours {hours:g} \\
     --memory {memory:g} > benchmarks/AUDIOSET.md
 ```
 
 AudioSet has about two million clips. This plan takes one window of {duration:g} s of each, as the study prepares
-its clips, in one cell (`{kind}`, `{scenario}`), with the run's model and settings.
+its clips, in one condition (`{kind}`, `{scenario}`), with the run's model and settings.
 
-**Measured:** profile `{profile}` on `{dataset}`, {n} clips a cell, {threads}, device `{device}` ({machine}).
+**Measured:** profile `{profile}` on `{dataset}`, {n} clips a condition, {threads}, device `{device}` ({machine}).
 A job starts in {start:.1f} s. Seconds of a clip are the median of the run's; scores are those of every mask,
 control and protocol of the run.
 
-**Planned:** {folders:,} results folders of {per_folder:,} clips each, {shards} shards a cell, {at_once} jobs at once.
+**Planned:** {folders:,} results folders of {per_folder:,} clips each, {shards} shards a condition, {at_once} jobs at once.
 
 {table}
 
@@ -155,7 +155,7 @@ A job has the cores, or the GPU, that the run's steps had. Hours by the clock su
 
 ## How to run it
 
-The steps that merge shards hold a cell's clips in memory: {limit:,} of them take {memory:g} GiB. So the clips
+The steps that merge shards hold a condition's clips in memory: {limit:,} of them take {memory:g} GiB. So the clips
 are split into folders, each with its own `--data-root` and `--results`:
 
 ```bash
@@ -176,11 +176,11 @@ first, and make this page again.
 """
 
 
-def page(results: Path, cell: tuple[str, str], given: argparse.Namespace) -> str:
+def page(results: Path, condition: tuple[str, str], given: argparse.Namespace) -> str:
     """The whole page."""
-    found, start, n = costs(results, cell)
+    found, start, n = costs(results, condition)
     manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
-    limit = clips_in_memory(cell[0], given.memory * GIB)
+    limit = clips_in_memory(condition[0], given.memory * GIB)
     longest, job_seconds = max(cost.seconds for cost in found), 3600 * given.hours - start
     if job_seconds <= 0:
         raise ValueError(f"--hours must be more than a job takes to start ({start:.0f} s); got {given.hours:g}")
@@ -189,7 +189,7 @@ def page(results: Path, cell: tuple[str, str], given: argparse.Namespace) -> str
     gpus = ", ".join(hardware["gpus"]) if manifest["device"] == "cuda" else ""
     threads = {record["threads"] for name, record in manifest["steps"].items() if name.startswith(("03", "04"))}
     return PAGE.format(
-        clips=given.clips, kind=cell[0], scenario=cell[1], duration=DURATION, profile=settings["profile"],
+        clips=given.clips, kind=condition[0], scenario=condition[1], duration=DURATION, profile=settings["profile"],
         dataset=settings["dataset"], n=n, device=manifest["device"], machine=gpus or hardware["processor"], start=start,
         threads=f"{'/'.join(map(str, sorted(threads)))} thread(s) a job", at_once=given.jobs, hours=given.hours,
         table=table(plan(found, start, given.clips, shares, given.jobs)), per_folder=shares.clips, limit=limit,
@@ -200,13 +200,13 @@ def page(results: Path, cell: tuple[str, str], given: argparse.Namespace) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder of a finished run")
-    parser.add_argument("--cell", default="mel_db/clean", help="spectrogram type and scenario (default: mel_db/clean)")
+    parser.add_argument("--condition", default="mel_db/clean", help="spectrogram type and scenario (default: mel_db/clean)")
     parser.add_argument("--clips", type=int, default=2_000_000)
     parser.add_argument("--jobs", type=int, default=100, help="at once (default: 100)")
     parser.add_argument("--hours", type=float, default=3.0, help="of a job at most (default: 3)")
     parser.add_argument("--memory", type=float, default=64.0, help="GiB of a node (default: 64)")
     given = parser.parse_args()
-    kind, _, scenario = given.cell.partition("/")
+    kind, _, scenario = given.condition.partition("/")
     try:
         print(page(given.results, (kind, scenario), given), end="")
     except (FileNotFoundError, ValueError) as error:

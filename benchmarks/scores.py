@@ -20,9 +20,9 @@ import torch
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
-from audioxai_utils.config import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
-from audioxai_utils.masks import build_masks  # noqa: E402
-from audioxai_utils.metrics import complexity, sparseness  # noqa: E402
+from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.evaluation.masks import build_masks  # noqa: E402
+from audioxai_utils.evaluation.metrics import complexity, sparseness  # noqa: E402
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 

@@ -7,16 +7,17 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audioxai_utils import config, study
+from audioxai_utils import constants
+from audioxai_utils.study import study
 
 
 @pytest.fixture(autouse=True, scope="session")
 def a_clip_of_each_class():
-    config.PROFILES["smoke"] = dataclasses.replace(config.PROFILES["smoke"], n_clips=3)
+    constants.PROFILES["smoke"] = dataclasses.replace(constants.PROFILES["smoke"], n_clips=3)
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory, a_clip_of_each_class):
+def condition(tmp_path_factory, a_clip_of_each_class):
     """(settings, classifier) over two classes of tones, with a mel classifier drawn at random."""
     root, rows = tmp_path_factory.mktemp("two"), []
     for folder in ("meta", "audio"):

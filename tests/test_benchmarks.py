@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audioxai_utils import speed
-from audioxai_utils.provenance import hardware
-from audioxai_utils.report import build
+from audioxai_utils.gallery import speed
+from audioxai_utils.run.manifest import hardware
+from audioxai_utils.gallery.report import build
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 ABOUT = {

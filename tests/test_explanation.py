@@ -6,10 +6,10 @@ import torch
 
 from audioxai_utils import explain
 from audioxai_utils.attributions import METHODS
-from audioxai_utils.checks import GradientCheckError
-from audioxai_utils.config import MASK_NAMES
-from audioxai_utils.models import Cnn14
-from audioxai_utils.spectrograms import get_spectrogram
+from audioxai_utils.attributions.gradient_check import GradientCheckError
+from audioxai_utils.constants import MASK_NAMES
+from audioxai_utils.models.cnn14 import Cnn14
+from audioxai_utils.audio.spectrograms import get_spectrogram
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audioxai_utils import masks, metrics
+from audioxai_utils.evaluation import masks, metrics
 from audioxai_utils.attributions import METHODS
 
 PAGE = Path(__file__).resolve().parents[1] / "audioxai_utils" / "EXTENDING.md"

@@ -33,7 +33,7 @@ def results(tmp_path):
     for i in (1, 2):  # scored in two shards, which the notebook merged
         steps[f"04_mask_study-mel_db-clean-{i}of2"] = {"seconds": START + SCORING * N / 2, "threads": 1}
     steps["04_mask_study-mel_db-clean"] = {"seconds": START, "threads": 1}
-    steps["04_mask_study-mel_db-clean_2"] = {"seconds": 9999.0, "threads": 1}  # another cell's
+    steps["04_mask_study-mel_db-clean_2"] = {"seconds": 9999.0, "threads": 1}  # another condition's
     (tmp_path / "scores" / "mel_db").mkdir(parents=True)
     (tmp_path / "scores" / "mel_db" / "clean.parquet").write_bytes(b"x" * 400 * N)
     manifest = {"steps": steps, "device": "cpu", "settings": {"profile": "paper", "dataset": "esc50"},
@@ -49,7 +49,7 @@ def run(*words) -> subprocess.CompletedProcess:
 
 def rows(page: str) -> dict[str, list[float]]:
     lines = [line for line in page.splitlines() if line.startswith("| ")]
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = [[condition.strip() for condition in line.strip("|").split("|")] for line in lines]
     return {words[0]: [float(word.replace(",", "")) for word in words[1:]] for words in found[1:]}
 
 
@@ -71,12 +71,12 @@ def test_the_plan_is_what_the_records_say(results):
         assert planned[work] == pytest.approx(expected, abs=0.51 if size == 800 else 0.06), work
         assert longest <= 2
     assert planned["**all**"][0] == pytest.approx(4.0) and planned["**all**"][1] == 3 * jobs
-    assert f"**Planned:** {folders} results folders of {clips:,} clips each, {shards} shards a cell" in done.stdout
+    assert f"**Planned:** {folders} results folders of {clips:,} clips each, {shards} shards a condition" in done.stdout
     assert f"--shards {shards} --profile paper" in done.stdout and "A job starts in 10.0 s" in done.stdout
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--cell", "mel_db/horse"), "no attributions of mel_db horse; its cells are in tables/attributions"),
+    (("--condition", "mel_db/horse"), "no attributions of mel_db horse; its conditions are in tables/attributions"),
     (("--hours", "0.001"), "--hours must be more than a job takes to start (10 s); got 0.001"),
 ])
 def test_what_cannot_be_planned_is_one_line(results, words, message):

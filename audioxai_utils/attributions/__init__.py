@@ -31,9 +31,8 @@ shows at the model's first output.
 
 A new method
 ------------
-Write one file ``attributions/<name>.py`` with a function
-``(model, db, target, *, options...)`` under ``@register("<name>")``: it is found by its file
-name and imported at first use, by ``run_all.sh --method <name>`` too. What the study's sizes
+Write a function ``(model, db, target, *, options...)`` under ``@register("<name>")`` in a file of
+``attributions``: it is found by that line and imported at first use, by ``run_all.sh --method <name>`` too. What the study's sizes
 and reference clips are to it, and how its decoder is trained, ``register``'s keywords say (``Traits``). An
 option ``waveform`` or ``spectrogram`` is given the clips' own. Outside this package,
 ``register("<name>")(function)`` does.
@@ -43,6 +42,6 @@ gradients enabled, and checked arguments.
 
 from __future__ import annotations
 
-from ._registry import METHODS, register
+from .registry import METHODS, register
 
 __all__ = ["METHODS", "register"]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ._registry import register
+from .registry import register
 
 AXES = ("frequency", "time")
 

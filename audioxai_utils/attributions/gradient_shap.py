@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .integrated_gradients import SILENCE, at_least
 from .shap import checked_background
 from .smoothgrad import seeded

@@ -19,7 +19,7 @@ import warnings
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .gradcam import gradcam
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .shap import checked_background
 
 SILENCE = -100.0  # dB; the floor of the study's spectrograms

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 
 KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
 
@@ -64,7 +64,7 @@ def lime(
             raise ValueError(f"dtype={dtype} needs engine='fast'; the reference runs in the model's own type")
         clips = zip(db, target.tolist())
         return torch.stack([_reference(model, clip, label, n_samples, seed, batch_size or 10) for clip, label in clips])
-    from ._lime_fast import attribute
+    from .lime_fast import attribute
 
     return attribute(model, db, target, n_samples, seed, batch_size, dtype)
 

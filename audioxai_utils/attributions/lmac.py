@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..inference import inference_copy
-from ._decoder import Recipe, features_of, load_decoder
-from ._registry import register
+from ..models.inference import inference_copy
+from .decoder import Recipe, features_of, load_decoder
+from .registry import register
 from .integrated_gradients import at_least
 from .optimised import upsampled
 

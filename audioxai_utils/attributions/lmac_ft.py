@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ._decoder import Recipe
-from ._registry import register
+from .decoder import Recipe
+from .registry import register
 from .lmac import lmac
 
 

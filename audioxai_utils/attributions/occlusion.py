@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..inference import inference_copy
-from ._registry import register
+from ..models.inference import inference_copy
+from .registry import register
 from .integrated_gradients import SILENCE, at_least
 
 

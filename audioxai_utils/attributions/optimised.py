@@ -47,9 +47,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..inference import inference_copy
-from ._heard import Sounds
-from ._registry import register
+from ..models.inference import inference_copy
+from .heard import Sounds
+from .registry import register
 from .integrated_gradients import SILENCE, at_least
 
 DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",), "heard": ("heard",)}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .optimised import optimised
 
 AREA = 0.2  # share of the bins

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..inference import inference_copy
-from ._registry import register
+from ..models.inference import inference_copy
+from .registry import register
 from .integrated_gradients import SILENCE, at_least
 
 

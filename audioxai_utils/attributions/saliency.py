@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 
 
 @register("saliency")

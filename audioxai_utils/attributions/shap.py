@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..precision import tensor_float32
-from ._registry import check_spectrograms, register, untouched
+from ..numerics import tensor_float32
+from .registry import check_spectrograms, register, untouched
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
@@ -54,7 +54,7 @@ def shap(
     background = checked_background(background, db, model)
     if engine == "reference":
         return _reference(model, db, target, background)
-    from ._shap_fast import attribute
+    from .shap_fast import attribute
 
     return attribute(model, db, target, background, chunk_size)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .saliency import input_gradient
 from .shap import checked_background
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..inference import inference_copy
-from ._lime_fast import BATCH_SIZE, Neighbourhood, classify, regress
-from ._registry import register
+from ..models.inference import inference_copy
+from .lime_fast import BATCH_SIZE, Neighbourhood, classify, regress
+from .registry import register
 from .integrated_gradients import at_least
 from .lime import scaled_image
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .integrated_gradients import SILENCE, at_least
 from .slime import regular_grid, weigh_segments
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._registry import register
+from .registry import register
 from .integrated_gradients import at_least
 
 

@@ -26,12 +26,12 @@ def published_accuracies() -> pd.DataFrame:
 
 
 def published_tables() -> pd.DataFrame:
-    """Tables II-VI as printed (four decimals): 20 rows, one per cell and method, with its best mask."""
+    """Tables II-VI as printed (four decimals): 20 rows, one per condition and method, with its best mask."""
     return _read("tables.csv").copy()
 
 
 def published_results() -> pd.DataFrame:
-    """All published means: 5 cells x 3 subsets x 4 methods x 14 masks = 840 rows, seven digits.
+    """All published means: 5 conditions x 3 subsets x 4 methods x 14 masks = 840 rows, seven digits.
 
     Columns are ``spectrogram_type``, ``noise_scenario``, ``subset`` (all, correct, incorrect),
     ``method``, ``mask`` and the seven metrics.

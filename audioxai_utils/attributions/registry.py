@@ -1,0 +1,241 @@
+"""The table of methods, and the checks and cleaning-up that all of them share."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..constants import method_files
+from ..numerics import tensor_float32
+from .decoder import Recipe
+
+ENGINES = ("fast", "reference")
+OF_THE_CLIP = ("waveform", "spectrogram")  # options that whoever has the sound gives to each method that takes them
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method says of itself, so that nobody has to know its name.
+
+    Attributes
+    ----------
+    budget : str
+        The option that counts the changed copies of a clip it classifies; "" where there is none, or
+        where the number is the method's own affair.
+    background : bool
+        Whether it wants the study's reference clips, as the option ``background``.
+    additive : bool
+        Whether a clip's values add up to its logit minus the mean logit of ``background``.
+    recipe : Recipe, optional
+        How the study trains the decoder that the method wants, as the option ``decoder``.
+    after : str
+        The method whose trained decoder that training starts from; "" for a new one.
+    """
+
+    budget: str = ""
+    background: bool = False
+    additive: bool = False
+    recipe: Recipe | None = None
+    after: str = ""
+
+
+class Methods(Mapping):
+    """Name -> attribution function; a method's module is imported when it is first asked for."""
+
+    def __init__(self, modules: Mapping[str, str], package: str) -> None:
+        """``modules`` maps the name of a method to the module of ``package`` that registers it."""
+        self._modules, self._package = modules, package
+        self._functions: dict[str, Callable] = {}
+        self._traits: dict[str, Traits] = {}
+
+    def add(self, name: str, function: Callable, traits: Traits = Traits()) -> None:
+        """Enter ``function`` under ``name``; a name that is taken by another function is refused."""
+        taken = self._functions.get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (function.__module__, function.__qualname__):
+            raise ValueError(f"attribution method {name!r} is registered already, by {taken.__module__}")
+        self._functions[name], self._traits[name] = function, traits
+
+    def __getitem__(self, name: str) -> Callable:
+        if name not in self._functions and name in self._modules:
+            importlib.import_module(f"{self._package}.{self._modules[name]}")
+        if name not in self._functions:
+            raise KeyError(f"method must be one of {', '.join(self)}; got {name!r}")
+        return self._functions[name]
+
+    def traits(self, name: str) -> Traits:
+        """What the method says of itself; KeyError for a name that is not known."""
+        self[name]  # its module enters it
+        return self._traits[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The method's own options by name."""
+        return dict(list(inspect.signature(self[name]).parameters.items())[3:])
+
+    def required(self, name: str) -> list[str]:
+        """Options without which the method cannot be called, besides ``OF_THE_CLIP``."""
+        known = self.options(name)
+        return [option for option in known if known[option].default is known[option].empty and option not in OF_THE_CLIP]
+
+    def taken(self, name: str, **values) -> dict:
+        """Those of ``values`` that the method has an option for."""
+        known = self.options(name)
+        return {option: value for option, value in values.items() if option in known}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._modules, *self._functions}))
+
+    def __len__(self) -> int:
+        return len({*self._modules, *self._functions})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._functions
+
+
+METHODS = Methods(method_files(), __package__)
+
+
+def register(
+    name: str, *, budget: str = "", background: bool = False, additive: bool = False, recipe: Recipe | None = None,
+    after: str = "",
+) -> Callable[[Callable], Callable]:
+    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
+
+    def decorate(function: Callable) -> Callable:
+        known = list(inspect.signature(function).parameters)[3:]
+        for option in (budget, "background" if background else "", "decoder" if recipe else ""):
+            if option and option not in known:
+                raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known)}")
+
+        @functools.wraps(function)
+        def method(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> torch.Tensor:
+            _check_options(name, known, options)
+            _check_input(model, db, target)
+            if "engine" not in known:
+                options.pop("engine", None)  # one path serves both names
+            with torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False, db.device):
+                _check_first_output(model, target)
+                classes = target.detach().to(db.device, torch.long, copy=True)
+                attribution = function(model, db.detach().clone(), classes, **options)
+            return _checked_result(name, attribution, db)
+
+        METHODS.add(name, method, Traits(budget, background, additive, recipe, after))
+        return method
+
+    return decorate
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` in eval mode without parameter gradients; put everything back at the end.
+
+    Whatever happened in between, each module gets its attributes, hooks, parameters and
+    ``training`` flag back, and each parameter its ``requires_grad`` and ``grad``: libraries
+    leave hooks and even parameters behind (shap's ``x`` and ``y`` in nested blocks).
+    """
+    tensors = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    states = [(m, m.__dict__, {k: _shallow(v) for k, v in m.__dict__.items()}) for m in model.modules()]
+    try:
+        model.eval()
+        for parameter, _, _ in tensors:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for _, live, saved in states:
+            _restore(live, saved)
+        for parameter, requires_grad, grad in tensors:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+def _shallow(value):
+    return value.copy() if isinstance(value, (dict, list, set)) else value
+
+
+def _restore(live: dict, saved: dict) -> None:
+    """Bring a module's ``__dict__`` back; its containers stay the same objects."""
+    for key in [key for key in live if key not in saved]:
+        del live[key]
+    for key, value in saved.items():
+        container = live.get(key)
+        if type(container) is not type(value) or not isinstance(value, (dict, list, set)):
+            live[key] = value
+        elif isinstance(value, list):
+            container[:] = value
+        else:
+            container.clear()
+            container.update(value)
+
+
+def _check_options(name: str, known: list[str], options: dict) -> None:
+    allowed = [*known, *(() if "engine" in known else ("engine",))]
+    for option in options:
+        if option not in allowed:
+            raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(allowed)}")
+    if options.get("engine", "fast") not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {options['engine']!r}")
+
+
+def _check_input(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module that returns logits; got {type(model).__name__}")
+    check_spectrograms("db", db, model)
+    if not isinstance(target, torch.Tensor):
+        raise TypeError(f"target must be a tensor of class indices; got {type(target).__name__}")
+    if target.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
+        raise TypeError(f"target must hold integers (torch.long); got {target.dtype}")
+    if target.shape != db.shape[:1]:
+        raise ValueError(f"target must have shape ({len(db)},), one class per clip; got {tuple(target.shape)}")
+    if int(target.min()) < 0:
+        raise ValueError(f"target must be 0 or more; got {int(target.min())}")
+
+
+def check_spectrograms(argument: str, db: torch.Tensor, model: nn.Module) -> None:
+    """Raise unless ``db`` is (n, 1, frequency, time), finite, and of the model's device and dtype."""
+    if not isinstance(db, torch.Tensor):
+        raise TypeError(f"{argument} must be a tensor (n, 1, frequency, time); got {type(db).__name__}")
+    if db.ndim != 4 or db.shape[1] != 1 or 0 in db.shape:
+        raise ValueError(f"{argument} must have shape (n, 1, frequency, time); got {tuple(db.shape)}")
+    if not db.is_floating_point():
+        raise TypeError(f"{argument} must hold floating-point decibels; got {db.dtype}")
+    if not bool(torch.isfinite(db).all()):
+        raise ValueError(f"{argument} must be finite; it holds NaN or infinity")
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is not None and (parameter.device, parameter.dtype) != (db.device, db.dtype):
+        raise ValueError(
+            f"{argument} is {db.dtype} on {db.device} and the model {parameter.dtype} on {parameter.device}; "
+            "move one to the other with .to()"
+        )
+
+
+def _check_first_output(model: nn.Module, target: torch.Tensor) -> None:
+    """Look at the model's first output, once; ``untouched`` takes the hook away."""
+    highest, done = int(target.max()), []
+
+    def look(module, inputs, logits) -> None:
+        if done:
+            return
+        done.append(True)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            raise ValueError(f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}")
+        if highest >= logits.shape[1]:
+            raise ValueError(f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}")
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError("model returns NaN or infinite logits for these spectrograms; it cannot be explained")
+
+    model.register_forward_hook(look)
+
+
+def _checked_result(name: str, attribution: torch.Tensor, db: torch.Tensor) -> torch.Tensor:
+    attribution = attribution.detach().to(db)
+    if attribution.shape != db.shape:
+        raise ValueError(f"{name} returned shape {tuple(attribution.shape)}, expected {tuple(db.shape)}")
+    if not bool(torch.isfinite(attribution).all()):
+        raise ValueError(f"{name} gave NaN or infinite values; look at the model's gradients and at its input")
+    return attribution

@@ -1,0 +1,1 @@
+"""Sound in, sound out: datasets, recordings, noise, spectrograms and back."""

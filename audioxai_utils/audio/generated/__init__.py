@@ -1,0 +1,1 @@
+"""A dataset and noises that are synthesised, with their parts known."""

@@ -1,0 +1,151 @@
+"""What a run reads: where its dataset lies, which files its noises are, and whether they have changed.
+
+This module imports the standard library alone, so that the command line can check its options
+before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from .. import constants
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff")
+NOISE_KEYWORDS = {"white": "white", "room": "room", "horse": "horse"}  # in the names of the recordings
+ABSENT = "absent"  # state of what is not there yet
+
+
+# Noise scenarios
+
+
+def is_recording(noise_scenario: str) -> bool:
+    """Whether a scenario is given as an audio file instead of by name."""
+    return noise_scenario not in constants.NOISE_SCENARIOS and Path(noise_scenario).suffix.lower() in AUDIO_SUFFIXES
+
+
+def scenario_name(noise_scenario: str) -> str:
+    """Name of a scenario in tables and file names: an audio file's is its stem in [a-z0-9_]."""
+    if not is_recording(noise_scenario):
+        return noise_scenario
+    plain = unicodedata.normalize("NFKD", Path(noise_scenario).stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+
+
+def match_noise(noise_scenario: str, root: str | Path, argument: str = "noise_root") -> Path:
+    """The one audio file of a folder with the scenario's name in its own; ``root`` may be the file itself.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder or file.
+    ValueError
+        If none or several match; names ``argument``.
+    """
+    root = Path(root)
+    if root.is_file():
+        return root
+    if not root.is_dir():
+        raise FileNotFoundError(f"{argument} {root}: no such folder or file")
+    keyword = NOISE_KEYWORDS[noise_scenario]
+    files = sorted(file for file in root.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
+    matches = [file for file in files if keyword in file.stem.lower()]
+    if len(matches) != 1:
+        found = ", ".join(file.name for file in matches) or "none"
+        raise ValueError(f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}")
+    return matches[0]
+
+
+def recordings(scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root") -> dict:
+    """Scenario -> audio file of those scenarios that are recordings; generated ones are left out.
+
+    Parameters
+    ----------
+    scenarios : iterable of str
+        Names, as in the conditions of a run.
+    noise_root : str
+        Folder of recordings; empty where the study's noises are generated.
+    noise_files : dict
+        Name -> path of scenarios that were given as audio files.
+    argument : str
+        What errors call ``noise_root``; they are those of `match_noise`.
+    """
+    found = {}
+    for name in dict.fromkeys(scenarios):
+        if name in noise_files:
+            found[name] = Path(noise_files[name])
+        elif name in NOISE_KEYWORDS and noise_root:
+            found[name] = match_noise(name, noise_root, argument)
+    return found
+
+
+# The dataset
+
+
+def dataset_folder(dataset: str, data_root: str | Path | None = None) -> Path:
+    """Where a dataset lies, or will lie once it is made or downloaded.
+
+    That is ``data_root``, else ``AUDIOXAI_DATA``, else ``data/<dataset>``; a downloaded ESC-10 is
+    a part of ``data/esc50``.
+    """
+    if data_root:
+        return Path(data_root).expanduser().resolve()
+    folder = constants.default_data_root(dataset)
+    if dataset == "esc10" and not os.environ.get("AUDIOXAI_DATA") and not folder.exists():
+        return constants.default_data_root("esc50")
+    return folder
+
+
+# Has it changed?
+
+
+def dataset_state(folder: str | Path) -> str:
+    """Short hash of the csv's content and of each sound's name, size and time of change.
+
+    It reads no sound, so it takes milliseconds; a new copy of the same files is a change.
+    """
+    folder = Path(folder)
+    csv = folder / "meta" / "esc50.csv"
+    if not csv.is_file():
+        return ABSENT
+    digest = hashlib.sha256(csv.read_bytes())
+    if (folder / "audio").is_dir():
+        for entry in sorted(os.scandir(folder / "audio"), key=lambda entry: entry.name):
+            if entry.is_file() and not entry.name.startswith("."):
+                about = entry.stat()
+                digest.update(f"{entry.name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file's content; `ABSENT` where there is no file."""
+    if not Path(path).is_file():
+        return ABSENT
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def csv_state(folder: str | Path) -> str:
+    """Short hash of the CSV files in a folder, such as listeners' answers; `ABSENT` where there are none."""
+    paths = sorted(Path(folder).glob("[!.]*.csv"))
+    digest = hashlib.sha256("".join(f"{path.name}\0{file_digest(path)}\n" for path in paths).encode())
+    return digest.hexdigest()[:16] if paths else ABSENT
+
+
+def fingerprint(folder: str | Path) -> dict:
+    """Number of files, bytes and SHA-256 over the names and contents of all files below ``folder``.
+
+    The same files give the same digest wherever the folder lies and whenever they were
+    written; hidden files are left out.
+    """
+    folder = Path(folder)
+    digest, n_files, n_bytes = hashlib.sha256(), 0, 0
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    for name in sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)):
+        digest.update(f"{name}\0{file_digest(folder / name)}\n".encode())
+        n_files, n_bytes = n_files + 1, n_bytes + (folder / name).stat().st_size
+    return {"files": n_files, "bytes": n_bytes, "sha256": digest.hexdigest()}

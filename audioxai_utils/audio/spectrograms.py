@@ -1,0 +1,178 @@
+"""Waveform to spectrogram and back, for the study's two representations.
+
+Axes are (batch, 1, frequency, time) everywhere. Power is linear, ``db`` is
+10 log10(max(power, 1e-10)) without any clipping from above (``top_db=None``).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchaudio.functional import amplitude_to_DB, melscale_fbanks
+
+from ..constants import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
+from ..numerics import default_dtype
+
+POWER_FLOOR = 1e-10  # -100 dB
+
+
+@dataclass(frozen=True)
+class SpectrogramBatch:
+    """One batch of spectrograms.
+
+    Attributes
+    ----------
+    db, power : torch.Tensor
+        (batch, 1, frequency, time), decibels and linear power (mel power for mel types).
+    phase : torch.Tensor
+        (batch, 1, n_fft // 2 + 1, time) radians of the complex STFT.
+    length : int
+        Samples of the waveform they come from.
+    """
+
+    db: torch.Tensor
+    power: torch.Tensor
+    phase: torch.Tensor
+    length: int
+
+    @functools.cached_property
+    def phasor(self) -> torch.Tensor:
+        """exp(i phase), computed once for all masks of the batch; ``invert`` takes it for ``phase``."""
+        return torch.polar(torch.ones_like(self.phase), self.phase)
+
+    def __getitem__(self, index: slice) -> SpectrogramBatch:
+        return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
+
+    def __len__(self) -> int:
+        return len(self.db)
+
+
+def power_to_db(power: torch.Tensor) -> torch.Tensor:
+    """Decibels of a linear power, with the floor at -100 dB; any shape."""
+    return amplitude_to_DB(power, multiplier=10.0, amin=POWER_FLOOR, db_multiplier=0.0, top_db=None)
+
+
+class Spectrogram(nn.Module):
+    """Hann-windowed, centred, reflect-padded power spectrogram, linear or mel.
+
+    Call it on a waveform (batch, samples) to get a :class:`SpectrogramBatch`.
+    It follows the waveform's device after ``.to(device)``, and its dtype by itself.
+    """
+
+    def __init__(self, parameters: SpectrogramParameters, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.settings = parameters
+        self.name, self.sample_rate = parameters.name, parameters.sample_rate
+        self.n_bins, self.hop_length = parameters.n_bins, parameters.hop_length
+        self.register_buffer("window", torch.hann_window(parameters.n_fft, dtype=torch.float64))
+        filters = None
+        if parameters.n_mels is not None:
+            p = parameters
+            with default_dtype(dtype):
+                filters = melscale_fbanks(
+                    p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate
+                ).double()  # (n_fft // 2 + 1, n_mels), HTK
+        self.register_buffer("filters", filters)
+        self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
+
+    @property
+    def frequencies(self) -> torch.Tensor:
+        """Centre frequency of every bin, Hz, (n_bins,)."""
+        p = self.settings
+        if p.n_mels is None:
+            return torch.linspace(0, p.sample_rate / 2, p.n_bins)
+        low, high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (p.f_min, p.f_max))  # HTK mel
+        mel = torch.linspace(float(low), float(high), p.n_mels + 2)[1:-1]
+        return 700 * (10 ** (mel / 2595) - 1)
+
+    def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        complex_stft = self._stft(waveform)
+        power = self._power(complex_stft)
+        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+
+    def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
+        """``db`` of a waveform alone, without the cost of its phase."""
+        return power_to_db(self._power(self._stft(waveform)))
+
+    def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
+        if waveform.ndim != 2 or not waveform.is_floating_point():
+            raise ValueError(
+                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
+            )
+        p = self.settings
+        if waveform.shape[1] <= p.n_fft // 2:
+            raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
+        return torch.stft(
+            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
+            pad_mode="reflect", return_complex=True,
+        ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
+
+    def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
+        power = complex_stft.real.square() + complex_stft.imag.square()
+        return power if self.filters is None else _through(power, self.filters)  # (batch, 1, n_bins, time)
+
+    def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
+        """Waveform (batch, ``length``) of a (masked) power spectrogram with the original phase.
+
+        Mel power goes back to linear power by the least squares of torchaudio's ``InverseMelScale``
+        (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
+        once; the square root and the phase (radians, or exp(i phase)) then enter the inverse STFT.
+        """
+        p = self.settings
+        if self.inverse_filters is not None:
+            power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
+        phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
+        magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
+        parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
+        complex_stft = torch.view_as_complex(parts).squeeze(1)
+        return torch.istft(
+            complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
+        )
+
+
+def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Frequencies (batch, 1, F, T) mapped by ``matrix`` (F, G) to (batch, 1, G, T)."""
+    return matrix.to(power.dtype).T @ power
+
+
+def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -> Spectrogram:
+    """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
+
+    ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
+    digit hangs on the machine's vector unit, or float64, the same everywhere.
+    """
+    check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
+    return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)
+
+
+# Sound of what a mask keeps and of what it removes
+
+
+def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+    """Sound of the kept part: linear (mel) power times mask, inverted with the original phase.
+
+    Parameters
+    ----------
+    batch : SpectrogramBatch
+        Spectrograms of the clips.
+    mask : torch.Tensor
+        (batch, 1, frequency, time) in [0, 1].
+    spectrogram : Spectrogram
+        The transform that made ``batch``; its ``sample_rate`` is the sound's.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, samples). Nothing is normalised: kept and removed keep their true level.
+    """
+    if mask.shape != batch.power.shape:
+        raise ValueError(f"mask {tuple(mask.shape)} does not fit the power {tuple(batch.power.shape)}")
+    return spectrogram.invert(batch.power * mask.to(batch.power.dtype), batch.phasor, batch.length)
+
+
+def removed_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+    """Sound of the removed part: as :func:`kept_audio` with 1 - mask."""
+    return kept_audio(batch, 1 - mask, spectrogram)

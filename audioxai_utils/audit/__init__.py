@@ -1,0 +1,1 @@
+"""Is it true? Findings on the protocol, sanity checks, localisation, robustness, noise."""

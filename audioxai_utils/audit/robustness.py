@@ -1,0 +1,122 @@
+"""Does a mask hold beyond the model and the grid it was made on? Heard, shifted, coded as MP3, by another model.
+
+A mask found by optimisation may be a pattern that only one model sees. One that is a part of the sound
+keeps its class when it is heard instead of scored, moved by a bin or a frame, passed through MP3, and
+classified by a model that was trained on its own.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..evaluation.masks import apply_mask
+from ..evaluation.metrics import faithfulness
+from ..audio.spectrograms import kept_audio, removed_audio
+from ..evaluation.scoring import MaskScorer, decibels, probabilities
+from ..audio.encoding import store
+
+SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
+ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")
+
+
+def shifted(mask: torch.Tensor, n_bins: int, n_frames: int) -> torch.Tensor:
+    """A mask (batch, 1, F, T) moved up by ``n_bins`` and later by ``n_frames``; the edge it leaves is repeated."""
+    for axis, n in ((2, n_bins), (3, n_frames)):
+        if not abs(n) < mask.shape[axis]:
+            raise ValueError(f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}")
+    (low, high), (left, right) = ((max(n, 0), max(-n, 0)) for n in (n_bins, n_frames))
+    padded = functional.pad(mask, (left, right, low, high), mode="replicate")
+    return padded[:, :, high : high + mask.shape[2], right : right + mask.shape[3]]
+
+
+def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -> torch.Tensor:
+    """Waveforms (batch, samples) after MP3 as the pages store it, at their own level; what is silent stays out."""
+    import soundfile
+
+    rows = []
+    for row in waveform.detach().double().cpu():
+        kept = store(row.numpy(), sample_rate, compression)
+        back = torch.zeros_like(row)
+        if kept.data:
+            sound, _ = soundfile.read(io.BytesIO(kept.data))
+            n = min(len(sound), len(row))
+            back[:n] = torch.from_numpy(sound[:n]) * 10 ** (-kept.gain / 20)
+        rows.append(back)
+    return torch.stack(rows).to(waveform)
+
+
+def mask_robustness(
+    scorer: MaskScorer, masks: dict[str, torch.Tensor], others: dict[str, nn.Module] | None = None,
+    compression: float = 0.85,
+) -> pd.DataFrame:
+    """Faithfulness of masks under everything that should not matter.
+
+    Parameters
+    ----------
+    scorer : MaskScorer
+        Of the model, the clips and the classes that the masks explain.
+    masks : dict of str to Tensor (batch, 1, F, T)
+        Values in [0, 1].
+    others : dict of str to nn.Module, optional
+        Models trained on their own, for the same spectrograms and classes, by a name for the table.
+    compression : float
+        Of the MP3, see ``sounds.store``.
+
+    Returns
+    -------
+    DataFrame
+        One row per clip (`index`), mask and `test`: ``scored``, ``heard``, the four of ``SHIFTS`` (scored),
+        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the audited
+        ones, against the unmasked clip in the same model; for another model the class is the one explained, and
+        `agrees` says whether that model predicts it too (transfer can be asked only there).
+    """
+    rows = []
+    others = {name: (model, probabilities(model, scorer.batch.db)) for name, model in (others or {}).items()}
+    for name, mask in masks.items():
+        sounds = [make(scorer.batch, mask, scorer.spectrogram) for make in (kept_audio, removed_audio)]
+        heard = [decibels(sound, scorer.spectrogram) for sound in sounds]
+        for test, parts in _tested(scorer, mask, sounds, heard, compression):
+            rows.append(_scores(scorer.p, parts, scorer.target).assign(test=test, mask=name, agrees=True))
+        for other, (model, p) in others.items():
+            agrees = (p.argmax(1) == scorer.target).cpu().numpy()
+            for suffix, parts in (("", apply_mask(scorer.batch.db, mask)), (" heard", heard)):
+                scores = _scores(p, _probabilities(model, parts), scorer.target)
+                rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))
+    return pd.concat(rows, ignore_index=True)[["mask", "test", "index", "agrees", *ROBUSTNESS_METRICS]]
+
+
+def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: list, heard: list, compression: float):
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` and ``heard`` of what it keeps and removes."""
+    yield "scored", scorer(mask)
+    yield "heard", _probabilities(scorer.model, heard)
+    for test, shift in SHIFTS.items():
+        yield test, scorer(shifted(mask, *shift))
+    rate = scorer.spectrogram.sample_rate
+    again = [decibels(coded(sound, rate, compression), scorer.spectrogram) for sound in sounds]
+    yield "MP3", _probabilities(scorer.model, again)
+
+
+def _probabilities(model: nn.Module, parts) -> tuple[torch.Tensor, ...]:
+    """Probabilities (batch, classes) of each of several dB spectrograms (batch, 1, F, T)."""
+    return tuple(probabilities(model, part) for part in parts)
+
+
+def _scores(p: torch.Tensor, parts: tuple[torch.Tensor, ...], target: torch.Tensor) -> pd.DataFrame:
+    scores = faithfulness(p, *parts, "audited", target)
+    frame = pd.DataFrame({name: scores[name].cpu().numpy() for name in ROBUSTNESS_METRICS})
+    return frame.assign(index=range(len(frame)))
+
+
+def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
+    """Means per mask and test over the clips on which the model in question predicts the explained class.
+
+    NaN, and 0 `n_clips`, where there is none.
+    """
+    asked = robustness.assign(**{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS})
+    rows = asked.groupby(["mask", "test"], sort=False)
+    return rows[list(ROBUSTNESS_METRICS)].mean().assign(n_clips=rows["agrees"].sum()).reset_index()

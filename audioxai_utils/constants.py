@@ -1,0 +1,190 @@
+"""Names, sizes and paths of the study, as plain constants and frozen dataclasses.
+
+This module imports the standard library alone, so that the command line can be
+checked before anything is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+DATASETS = ("generated", "esc10", "esc50")
+NOISE_SCENARIOS = ("clean", "white", "room", "horse")
+STUDY_METHODS = ("saliency", "gradcam", "lime", "shap")  # the published ones; known_methods() has all that there are
+PROTOCOLS = ("paper", "audited")
+MASK_NAMES = (
+    "minmax",
+    "sigmoid",
+    "bin",
+    "topK_5",
+    "topK_30",
+    "topK_50",
+    "minmax_pos",
+    "sigmoid_pos",
+    "pos_thresh_25",
+    "pos_thresh_50",
+    "pos_thresh_75",
+    "topK_5_pos",
+    "topK_30_pos",
+    "topK_50_pos",
+)
+FAITHFULNESS_METRICS = ("FF", "AI", "AG", "FidIn", "AD")
+CONCISENESS_METRICS = ("SPS", "COMP")
+STUDY_METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of Tables II-VI
+LOWER_IS_BETTER = ("AD", "COMP")
+YES_OR_NO = {"AI": 100.0, "FidIn": 1.0}  # a clip scores 0 or this
+
+DURATION = 5.0  # seconds; every clip is cut or padded to it
+DB_FLOOR = -100.0  # dB; ten times the decadic logarithm of the power floor 1e-10
+SEED = 42  # of initial weights and training, unless --seed says otherwise
+# Seeds that no option changes: the defaults of the functions that draw, listed here for the manifest.
+FIXED_SEEDS = {
+    "generated clips and noises": 20250,  # synthesis.SEED
+    "LIME": 12345,  # as published
+    "random controls": 0,
+    "bootstrap": 0,
+    "gradient check": 0,
+}
+MIXING_ALPHA = 0.6  # share of the clip in a noisy mixture; 0.4 is the noise
+STUDY_SNR_DB = 20 * math.log10(MIXING_ALPHA / (1 - MIXING_ALPHA))  # +3.52 dB
+
+
+@dataclass(frozen=True)
+class SpectrogramParameters:
+    """One time-frequency representation; times are samples, frequencies Hz."""
+
+    name: str
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int | None = None  # None: linear frequency bins
+    f_min: float = 0.0
+    f_max: float | None = None
+
+    @property
+    def n_bins(self) -> int:
+        return self.n_mels if self.n_mels is not None else self.n_fft // 2 + 1
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of a centred transform of ``n_samples`` samples."""
+        return n_samples // self.hop_length + 1
+
+
+SPECTROGRAMS = {
+    parameters.name: parameters
+    for parameters in (
+        SpectrogramParameters("stft_db", sample_rate=16000, n_fft=512, hop_length=256),
+        SpectrogramParameters(
+            "mel_db", sample_rate=32000, n_fft=1024, hop_length=320, n_mels=64, f_min=50.0, f_max=14000.0
+        ),
+    )
+}
+SPECTROGRAM_TYPES = tuple(SPECTROGRAMS)
+
+# The study's conditions in the order of Tables II-VI.
+STUDY_CONDITIONS = (
+    ("stft_db", "clean"),
+    ("mel_db", "clean"),
+    ("mel_db", "white"),
+    ("mel_db", "room"),
+    ("mel_db", "horse"),
+)
+TABLE_NUMBERS = dict(zip(STUDY_CONDITIONS, ("II", "III", "IV", "V", "VI")))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study is computed; ``paper`` is the published protocol to the letter."""
+
+    name: str
+    width: float  # multiplies Cnn14's 64..2048 channels
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str  # "constant" (Adam, as published) or "one_cycle" (AdamW, for training from scratch)
+    mixup: float  # Beta parameter; 0 is off
+    time_shift: bool  # random circular shift of training clips
+    iid_masks: bool  # a mask of its own for every clip; torchaudio's default is one for the batch
+    averaging: float  # decay per step of averaged weights, which are validated and kept; 0 is off
+    crop: float  # share of the frames that a shifted training clip keeps; Cnn14 pools over any number
+    dropout: float  # multiplies the published shares
+    n_clips: int | None  # test clips explained; None is all
+    lime_samples: int
+    background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
+    conditions: tuple[tuple[str, str], ...] = STUDY_CONDITIONS
+    clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
+    clips_of_all_masks: int = 2  # clips that the gallery shows with every mask
+    reproducible: bool = False  # float64, weights rounded after each epoch: no number hangs on threads or vector units
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
+            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.3, dropout=0.0,
+            n_clips=2, lime_samples=30, background_clips=4,
+            conditions=(("mel_db", "clean"), ("mel_db", "white")),
+            clips_per_class=2, clips_of_all_masks=1, reproducible=True,
+        ),
+        Profile(
+            "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
+            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.5, dropout=0.0,
+            n_clips=20, lime_samples=200, background_clips=20,
+        ),
+        Profile(
+            "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
+            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0,
+            n_clips=None, lime_samples=1000, background_clips=None,
+        ),
+    )
+}
+
+
+@functools.cache
+def method_files() -> dict[str, str]:
+    """Name of every attribution method -> the module of ``attributions`` that registers it, found without importing."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "attributions").glob("*.py")):
+        for name in re.findall(r'^@register\(\s*"(\w+)"', path.read_text(encoding="utf-8"), re.MULTILINE):
+            found[name] = path.stem
+    return found
+
+
+def known_methods() -> tuple[str, ...]:
+    """Every method that can be run: the study's own first, then the others by name."""
+    return (*STUDY_METHODS, *sorted(set(method_files()) - set(STUDY_METHODS)))
+
+
+def conditions(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], ...]:
+    """(spectrogram_type, noise_scenario) pairs of a profile; ``full_grid`` adds the noisy STFT."""
+    if full_grid:
+        return tuple((kind, scenario) for kind in SPECTROGRAM_TYPES for scenario in NOISE_SCENARIOS)
+    return PROFILES[profile].conditions
+
+
+def default_data_root(dataset: str) -> Path:
+    """``AUDIOXAI_DATA`` where it is set (not for the generated set), else ``data/<dataset>``."""
+    if dataset != "generated" and os.environ.get("AUDIOXAI_DATA"):
+        return Path(os.environ["AUDIOXAI_DATA"]).expanduser().resolve()
+    return REPOSITORY / "data" / dataset
+
+
+def default_results_dir(profile: str, dataset: str) -> Path:
+    """``<dataset>-<profile>`` in the folder ``AUDIOXAI_RESULTS``, or in ``results`` where that is not set."""
+    parent = os.environ.get("AUDIOXAI_RESULTS")
+    return (Path(parent).expanduser().resolve() if parent else REPOSITORY / "results") / f"{dataset}-{profile}"
+
+
+def check_choice(argument: str, value: str, choices) -> str:
+    """Return ``value``, or raise a ValueError that names the argument and what it accepts."""
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}; got {value!r}")
+    return value

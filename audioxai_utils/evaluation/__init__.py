@@ -1,0 +1,1 @@
+"""What a mask is worth: masks, metrics, controls, scores, intervals, tables."""

@@ -1,0 +1,256 @@
+"""Masks that know nothing of the classifier: what any method must beat, and what a perfect one could do.
+
+`random` keeps bins drawn at random and `energy` the loudest ones, both exactly as many per clip as the
+mask they stand beside; `all_ones` keeps everything; `oracle` is the ideal binary mask of the clip against
+its interferer, where both are known separately. All masks are float (batch, 1, frequency, time).
+
+References
+----------
+.. [1] D. Wang, "On Ideal Binary Mask As the Computational Goal of Auditory Scene Analysis", 2005.
+.. [2] J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR - Half-Baked or Well Done?", ICASSP 2019.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..constants import DB_FLOOR
+
+
+def clip_seed(clip: str, seed: int = 0) -> int:
+    """A seed that hangs on the clip's name and ``seed`` alone, the same on every machine."""
+    return zlib.crc32(f"{seed}:{clip}".encode())
+
+
+def _check_maps(**tensors: torch.Tensor) -> None:
+    """All are finite (batch, 1, frequency, time) tensors of one shape."""
+    shapes = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch tensor; got {type(tensor).__name__}")
+        if tensor.ndim != 4 or tensor.shape[1] != 1 or not tensor.numel():
+            raise ValueError(f"{name} must be (batch, 1, frequency, time); got shape {tuple(tensor.shape)}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} must be finite; it holds NaN or infinite values")
+        shapes[name] = tuple(tensor.shape)
+    if len(set(shapes.values())) > 1:
+        raise ValueError("shapes must agree; got " + ", ".join(f"{name} {shapes[name]}" for name in shapes))
+
+
+def _check_power(**tensors: torch.Tensor) -> None:
+    _check_maps(**tensors)
+    for name, tensor in tensors.items():
+        if (tensor < 0).any():
+            raise ValueError(f"{name} must be linear and not below 0; got {tensor.min().item():.3g}")
+
+
+def kept_bins(mask: torch.Tensor) -> torch.Tensor:
+    """Bins that a mask keeps, per clip: their number, or the rounded sum of a soft mask's values.
+
+    Parameters
+    ----------
+    mask : (batch, 1, frequency, time) tensor, values in [0, 1]
+
+    Returns
+    -------
+    (batch,) long tensor
+        Divided by frequency x time this is the kept area: exact for a binary mask, the nearest there
+        is for a soft one.
+    """
+    _check_maps(mask=mask)
+    if mask.min() < 0 or mask.max() > 1:
+        raise ValueError(f"mask must lie in [0, 1]; got {mask.min().item():.3g} to {mask.max().item():.3g}")
+    return mask.double().sum(dim=(1, 2, 3)).round().long()
+
+
+def bin_ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Place of every bin of a clip when its scores are sorted downwards: 0 is the highest.
+
+    Parameters
+    ----------
+    scores : (batch, 1, frequency, time) tensor
+
+    Returns
+    -------
+    (batch, 1, frequency, time) long tensor
+        Among equal scores low frequencies come first, then early times.
+    """
+    _check_maps(scores=scores)
+    order = scores.flatten(1).argsort(dim=1, descending=True, stable=True)  # (batch, d)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).reshape(scores.shape)
+
+
+def first_bins(ranks: torch.Tensor, n_kept: torch.Tensor | Sequence[int]) -> torch.Tensor:
+    """Binary mask of exactly ``n_kept`` bins per clip, the first by `bin_ranks`.
+
+    Parameters
+    ----------
+    ranks : (batch, 1, frequency, time) long tensor
+    n_kept : (batch,) integers between 0 and frequency x time
+
+    Returns
+    -------
+    (batch, 1, frequency, time) float32 tensor
+        A larger ``n_kept`` keeps all that a smaller one keeps.
+    """
+    _check_maps(ranks=ranks)
+    n_kept = torch.as_tensor(n_kept, device=ranks.device)
+    d = ranks[0].numel()
+    if n_kept.shape != (len(ranks),) or n_kept.is_floating_point():
+        raise ValueError(f"n_kept must be one whole number per clip ({len(ranks)}); got {n_kept.tolist()}")
+    if (n_kept < 0).any() or (n_kept > d).any():
+        raise ValueError(f"n_kept must lie between 0 and the {d} bins of a clip; got {n_kept.tolist()}")
+    return (ranks < n_kept[:, None, None, None]).float()
+
+
+def random_map(shape: Sequence[int], seed: int | Sequence[int] = 0) -> torch.Tensor:
+    """Scores in [0, 1) drawn for each clip from its own seed; float64 on the CPU.
+
+    Parameters
+    ----------
+    shape : (batch, 1, frequency, time)
+    seed : int or (batch,) ints
+        One number is the seed of the first clip, the next clip has the next. With seeds of their own
+        (`clip_seed`) clips do not hang on the batch they come in.
+    """
+    seeds = range(seed, seed + shape[0]) if isinstance(seed, (int, np.integer)) else list(seed)
+    if len(seeds) != shape[0]:
+        raise ValueError(f"seed must be one number or one per clip ({shape[0]}); got {len(seeds)}")
+    return torch.stack([torch.from_numpy(np.random.default_rng(s).random(tuple(shape[1:]))) for s in seeds])
+
+
+def random_mask(
+    n_kept: torch.Tensor | Sequence[int], shape: Sequence[int], seed: int | Sequence[int] = 0
+) -> torch.Tensor:
+    """Mask of ``n_kept`` bins per clip at random places (`random_map`, `first_bins`)."""
+    return first_bins(bin_ranks(random_map(shape, seed)), n_kept)
+
+
+def energy_mask(power: torch.Tensor, n_kept: torch.Tensor | Sequence[int]) -> torch.Tensor:
+    """Mask of the ``n_kept`` loudest bins per clip; ``power`` may be in decibels as well."""
+    return first_bins(bin_ranks(power), n_kept)
+
+
+def all_ones(mask: torch.Tensor) -> torch.Tensor:
+    """The mask that keeps everything: what a method must not be mistaken for."""
+    return torch.ones_like(mask)
+
+
+def oracle_mask(
+    source_power: torch.Tensor, interferer_power: torch.Tensor, threshold: float = 0.0
+) -> torch.Tensor:
+    """Ideal binary mask: bins where the target is louder than the interferer by ``threshold`` dB [1]_.
+
+    Parameters
+    ----------
+    source_power, interferer_power : (batch, 1, frequency, time) tensors
+        Linear power of the two stems of a mixture. A bin where both are silent is not kept.
+    """
+    _check_power(source_power=source_power, interferer_power=interferer_power)
+    return (source_power > interferer_power * 10 ** (threshold / 10)).to(source_power.dtype)
+
+
+def control_ranks(power: torch.Tensor, seed: int | Sequence[int] = 0) -> dict[str, torch.Tensor]:
+    """Order in which the `random` and `energy` controls take the bins of each clip.
+
+    Sorting is what controls cost: made once per batch, this serves all masks of its clips.
+
+    Parameters
+    ----------
+    power : (batch, 1, frequency, time) tensor
+        What the clips hold, linear or in dB.
+    seed : int or (batch,) ints
+        See `random_map`.
+    """
+    random = random_map(tuple(power.shape), seed).to(power.device)
+    return {"random": bin_ranks(random), "energy": bin_ranks(power)}
+
+
+def control_masks(
+    mask: torch.Tensor, power: torch.Tensor, seed: int | Sequence[int] = 0,
+    ranks: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """The controls of equal area of a method's mask: `random` and `energy`, as binary masks.
+
+    Parameters
+    ----------
+    mask : (batch, 1, frequency, time) tensor
+        Values in [0, 1]. A soft mask is matched by the nearest area that is a whole number of bins.
+    power : tensor of the same shape, linear or in dB
+    seed : int or (batch,) ints
+        See `random_map`.
+    ranks : dict, optional
+        ``control_ranks(power, seed)``, so that it is not computed for every mask.
+
+    Returns
+    -------
+    dict of (batch, 1, frequency, time) tensors
+        Both keep `kept_bins` of the mask, clip by clip. The same seed draws nested masks: two masks of
+        one area have the same controls, which need be scored once. The controls that no mask changes
+        are `all_ones` and `oracle_mask`.
+    """
+    _check_maps(mask=mask, power=power)
+    ranks = control_ranks(power, seed) if ranks is None else ranks
+    n_kept = kept_bins(mask)
+    return {name: first_bins(ranks[name], n_kept).to(mask) for name in ("random", "energy")}
+
+
+def energy_kept(
+    mask: torch.Tensor, source_power: torch.Tensor, interferer_power: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """How much of the two stems' energy a mask lets through.
+
+    Parameters
+    ----------
+    mask, source_power, interferer_power : (batch, 1, frequency, time) tensors
+        The mask as it is heard, on linear power.
+
+    Returns
+    -------
+    dict of (batch,) float64 tensors, in dB
+        `source_kept` and `interferer_kept`: 10 log10 of the kept share of energy, 0 for all of it,
+        never below -100 (nothing is kept); NaN where a stem has no energy. `snr_gain` is their
+        difference, the gain in signal-to-noise ratio.
+    """
+    _check_power(mask=mask, source_power=source_power, interferer_power=interferer_power)
+    kept = {}
+    for name, power in (("source_kept", source_power), ("interferer_kept", interferer_power)):
+        power = power.double()
+        share = (mask * power).sum(dim=(1, 2, 3)) / power.sum(dim=(1, 2, 3))  # (batch,); 0 / 0 is NaN
+        kept[name] = 10 * torch.log10(share.clamp(min=10 ** (DB_FLOOR / 10)))
+    kept["snr_gain"] = kept["source_kept"] - kept["interferer_kept"]
+    return kept
+
+
+def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    r"""Scale-invariant signal-to-distortion ratio in dB ([2]_, eq. 4).
+
+    :math:`10 \log_{10} \|\alpha s\|^2 / \|\alpha s - \hat s\|^2` with
+    :math:`\alpha = \hat s^\top s / \|s\|^2`, computed in float64. Deviation: both signals lose their
+    mean first, which the reference takes to be zero.
+
+    Parameters
+    ----------
+    estimate, reference : (..., samples) tensors
+
+    Returns
+    -------
+    (...) float64 tensor
+        inf for a perfect estimate, -inf for one without any of the reference, NaN where either signal
+        is silent.
+    """
+    if estimate.shape != reference.shape:
+        raise ValueError(
+            "estimate and reference must have the same shape; "
+            f"got {tuple(estimate.shape)} and {tuple(reference.shape)}"
+        )
+    estimate, reference = (x.double() - x.double().mean(dim=-1, keepdim=True) for x in (estimate, reference))
+    scale = (estimate * reference).sum(dim=-1, keepdim=True) / reference.square().sum(dim=-1, keepdim=True)
+    target = scale * reference
+    distortion = estimate - target
+    return 10 * torch.log10(target.square().sum(dim=-1) / distortion.square().sum(dim=-1))

@@ -1,0 +1,1 @@
+"""Every figure of the study, in one style."""

@@ -1,0 +1,1 @@
+"""Pages: the listening gallery, the explorer, the listening test, the report."""

@@ -1,0 +1,350 @@
+"""The gallery inside JupyterLab: choose prepared explanations, or make new ones with a live kernel.
+
+A page without a kernel shows a few of the prepared entries instead, with pictures and players.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ipywidgets
+import torch
+
+from ..audio import encoding
+from ..figures import pictures
+from ..study import pipeline, study
+from ..attributions import METHODS as ALL_METHODS
+from ..constants import LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, SPECTROGRAM_TYPES
+from ..audio.datasets import load_noise, load_waveform
+from ..explanation import Explanation, explain
+from .listening_gallery import PARTS, GalleryEntry
+from ..evaluation.masks import apply_mask, build_masks
+from ..audio.noise import mix
+from .html import escape
+from ..audio.spectrograms import kept_audio, removed_audio
+from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
+from ..figures.style import SCENARIO_LABELS, axes_of, condition_label, method_label, template, two_dimensional
+
+N_STATIC = 6  # most entries shown where there is no kernel
+STATIC_SIZE = 600_000  # most characters they may take: a stored notebook stays below 1 MB with its figure
+BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
+OWN_FILE = "your own file"
+
+
+def static_entries(entries: Sequence[GalleryEntry], n: int = N_STATIC) -> list[GalleryEntry]:
+    """Up to ``n`` entries, in their order, that differ most in clip, condition, method and mask."""
+    seen, left, chosen = Counter(), list(enumerate(entries)), []
+    while left and len(chosen) < n:
+        place = min(range(len(left)), key=lambda i: sum(seen[trait] for trait in _traits(left[i][1])))
+        chosen.append(left.pop(place))
+        seen.update(_traits(chosen[-1][1]))
+    return [entry for _, entry in sorted(chosen, key=lambda pair: pair[0])]
+
+
+def _traits(entry: GalleryEntry) -> tuple:
+    condition = (entry.spectrogram_type, entry.noise_scenario)
+    return ("clip", entry.clip), ("condition", condition), ("method", entry.method), ("mask", entry.mask_name)
+
+
+def cards_html(entries: Sequence[GalleryEntry], most: int = STATIC_SIZE) -> str:
+    """Explanations as cards, as many as fit in ``most`` characters (the first in any case)."""
+    cards, size = [], 0
+    for entry in entries:
+        card = f'<div class="card">{entry_html(entry, quality=30, compression=0.95)}</div>'
+        size += len(card)
+        if cards and size > most:
+            break
+        cards.append(card)
+    return f'<div class="audioxai-cards">{"".join(cards)}</div>'
+
+
+def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85) -> str:
+    """One explanation as HTML that holds its pictures (WebP ``quality``) and sounds (MP3 ``compression``)."""
+    db, attribution, mask = (two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask"))
+    axes = axes_of(entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1])
+    layers = {
+        "spectrogram": pictures.level_picture(db), "attribution": pictures.attribution_picture(db, attribution),
+        "kept": pictures.level_picture(pictures.masked_db(db, mask)),
+        "removed": pictures.level_picture(pictures.masked_db(db, 1 - mask)),
+    }
+    figures = "".join(
+        f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '
+        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>{pictures.time_axis(axes)}</div>'
+        f"<figcaption>{name} (Hz, s)</figcaption></figure>" for name, picture in layers.items())
+    scores = ", ".join(f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
+                       for name in STUDY_METRICS if name in entry.scores)
+    title = f"{entry.category.replace('_', ' ')}: {method_label(entry.method)}, {entry.mask_name}"
+    where = f"{entry.clip}, {condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol} protocol"
+    return (f'<div class="audioxai"><style>{template("widget.css")}</style>'
+            f'<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>'
+            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>')
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _players(entry: GalleryEntry, compression: float) -> str:
+    """Three players with what the model hears; all as loud as each other, as far as peaks allow."""
+    parts = []
+    for part in PARTS:
+        waveform = torch.as_tensor(getattr(entry, part)).detach().cpu().reshape(-1).numpy()
+        stored = encoding.store(waveform, entry.sample_rate, compression)
+        name, p = entry.probabilities[part]
+        told = f"{part}: {escape(str(name).replace('_', ' '))} {100 * p:.1f} %"
+        if not stored.data:
+            parts.append(f"<p>{told}<br>silent</p>")
+            continue
+        parts.append(f'<p>{told}, played {stored.gain:+.1f} dB<br><audio controls preload="metadata" '
+                     f'src="data:audio/mpeg;base64,{_encoded(stored.data)}"></audio></p>')
+    return "".join(parts)
+
+
+def _script(name: str) -> ipywidgets.Output:
+    """A widget without looks that runs one of the templates where it is shown."""
+    data = {"application/javascript": template(name), "text/plain": ""}
+    return ipywidgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": {}},))
+
+
+@dataclass
+class _Live:
+    """What the live part needs for one spectrogram type, and the explanation made last."""
+
+    classifier: object
+    checked: bool = False
+    key: tuple = ()
+    explanation: Explanation | None = None
+
+
+def area_mask(attribution: torch.Tensor, share: float) -> torch.Tensor:
+    """Binary mask (1, 1, F, T) of the largest ``share`` (0 to 1) of an attribution's bins."""
+    flat = attribution.reshape(-1)
+    mask = torch.zeros_like(flat)
+    mask[flat.topk(round(share * flat.numel())).indices] = 1
+    return mask.view_as(attribution)
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls over prepared entries, and over live explanations where a classifier is there.
+
+    Parameters
+    ----------
+    entries : sequence of GalleryEntry
+        Prepared explanations.
+    settings : study.Settings, optional
+        A finished study: its test clips and classifiers are used live.
+    classifier : object, optional
+        Instead of a study's: has ``model``, ``spectrogram`` and ``classes``.
+    """
+
+    def __init__(self, entries: Sequence[GalleryEntry] = (), settings=None, classifier=None) -> None:
+        self.entries, self.settings = list(entries), settings
+        self.live: dict[str, _Live] = {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+        self.shown = ipywidgets.HTML()
+        self.status = ipywidgets.HTML()
+        tabs, titles = [], []
+        if self.entries:
+            tabs.append(self._prepared_controls())
+            titles.append("Prepared")
+        if settings is not None or classifier is not None:
+            tabs.append(self._live_controls())
+            titles.append("Live")
+        if not tabs:
+            raise ValueError("explorer needs entries, settings or a classifier; got none of them")
+        self.tabs = ipywidgets.Tab(children=tabs, titles=titles)
+        self.tabs.observe(self._tab_changed, "selected_index")
+        super().__init__([self.tabs, self.status, self.shown, _script("drop.js")])
+        self.add_class("audioxai-explorer")
+        self._tab_changed()
+
+    def _repr_mimebundle_(self, **options):
+        """The controls, and for a page without a kernel a few entries as cards."""
+        bundle = super()._repr_mimebundle_(**options)
+        data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
+        if data is not None and self.entries:
+            data["text/html"] = cards_html(static_entries(self.entries))
+        return (data, *rest) if rest else data
+
+    # Prepared entries
+
+    def _prepared_controls(self):
+        self.choices = {
+            "clip": ipywidgets.Dropdown(description="Clip"), "condition": ipywidgets.Dropdown(description="Scene"),
+            "method": ipywidgets.Dropdown(description="Method"), "mask": ipywidgets.Dropdown(description="Mask"),
+        }
+        self._narrow()
+        for box in self.choices.values():
+            box.observe(self._choice_changed, "value")
+        return ipywidgets.HBox(list(self.choices.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    @staticmethod
+    def _words_of(entry: GalleryEntry) -> dict[str, str]:
+        condition = f"{condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol}"
+        return {"clip": f"{entry.category.replace('_', ' ')} ({entry.clip})", "condition": condition,
+                "method": method_label(entry.method), "mask": entry.mask_name}
+
+    def _narrow(self) -> None:
+        """Offer in each box only what the boxes before it leave; keep choices that are still possible."""
+        left = [(entry, self._words_of(entry)) for entry in self.entries]
+        for key, box in self.choices.items():
+            options = list(dict.fromkeys(traits[key] for _, traits in left))
+            value = box.value if box.value in options else options[0]
+            if list(box.options) != options:
+                box.options = options
+            box.value = value
+            left = [(entry, traits) for entry, traits in left if traits[key] == value]
+        self.chosen = left[0][0]
+
+    def _choice_changed(self, _change) -> None:
+        if getattr(self, "_narrowing", False):
+            return
+        self._narrowing = True
+        try:
+            self._narrow()
+        finally:
+            self._narrowing = False
+        self.shown.value = entry_html(self.chosen)
+
+    def _tab_changed(self, _change=None) -> None:
+        if self.tabs.titles[self.tabs.selected_index or 0] == "Prepared":
+            self.status.value = ""
+            self.shown.value = entry_html(self.chosen)
+        else:
+            self._explain()
+
+    # Live explanations
+
+    def _live_controls(self):
+        kinds = list(self.live) or [
+            kind for kind in SPECTROGRAM_TYPES if study.checkpoint_path(self.settings, kind).is_file()
+        ]
+        self.paths = {} if self.settings is None else self._test_clips()
+        scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
+        methods = [(method_label(method), method) for method in self._live_methods()]
+        whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
+        self.kind = ipywidgets.Dropdown(options=kinds, description="Spectrogram", style=whole)
+        self.clip = ipywidgets.Dropdown(options=[*self.paths, OWN_FILE], description="Clip")
+        self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
+        self.scene = ipywidgets.Dropdown(options=scenes, value="clean", description="Noise")
+        self.method = ipywidgets.Dropdown(options=methods, value="gradcam", description="Method")
+        self.mask = ipywidgets.Dropdown(options=[BY_AREA, *MASK_NAMES], description="Mask")
+        self.area = ipywidgets.IntSlider(20, 1, 100, description="Keep (%)", continuous_update=False)
+        boxes = [self.kind, self.clip, self.upload, self.scene, self.method, self.mask, self.area]
+        for box in boxes:
+            box.observe(self._live_changed, "value")
+        return ipywidgets.HBox(boxes, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    def _live_methods(self) -> list[str]:
+        """The study's methods first; those that need a background only where a study can give it."""
+        first = [method for method in STUDY_METHODS if self.settings is not None or not ALL_METHODS.required(method)]
+        return first + [name for name in ALL_METHODS if name not in STUDY_METHODS and not ALL_METHODS.required(name)]
+
+    def _test_clips(self) -> dict[str, Path]:
+        frame = self.settings.data.split("test")
+        return {f"{row.category.replace('_', ' ')} ({row.clip})": Path(row.path) for row in frame.itertuples()}
+
+    def _live_changed(self, change) -> None:
+        self.area.disabled = self.mask.value != BY_AREA
+        if change["owner"] is self.upload and self.upload.value and self.clip.value != OWN_FILE:
+            self.clip.value = OWN_FILE  # its own change explains the file
+        else:
+            self._explain()
+
+    def _explain(self) -> None:
+        """Explain what the controls say; bad input is told in one line and the last picture stays."""
+        if self.clip.value == OWN_FILE and not self.upload.value:
+            self.status.value = "Drop in a WAV, FLAC, Ogg or MP3 file of up to five seconds."
+            return
+        self.status.value, started = "explaining ...", time.perf_counter()
+        try:
+            self.shown.value = entry_html(self._live_entry())
+            self.status.value = f"Explained in {time.perf_counter() - started:.1f} s."
+        except (ValueError, TypeError, OSError) as error:
+            self.status.value = f"<b>{escape(error)}</b>"
+
+    def _live_entry(self) -> GalleryEntry:
+        state = self._state(self.kind.value)
+        explanation = self._explanation(state)
+        by_area = self.mask.value == BY_AREA
+        if by_area:
+            name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
+        else:
+            name = self.mask.value
+            mask = build_masks(explanation.attribution, explanation.protocol, [name])[name]
+        clip = self.upload.value[-1]["name"] if self.clip.value == OWN_FILE else self.clip.value
+        return live_entry(state.classifier, explanation, mask, name, clip, self.scene.value)
+
+    def _state(self, kind: str) -> _Live:
+        if kind not in self.live:
+            classifier = study.load_classifier(self.settings, kind)
+            self.live[kind] = _Live(classifier, checked="gradient_error" in classifier.info)  # proved in training
+        return self.live[kind]
+
+    def _explanation(self, state: _Live) -> Explanation:
+        """The explanation of the chosen clip, scene and method; made anew only when one of these changes."""
+        name, data = self.clip.value, b""
+        if name == OWN_FILE:
+            name, data = self.upload.value[-1]["name"], bytes(self.upload.value[-1]["content"])
+        key = (self.clip.value, name, hash(data), self.scene.value, self.method.value)
+        if key != state.key:
+            transform, method = state.classifier.spectrogram, self.method.value
+            options = {} if self.settings is None else pipeline.method_options(self.settings, state.classifier, method)
+            state.explanation = explain(
+                state.classifier.model, self._sound(name, data, transform.sample_rate), transform.sample_rate,
+                spectrogram=transform, method=method, check_gradient=not state.checked,
+                masks=MASK_NAMES[:1],  # the one that is shown is scored by live_entry, thirteen more take a second
+                **options)
+            state.key, state.checked = key, True
+        return state.explanation
+
+    def _sound(self, name: str, data: bytes, sample_rate: int) -> torch.Tensor:
+        """Waveform (samples,) of a test clip or an uploaded file, mixed with the scene's noise."""
+        if self.clip.value == OWN_FILE:
+            waveform = _waveform_of(name, data, sample_rate)
+        else:
+            waveform = load_waveform(self.paths[name], sample_rate)
+        root = None if self.settings is None else self.settings.noise_root or None
+        noise = load_noise(self.scene.value, sample_rate, root)
+        return waveform if noise is None else mix(waveform, noise)
+
+
+def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
+    """Waveform (samples,) of an uploaded file, prepared as the study prepares its clips."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{Path(name).suffix}"
+        path.write_bytes(data)
+        try:
+            return load_waveform(path, sample_rate)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), name)) from error
+
+
+def live_entry(
+    classifier, explanation: Explanation, mask: torch.Tensor, mask_name: str, clip: str, noise_scenario: str = "clean"
+) -> GalleryEntry:
+    """A gallery entry of a fresh explanation and one mask."""
+    batch, transform = explanation.batch, explanation.spectrogram
+    p = probabilities(classifier.model, torch.cat([batch.db, *apply_mask(batch.db, mask)]))
+    scorer = MaskScorer(classifier.model, transform, batch, torch.tensor([explanation.target]))
+    scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
+    classes = tuple(str(name) for name in classifier.classes)
+    return GalleryEntry(
+        clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name,
+        noise_scenario=noise_scenario, method=explanation.method, mask_name=mask_name,
+        protocol=explanation.protocol, db=batch.db, attribution=explanation.attribution, mask=mask,
+        original=explanation.waveform,
+        kept=kept_audio(batch, mask, transform)[0], removed=removed_audio(batch, mask, transform)[0],
+        sample_rate=explanation.sample_rate, probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
+        scores={name: float(scores[name]) for name in STUDY_METRICS}, spectrogram=transform,
+    )
+
+
+def explorer(entries: Sequence[GalleryEntry] = (), settings=None, classifier=None) -> Explorer:
+    """The gallery's controls for JupyterLab, see `Explorer`."""
+    return Explorer(entries, settings, classifier)

@@ -1,0 +1,115 @@
+"""The listening test: a page beside the gallery that plays its kept sounds blind and saves the answers as CSV.
+
+It plays the gallery's own files. What a sound is (class, method, mask) is in the page's data, for the
+file that it saves, and is shown nowhere; files are named by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .listening_gallery import BEST_MASK, read_gallery
+from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
+from .html import escape, navigation, page, script_data
+from ..files import atomic_path
+from ..audio.encoding import matched_cuts
+from ..figures.style import template
+
+PAGE = "listening.html"
+DATA_NAME = "AUDIOXAI_LISTENING"
+LENGTHS = (12, 24, 48)  # sounds of one sitting that are offered; 24 take about six minutes
+
+
+def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
+    """What can be played, from a gallery's records: the kept sound of each, and each whole sound once.
+
+    Parameters
+    ----------
+    entries : sequence of dict
+        Of `gallery.read_gallery`.
+    every_mask : bool
+        Take all masks; else each method's best one alone, where entries are marked so.
+
+    Returns
+    -------
+    list of dict
+        file, volume (0 to 1, so that all are equally loud), seconds, and the columns of the answers
+        that are known beforehand. Silent sounds are left out.
+    """
+    chosen = [entry for entry in entries if BEST_MASK in entry["tags"] and not every_mask] or list(entries)
+    trials, wholes = [], {}
+    for entry in chosen:
+        whole, kept = entry["sounds"][0], entry["sounds"][1]
+        trials.append((kept, _facts(entry, kept, entry["method"], entry["mask"], entry["protocol"])))
+        wholes[entry["clip"], entry["spectrogram"], entry["scenario"]] = (whole, _facts(entry, whole, ORIGINAL, "", ""))
+    audible = [(sound, facts) for sound, facts in (*trials, *wholes.values()) if sound["file"]]
+    if not audible:
+        raise ValueError("the gallery must hold a sound that can be heard; all of its kept sounds are silent")
+    cuts = matched_cuts({sound["file"]: sound["lufs"] for sound, _ in audible})
+    return [
+        facts | {name: sound[name] for name in ("file", "seconds")}
+        | {"volume": round(10 ** (cuts[sound["file"]] / 20), 4)}
+        for sound, facts in audible
+    ]
+
+
+def _facts(entry: dict, sound: dict, method: str, mask: str, protocol: str) -> dict:
+    """Columns of the answers that do not depend on the listener."""
+    return {
+        "sound": sound["file"].partition(".")[0], "clip": entry["clip"], "category": entry["category"],
+        "predicted": entry["sounds"][0]["class"], "predicted_part": sound["class"],
+        "spectrogram_type": entry["spectrogram"], "noise_scenario": entry["scenario"],
+        "method": method, "mask": mask, "protocol": protocol,
+    }
+
+
+def write_listening_test(
+    directory: str | Path, classes: Sequence[str] = (), title: str = "Listening test",
+    links: Sequence[tuple[str, str]] = (), every_mask: bool = False,
+) -> dict:
+    """Write the test into a gallery's folder.
+
+    Parameters
+    ----------
+    directory : path
+        A folder that `gallery.write_gallery` wrote; gets listening.html and its data and script.
+    classes : sequence of str
+        What can be answered, beside the classes that occur in the gallery.
+    title : str
+        Heading of the page.
+    links : sequence of (address, words)
+        Navigation, relative to ``directory``.
+    every_mask : bool
+        See `trials_of`.
+
+    Returns
+    -------
+    dict of ``sounds`` (how many can be played) and ``choices``
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No gallery, nothing to hear, or a class that is called like the answer "something else".
+    """
+    trials = trials_of(read_gallery(directory)["entries"], every_mask)
+    found = (trial[name] for trial in trials for name in ("category", "predicted", "predicted_part"))
+    choices = sorted({*map(str, classes), *found})
+    if SOMETHING_ELSE in choices:
+        raise ValueError(f"no class may be called {SOMETHING_ELSE!r}, which is an answer of its own")
+    digest = hashlib.sha256(json.dumps([trials, choices], sort_keys=True).encode()).hexdigest()[:12]
+    data = {"test": digest, "trials": trials, "choices": choices, "else": SOMETHING_ELSE, "clarity": CLARITY,
+            "columns": COLUMNS, "lengths": [n for n in LENGTHS if n < len(trials)] + [len(trials)]}
+    folder = Path(directory)
+    body = template("listening.html").replace("<!--title-->", escape(title))
+    scripts = '<script src="assets/listening-data.js"></script>\n<script src="assets/listening.js"></script>'
+    files = {
+        "assets/listening-data.js": script_data(DATA_NAME, data), "assets/listening.js": template("listening.js"),
+        PAGE: page(title, body, navigation=navigation(links, PAGE), scripts=scripts),
+    }
+    for name, text in files.items():
+        with atomic_path(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    return {"sounds": len(trials), "choices": len(choices) + 1}

@@ -1,0 +1,194 @@
+"""Executed notebooks as pages of the report: nbconvert with the project's own template, nothing from a network.
+
+Code is folded away, pictures and sounds lie beside the page as files, formulas become MathML, and
+controls that need a kernel are replaced by their static view.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..figures.style import TEMPLATES
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET_NOTE = (
+    "<p class='missing'>Here the notebook has a control that needs a running kernel: open it in JupyterLab "
+    "to use it.</p>"
+)
+FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s](?:[^$\n]*[^$\s])?)\$(?!\w)", re.S)
+KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
+INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
+PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # study.report_progress and tqdm
+NOTEBOOK_LINK = re.compile(r'href="(?P<path>[^":?#]*?)(?P<stem>[^"/:?#]+)\.ipynb(?P<rest>#[^"]*)?"')
+
+
+def mathml(text: str) -> str:
+    """HTML with ``$...$`` and ``$$...$$`` outside code replaced by MathML, which browsers draw themselves.
+
+    A formula that latex2mathml cannot read stays as it was typed.
+    """
+    parts = KEPT_AS_IS.split(text)
+    return "".join(part if KEPT_AS_IS.fullmatch(part) else FORMULA.sub(_formula, part) for part in parts)
+
+
+def _formula(found: re.Match) -> str:
+    from latex2mathml.converter import convert
+
+    source = html.unescape(found["block"] or found["inline"])
+    try:
+        if found["block"]:  # may be wider than a small screen: reachable by keys, so that it can be scrolled
+            return convert(source.strip(), display="block").replace("<math ", '<math tabindex="0" ', 1)
+        return convert(source.strip())
+    except Exception as error:  # the converter's own kinds of error; the reader still gets the formula
+        return f"<code title='{html.escape(type(error).__name__)}'>{html.escape(source)}</code>"
+
+
+def _static_outputs(notebook) -> None:
+    """Replace outputs that need scripts: widgets by their static view, scripts by nothing."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop("application/javascript", None)
+            if WIDGET in data:
+                del data[WIDGET]
+                if not {"text/html", "image/png", "text/markdown"} & set(data):
+                    data["text/html"] = WIDGET_NOTE
+
+
+def separate_progress(notebook, resources):
+    """Give progress lines of stderr the look of plain output, so that warnings alone look like warnings.
+
+    An nbconvert preprocessor: takes and returns (notebook, resources). Empty lines go with the lines before them.
+    """
+    for cell in notebook.cells:
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output.get("output_type") != "stream" or output.get("name") != "stderr":
+                outputs.append(output)
+                continue
+            progress = True
+            for line in output.text.splitlines(keepends=True):
+                progress = bool(PROGRESS.search(line)) if line.strip() else progress
+                name = "stdout" if progress else "stderr"
+                if outputs and outputs[-1].get("name") == name:
+                    outputs[-1].text += line
+                else:
+                    outputs.append(type(output)(output_type="stream", name=name, text=line))
+        if "outputs" in cell:
+            cell.outputs = outputs
+    return notebook, resources
+
+
+def _alt_text(output) -> str:
+    """Words for a picture: the output's own ``alt`` if it has one."""
+    return output.get("metadata", {}).get("alt") or "Figure drawn by the cell above"
+
+
+def _exporter():
+    """nbconvert's HTML exporter with the project's template and no addresses to load from."""
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExtractOutputPreprocessor
+
+    exporter = HTMLExporter(
+        template_name="notebook",
+        extra_template_basedirs=[str(TEMPLATES)],
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+        mermaid_js_url="",
+        exclude_anchor_links=True,
+    )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    exporter.register_preprocessor(separate_progress, enabled=True)
+    exporter.register_preprocessor(
+        ExtractOutputPreprocessor(extract_output_types={"image/png", "image/jpeg"}), enabled=True
+    )
+    return exporter
+
+
+def notebook_title(notebook, stem: str) -> str:
+    """The notebook's first heading; for a notebook that runs several times, with the part that differs."""
+    heading = next(
+        (
+            line.lstrip("# ").strip()
+            for cell in notebook.cells
+            if cell.cell_type == "markdown"
+            for line in cell.source.splitlines()
+            if line.startswith("# ")
+        ),
+        stem,
+    )
+    part = stem.partition("-")[2].replace("-", ", ").replace("_db", "")
+    return f"{heading} ({part})" if part else heading
+
+
+def sounds_to_files(text: str, folder: Path, address: str) -> str:
+    """Move sounds embedded in HTML to files in ``folder``, which the page knows as ``address``."""
+
+    def move(found: re.Match) -> str:
+        data = base64.b64decode(found["data"])
+        suffix = found["kind"].replace("x-", "").replace("mpeg", "mp3")
+        name = f"{hashlib.sha256(data).hexdigest()[:12]}.{suffix}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        return f'src="{address}/{name}" preload="none"'
+
+    return INLINE_SOUND.sub(move, text)
+
+
+def relink(text: str, pages: Mapping[str, str]) -> str:
+    """Turn links to notebooks into links to their pages; a notebook without a page loses its address.
+
+    Links into the gallery are written from the report's folder and are moved one up.
+    """
+
+    def turn(found: re.Match) -> str:
+        stem = found["stem"]
+        match = stem if stem in pages else next((page for page in pages if page.startswith(f"{stem}-")), None)
+        return f'href="{match}.html{found["rest"] or ""}"' if match else f'title="{stem}.ipynb"'
+
+    return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', 'href="../gallery/'))
+
+
+def notebook_body(path: Path, folder: Path, pages: Mapping[str, str]) -> str:
+    """HTML of an executed notebook's cells; writes its pictures and sounds below ``folder``.
+
+    Parameters
+    ----------
+    path : Path
+        The executed notebook.
+    folder : Path
+        Where the page will lie.
+    pages : mapping of stem to title
+        All notebooks that have a page.
+    """
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    _static_outputs(notebook)
+    exporter, files = _exporter(), f"{path.stem}_files"
+    markdown = exporter.environment.filters["markdown2html"]
+    exporter.register_filter("markdown2html", _with_context(markdown))
+    body, resources = exporter.from_notebook_node(
+        notebook, {"unique_key": path.stem, "output_files_dir": files, "alt_text": _alt_text}
+    )
+    for name, data in resources["outputs"].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return relink(sounds_to_files(body, folder / files, files), pages)
+
+
+def _with_context(markdown):
+    """nbconvert's Markdown filter followed by `mathml`."""
+    from jinja2 import pass_context
+
+    @pass_context
+    def convert(context, source):
+        return mathml(markdown(context, source))
+
+    return convert

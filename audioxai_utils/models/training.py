@@ -1,0 +1,230 @@
+"""Fine-tuning (or training from scratch) of the classifier, with Lightning.
+
+The published study keeps ``model.state_dict()`` without copying it and so ships its last
+epoch as its best; here Lightning's checkpoint of the best validation accuracy is restored.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+from torchaudio import transforms
+
+from ..constants import Profile
+from ..numerics import round_to_bfloat16, tensor_float32
+
+FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A trained classifier with its history.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        In evaluation mode on the CPU, with the weights of ``best_epoch``.
+    history : pandas.DataFrame
+        epoch (from 1), train_loss, train_accuracy, validation_loss, validation_accuracy.
+    best_epoch : int
+        The first epoch with the highest validation accuracy.
+    seconds : float
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    best_epoch: int
+    seconds: float
+
+
+def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masking, and where the profile asks for them a circular time shift with a crop, and mixup.
+
+    Parameters
+    ----------
+    db : torch.Tensor
+        (batch, 1, frequency, time) dB; the result holds ``profile.crop`` of the frames.
+    labels : torch.Tensor
+        (batch, classes) one-hot; mixup makes them soft.
+    """
+    if profile.time_shift:
+        shifts = torch.randint(db.shape[3], (len(db),), device=db.device)
+        frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
+        frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
+        db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
+    db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
+    db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)  # both fill with 0 dB, torchaudio's default
+    if profile.mixup:
+        share = torch.distributions.Beta(profile.mixup, profile.mixup).sample((len(db),)).to(db)
+        other = torch.randperm(len(db), device=db.device)
+        db = share[:, None, None, None] * db + (1 - share[:, None, None, None]) * db[other]
+        labels = share[:, None] * labels + (1 - share[:, None]) * labels[other]
+    return db, labels
+
+
+def _make_module(model: nn.Module, profile: Profile, n_steps: int):
+    """A LightningModule around ``model``; defined here so that importing this file stays light."""
+    import lightning
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.rows: list[dict] = []
+            self.sums: dict[str, float] = {}
+
+        def _count(self, stage: str, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+            for name, value in (
+                (f"{stage}_loss", float(loss.detach()) * len(labels)),
+                (f"{stage}_accuracy", float((logits.argmax(1) == labels).sum())),
+                (f"{stage}_n", len(labels)),
+            ):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+        def training_step(self, batch, _):
+            db, labels = batch
+            one_hot = functional.one_hot(labels, self.model.n_classes).to(db.dtype)
+            mixed_db, mixed_labels = augment(db, one_hot, profile)
+            logits = self.model(mixed_db)
+            loss = functional.cross_entropy(logits, mixed_labels)
+            self._count("train", loss, logits, mixed_labels.argmax(1))  # of a mixture, the louder part's class
+            return loss
+
+        def validation_step(self, batch, _):
+            db, labels = batch
+            logits = self.model(db)
+            self._count("validation", functional.cross_entropy(logits, labels), logits, labels)
+
+        def on_train_epoch_start(self) -> None:
+            self.sums = {}
+
+        def on_validation_epoch_start(self) -> None:  # so that what is validated and saved is what goes on
+            if profile.reproducible:
+                moments = [m for state in self.trainer.optimizers[0].state.values() for m in state.values() if m.ndim]
+                round_to_bfloat16([*self.model.state_dict().values(), *moments])
+
+        def on_validation_epoch_end(self) -> None:  # Lightning calls it after the epoch's last training step
+            n = self.sums["validation_n"]
+            self.log("validation_accuracy", self.sums["validation_accuracy"] / n)
+            row = {"epoch": self.current_epoch + 1}
+            for stage in ("train", "validation"):
+                for kind in ("loss", "accuracy"):
+                    row[f"{stage}_{kind}"] = self.sums[f"{stage}_{kind}"] / self.sums[f"{stage}_n"]
+            self.rows.append(row)
+
+        def configure_optimizers(self):
+            if profile.schedule == "constant":
+                return torch.optim.Adam(self.parameters(), lr=profile.learning_rate)
+            optimizer = torch.optim.AdamW(self.parameters(), lr=profile.learning_rate)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, profile.learning_rate, total_steps=n_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    return Classifier()
+
+
+@contextmanager
+def channels_last_convolutions(model: nn.Module) -> Iterator[None]:
+    """Run the 2-D convolutions in channels-last order, and all else as before.
+
+    With few channels the CPU's convolutions take a fraction of the time that way, forward and backward,
+    and its batch norms several times as long. Logits and gradients are the same to rounding.
+    """
+    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
+    handles = []
+    for convolution in convolutions:
+        convolution.to(memory_format=torch.channels_last)
+        handles.append(convolution.register_forward_pre_hook(
+            lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last)
+        ))
+        handles.append(convolution.register_forward_hook(lambda _, inputs, output: output.contiguous()))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for convolution in convolutions:
+            convolution.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's device banner and its advice on loader workers say nothing about the study."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def train_classifier(
+    model: nn.Module,
+    train: tuple[torch.Tensor, torch.Tensor],
+    validation: tuple[torch.Tensor, torch.Tensor],
+    profile: Profile,
+    seed: int = 42,
+    device: str = "cpu",
+) -> TrainingRun:
+    """Train and restore the epoch with the best validation accuracy.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With an ``n_classes`` attribute; trained in place.
+    train, validation : (torch.Tensor, torch.Tensor)
+        dB spectrograms (clips, 1, frequency, time) and labels (clips,) long.
+    profile : Profile
+        Epochs, batch size, optimiser and augmentation.
+    seed : int
+        Of shuffling and augmentation; the initial weights are the caller's.
+    device : {"cpu", "cuda"}
+    """
+    import lightning
+    from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    double = train[0].dtype == torch.float64
+    drop_last = len(train[0]) % profile.batch_size == 1  # batch norm cannot train on a single clip
+    on_gpu = device.startswith("cuda")
+    loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu)
+    module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
+    order = tensor_float32(True, torch.device(device)) if on_gpu else nullcontext() if double else channels_last_convolutions(model)
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
+        checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
+        callbacks = [checkpoint]
+        if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
+            callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
+        trainer = lightning.Trainer(
+            accelerator="gpu" if on_gpu else "cpu", devices=1, max_epochs=profile.epochs,
+            precision="64-true" if double else "32-true", callbacks=callbacks, logger=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        )
+        trainer.fit(module, loader, DataLoader(TensorDataset(*validation), profile.batch_size))
+        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    model.cpu().load_state_dict({name.removeprefix("model."): value for name, value in best.items()})
+    history = pd.DataFrame(module.rows)
+    best_epoch = int(history["epoch"][history["validation_accuracy"].argmax()])
+    return TrainingRun(model.eval(), history, best_epoch, time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, db: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
+    """Class probabilities (clips, classes) of dB spectrograms (clips, 1, frequency, time)."""
+    device = next(model.parameters()).device
+    rows = [model(chunk.to(device)).softmax(1).cpu() for chunk in db.split(batch_size)]
+    return torch.cat(rows)

@@ -1,0 +1,1 @@
+"""How a study is run: command line, graph, one notebook, SLURM."""

@@ -1,0 +1,1 @@
+"""One run of the study: its settings, its conditions, what is on file."""

@@ -1,0 +1,362 @@
+"""Datasets, waveforms, noises and downloads on small folders and a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import socket
+import threading
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from audioxai_utils.audio import datasets, downloads
+from audioxai_utils.audio.generated import synthesis
+from audioxai_utils.audio.datasets import (
+    background_clips, load_dataset, load_noise, load_stems, load_waveform,
+)
+
+CLASSES = {"dog": (0, True), "cat": (5, False), "chainsaw": (41, True)}
+
+
+def _tone(frequency: float, rate: int, duration: float = 5.0) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(round(duration * rate)) / rate)
+
+
+def make_folder(root, suffix=".wav", takes=2):
+    """ESC-50's layout with five folds and three classes of short tones."""
+    (root / "meta").mkdir(parents=True)
+    (root / "audio").mkdir()
+    rows = []
+    for fold in range(1, 6):
+        for category, (target, esc10) in CLASSES.items():
+            for take in "ABC"[:takes]:
+                name = f"{fold}-{100 + target}-{take}-{target}{suffix}"
+                tone = 0.5 * _tone(300 + 10 * target + fold, 8000, 0.2)
+                soundfile.write(root / "audio" / name, tone, 8000)
+                rows.append((name, fold, target, category, esc10, 100 + target, take))
+    columns = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
+    pd.DataFrame(rows, columns=columns).to_csv(root / "meta" / "esc50.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "sounds")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_dataset_from_a_folder(tmp_path, suffix):
+    dataset = load_dataset("esc50", make_folder(tmp_path / "sounds", suffix))
+    assert dataset.classes == ("dog", "cat", "chainsaw") and dataset.problems == []
+    assert dataset.clips.columns.tolist() == ["clip", "path", "fold", "target", "label", "category"]
+    assert [len(dataset.split(name)) for name in ("train", "validation", "test")] == [18, 6, 6]
+    assert set(dataset.split("train")["fold"]) == {1, 2, 3}
+    assert set(zip(dataset.clips["target"], dataset.clips["label"])) == {(0, 0), (5, 1), (41, 2)}
+    assert dataset.clips["clip"][0] == "1-100-A-0"
+
+
+def test_esc10_takes_its_own_classes_and_numbers_them_anew(folder):
+    dataset = load_dataset("esc10", folder)
+    assert dataset.classes == ("dog", "chainsaw")
+    assert set(zip(dataset.clips["target"], dataset.clips["label"])) == {(0, 0), (41, 1)}
+
+
+def test_data_root_from_the_environment(folder, monkeypatch):
+    monkeypatch.setenv("AUDIOXAI_DATA", str(folder))
+    assert load_dataset("esc50").root == folder.resolve()
+    monkeypatch.setenv("AUDIOXAI_DATA", str(folder / "gone"))
+    with pytest.raises(FileNotFoundError, match="no such folder"):  # and no download
+        load_dataset("esc50")
+
+
+def test_generated_dataset_has_stems_that_sum_to_the_waveform(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthesis, "TARGETS", {"dog": 0, "clock_tick": 38})
+    monkeypatch.setattr(synthesis, "CLIPS_PER_FOLD", 1)
+    dataset = load_dataset("generated", tmp_path / "set", progress=False)
+    assert dataset.classes == ("dog", "clock_tick") and len(dataset.clips) == 10
+    for rate in (16000, 32000):
+        path, clip = dataset.clips["path"][3], dataset.clips["clip"][3]
+        event, background = load_stems(dataset, clip, rate)
+        torch.testing.assert_close(event + background, load_waveform(path, rate), rtol=0, atol=2e-6)
+        assert event.any() and background.any()
+    with pytest.raises(KeyError, match="no clip 'nobody'"):
+        load_stems(dataset, "nobody", 16000)
+
+
+def test_recorded_datasets_have_no_stems(folder):
+    dataset = load_dataset("esc50", folder)
+    assert load_stems(dataset, dataset.clips["clip"][0], 16000) is None
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])
+def test_a_tone_stays_the_same_tone_at_every_rate(tmp_path, rate):
+    soundfile.write(tmp_path / "tone.wav", 0.3 * _tone(1000, rate), rate, subtype="FLOAT")
+    waveform = load_waveform(tmp_path / "tone.wav", 32000).numpy()
+    assert waveform.shape == (160000,) and waveform.dtype == np.float32
+    np.testing.assert_allclose(waveform[2000:-2000], _tone(1000, 32000)[2000:-2000], atol=5e-3)
+
+
+def test_stereo_is_the_channels_mean_and_peak_is_one(tmp_path):
+    left, right = _tone(500, 16000), _tone(1500, 16000)
+    both = np.stack([0.6 * left, 0.2 * right], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", both, 16000, subtype="FLOAT")
+    expected = 0.3 * left + 0.1 * right
+    expected /= abs(expected).max()
+    np.testing.assert_allclose(load_waveform(tmp_path / "stereo.wav", 16000), expected, atol=1e-6)
+
+
+def test_peak_is_of_the_five_seconds_that_are_kept(tmp_path):
+    samples = np.concatenate([0.25 * _tone(440, 16000), 0.9 * _tone(440, 16000)])
+    soundfile.write(tmp_path / "long.wav", samples, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(load_waveform(tmp_path / "long.wav", 16000), _tone(440, 16000), atol=2e-3)
+
+
+def test_long_files_are_the_same_as_read_whole(tmp_path):
+    from torchaudio.functional import resample
+
+    samples = np.random.default_rng(0).standard_normal(44100 * 12).astype(np.float32) / 8
+    soundfile.write(tmp_path / "long.wav", samples, 44100, subtype="FLOAT")
+    whole = resample(torch.from_numpy(samples), 44100, 16000)[:80000]
+    torch.testing.assert_close(load_waveform(tmp_path / "long.wav", 16000), whole / whole.abs().max())
+
+
+def test_background_is_the_first_two_training_clips_of_each_class(folder):
+    dataset = load_dataset("esc50", folder)
+    clips = background_clips(dataset)["clip"].tolist()
+    assert clips == [f"1-{100 + t}-{take}-{t}" for t, _ in CLASSES.values() for take in "AB"]
+    assert background_clips(dataset, 3)["label"].tolist() == [0, 1, 2]
+    assert sorted(background_clips(dataset, 8)["label"].value_counts()) == [2, 3, 3]
+    assert len(background_clips(dataset, 1000)) == 18
+    with pytest.raises(ValueError, match="n must be at least 1; got 0"):
+        background_clips(dataset, 0)
+
+
+def test_fingerprint_changes_with_any_sample_and_any_row(folder, tmp_path):
+    before = datasets.fingerprint(load_dataset("esc50", folder))
+    assert before == datasets.fingerprint(load_dataset("esc50", make_folder(tmp_path / "copy")))
+    path = folder / "audio" / "1-100-A-0.wav"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    after = datasets.fingerprint(load_dataset("esc50", folder))
+    assert len(after) == 12 and after != before
+
+
+def test_noise_from_a_folder_a_file_and_a_path(tmp_path):
+    for name, frequency in (("my_White-noise", 500), ("office_room", 250), ("a_horse", 125)):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * _tone(frequency, 16000), 16000)
+    (tmp_path / "white_readme.txt").write_text("no audio")
+    for scenario, frequency in (("white", 500), ("room", 250), ("horse", 125)):
+        np.testing.assert_allclose(load_noise(scenario, 16000, tmp_path), _tone(frequency, 16000), atol=2e-3)
+    room = tmp_path / "office_room.wav"
+    assert torch.equal(load_noise("white", 16000, room), load_noise("room", 16000, tmp_path))
+    assert torch.equal(load_noise(str(room), 16000), load_noise("room", 16000, tmp_path))
+    assert load_noise("clean", 16000, tmp_path) is None
+
+
+def test_generated_noise_is_seeded():
+    noise = load_noise("room", 16000, seed=1)
+    assert noise.dtype == torch.float32 and noise.shape == (80000,) and noise.abs().max() == 1
+    assert torch.equal(noise, load_noise("room", 16000, seed=1))
+    assert not torch.equal(noise, load_noise("room", 16000, seed=2))
+
+
+# ---- downloads, from a server on this machine
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves ``files``; can break off, ignore Range, or answer with an error."""
+
+    files: dict[str, bytes] = {}
+    break_at: int | None = None  # bytes of the first answer that arrive
+    ranges = True
+    log: list[str | None]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802 (the library's name)
+        server = self.server
+        asked = self.headers.get("Range")
+        server.log.append(asked)
+        content = server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(asked[6:-1]) if asked and server.ranges else 0
+        if start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if asked and server.ranges else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = server.break_at if server.break_at is not None else len(content)
+        server.break_at = None
+        self.wfile.write(content[start:end])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.log = []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+CONTENT = np.random.default_rng(0).bytes(700_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_download_is_checked_and_not_repeated(server, tmp_path):
+    server.files = {"/weights.pth": CONTENT}
+    for _ in range(2):
+        path = tmp_path / "new" / "w.pth"
+        downloads.download(f"{server.url}/weights.pth", path, MD5, len(CONTENT), progress=False)
+    assert path.read_bytes() == CONTENT and server.log == [None]
+    assert [file.name for file in path.parent.iterdir()] == ["w.pth"]
+
+
+def test_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
+    server.files, server.break_at = {"/w": CONTENT}, 262_144
+    with pytest.raises(ConnectionError, match="broke off at 262144 of 700000 bytes; run again"):
+        downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False, attempts=1)
+    assert not (tmp_path / "w").exists() and (tmp_path / "w.part").stat().st_size == 262_144
+    downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False, attempts=1)
+    assert (tmp_path / "w").read_bytes() == CONTENT and server.log == [None, "bytes=262144-"]
+
+
+def test_a_break_is_resumed_within_one_call(server, tmp_path):
+    server.files, server.break_at = {"/w": CONTENT}, 458_752
+    downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
+    assert (tmp_path / "w").read_bytes() == CONTENT and server.log == [None, "bytes=458752-"]
+
+
+def test_server_without_ranges_starts_again(server, tmp_path):
+    server.files, server.ranges = {"/w": CONTENT}, False
+    (tmp_path / "w.part").write_bytes(CONTENT[:1000])
+    downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
+    assert (tmp_path / "w").read_bytes() == CONTENT
+
+
+def test_whole_part_file_needs_no_more_bytes(server, tmp_path):
+    server.files = {"/w": CONTENT}
+    (tmp_path / "w.part").write_bytes(CONTENT)
+    downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
+    assert (tmp_path / "w").read_bytes() == CONTENT and server.log == ["bytes=700000-"]
+
+
+def test_wrong_bytes_are_refused_and_deleted(server, tmp_path):
+    server.files = {"/w": CONTENT[:-1] + b"!"}
+    with pytest.raises(ValueError, match="checksum is not md5") as caught:
+        downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="700000 bytes came, expected 5"):
+        downloads.download(f"{server.url}/w", tmp_path / "w", size=5, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_file_is_fetched_again(server, tmp_path):
+    server.files = {"/w": CONTENT}
+    (tmp_path / "w").write_bytes(CONTENT[:5000])
+    downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
+    assert (tmp_path / "w").read_bytes() == CONTENT
+
+
+def test_no_network_and_no_file_are_one_line(server, tmp_path):
+    with pytest.raises(ConnectionError, match="the server answered 404") as caught:
+        downloads.download(f"{server.url}/gone", tmp_path / "w", progress=False)
+    assert server.log == [None]  # a 404 is not asked for again
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionError, match="download failed, no connection") as caught:
+        downloads.download(f"http://127.0.0.1:{port}/w", tmp_path / "w", progress=False, attempts=2)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def _archive(folder, extra: dict[str, bytes] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bundle:
+        for path in sorted(folder.rglob("*.*")):
+            bundle.write(path, f"ESC-50-master/{path.relative_to(folder)}")
+        bundle.writestr("ESC-50-master/README.md", "text")
+        for name, content in (extra or {}).items():
+            bundle.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def upstream(server, folder, tmp_path, monkeypatch):
+    """ESC-50's archive on the server, and an empty data folder."""
+    monkeypatch.delenv("AUDIOXAI_DATA", raising=False)
+    monkeypatch.setattr(datasets, "default_data_root", lambda name: tmp_path / "data" / name)
+    archive = _archive(folder)
+    server.files = {"/esc.zip": archive}
+    monkeypatch.setenv("AUDIOXAI_ESC50_URL", f"{server.url}/esc.zip")
+    monkeypatch.setenv("AUDIOXAI_ESC50_CHECKSUM", "sha256:" + hashlib.sha256(archive).hexdigest())
+    return server
+
+
+def test_esc50_is_downloaded_once_for_both_sets(upstream, tmp_path):
+    assert len(load_dataset("esc10", progress=False).clips) == 20
+    assert len(load_dataset("esc50", progress=False).clips) == 30
+    assert len(upstream.log) == 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["esc50"]
+    assert sorted(path.name for path in (tmp_path / "data" / "esc50").iterdir()) == ["audio", "meta"]
+
+
+def test_esc50_with_another_checksum_is_refused(upstream, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOXAI_ESC50_CHECKSUM", "sha256:" + 64 * "0")
+    with pytest.raises(ValueError, match="checksum is not sha256:000.*set AUDIOXAI_ESC50_CHECKSUM"):
+        load_dataset("esc50", progress=False)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.wav", "/evil.wav", "ESC-50-master/audio/../../evil.wav", "..\\evil.wav", "C:/evil"]
+)
+def test_archive_cannot_write_outside_its_folder(folder, tmp_path, name):
+    (tmp_path / "evil.zip").write_bytes(_archive(folder, {name: b"bad"}))
+    with pytest.raises(ValueError, match="leads outside the archive; refused"):
+        downloads.extract_dataset(tmp_path / "evil.zip", tmp_path / "in" / "esc50")
+    assert not list(tmp_path.rglob("evil*.wav")) and list((tmp_path / "in").iterdir()) == []
+
+
+def test_archive_with_a_link_is_refused(folder, tmp_path):
+    link = zipfile.ZipInfo("ESC-50-master/audio/link.wav")
+    link.external_attr = 0o120777 << 16
+    (tmp_path / "evil.zip").write_bytes(_archive(folder, {link: b"/etc/passwd"}))
+    with pytest.raises(ValueError, match="is a link or leads outside"):
+        downloads.extract_dataset(tmp_path / "evil.zip", tmp_path / "esc50")
+
+
+def test_damaged_or_foreign_archive_leaves_nothing(folder, tmp_path):
+    content = bytearray(_archive(folder))
+    content[2000] ^= 0xFF  # inside the first sound
+    (tmp_path / "bad.zip").write_bytes(content)
+    (tmp_path / "no.zip").write_bytes(b"<html>not found</html>")
+    for name in ("bad.zip", "no.zip"):
+        with pytest.raises(ValueError, match="damaged or not a zip archive"):
+            downloads.extract_dataset(tmp_path / name, tmp_path / "in" / "esc50")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as bundle:
+        bundle.writestr("other/readme.txt", "text")
+    with pytest.raises(ValueError, match="holds no ESC-50"):
+        downloads.extract_dataset(tmp_path / "other.zip", tmp_path / "in" / "esc50")
+    assert list((tmp_path / "in").iterdir()) == []

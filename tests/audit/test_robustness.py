@@ -1,0 +1,119 @@
+"""Masks moved, coded and handed to another model, on toy models whose evidence is known."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from audioxai_utils.audio import encoding
+from audioxai_utils.audit import robustness
+from audioxai_utils.evaluation.scoring import MaskScorer, probabilities
+from audioxai_utils.audio.spectrograms import get_spectrogram
+
+SPECTROGRAM = get_spectrogram("stft_db")
+
+
+class Tones(nn.Module):
+    """Class 0: the band around one tone is loud; class 1: it is not."""
+
+    def __init__(self, hertz: float, slope: float = 0.5) -> None:
+        super().__init__()
+        centre = round(hertz / (16000 / 512))
+        self.band, self.slope = slice(centre - 1, centre + 2), slope
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        level = db[:, 0, self.band].mean(dim=(1, 2))
+        return torch.stack([self.slope * (level - 10), torch.zeros_like(level)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    time = torch.arange(16000) / 16000
+    noise = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0)) * 0.02
+    return SPECTROGRAM(0.3 * torch.sin(2 * torch.pi * 1000 * time) + noise)
+
+
+def band_mask(batch, low: float, high: float) -> torch.Tensor:
+    mask = torch.zeros_like(batch.db)
+    mask[:, :, round(low / 31.25) : round(high / 31.25) + 1] = 1
+    return mask
+
+
+@pytest.mark.parametrize("shift", [(1, 0), (-1, 0), (0, 1), (0, -2), (2, -1), (0, 0)])
+def test_shifts_move_and_repeat_edges(shift):
+    mask = torch.arange(20.0).view(1, 1, 4, 5)
+    found = robustness.shifted(mask, *shift)
+    for f in range(4):
+        for t in range(5):
+            row, column = min(max(f - shift[0], 0), 3), min(max(t - shift[1], 0), 4)
+            assert found[0, 0, f, t] == mask[0, 0, row, column]
+    with pytest.raises(ValueError, match="smaller than the mask's 4 bins or frames; got 4"):
+        robustness.shifted(mask, 4, 0)
+
+
+def test_mp3_comes_back_in_place_and_at_its_level():
+    time = np.arange(32000) / 16000
+    sound = torch.from_numpy(np.stack([0.05 * np.sin(2 * np.pi * 700 * time) * (time < 1), np.zeros_like(time)]))
+    found = robustness.coded(sound, 16000, compression=0.5)
+    assert found.shape == sound.shape and found.dtype == sound.dtype and float(found[1].abs().max()) == 0
+    error = float((found[0] - sound[0]).square().mean() / sound[0].square().mean())
+    assert 0 < error < 10 ** (-20 / 10)  # one sample late would already cost 7.5 % of the energy
+    stored = encoding.store(sound[0].numpy(), 16000, 0.5)
+    direct, _ = soundfile.read(io.BytesIO(stored.data))
+    np.testing.assert_allclose(found[0].numpy()[: len(direct)], direct[:32000] * 10 ** (-stored.gain / 20), atol=1e-12)
+
+
+def test_a_wide_mask_of_the_tone_holds_and_a_narrow_one_beside_it_does_not(batch):
+    model, same, other = Tones(1000), Tones(1000, slope=0.3), Tones(3000)
+    scorer = MaskScorer(model, SPECTROGRAM, batch)
+    masks = {"tone": band_mask(batch, 800, 1200), "above": band_mask(batch, 2000, 2400)}
+    table = robustness.mask_robustness(scorer, masks, {"second": same, "deaf": other})
+    assert len(table) == 2 * 2 * (2 + 4 + 1 + 2 * 2)
+    tests = {"scored", "heard", "MP3", "second", "second heard", *robustness.SHIFTS}
+    good = table[(table["mask"] == "tone") & table["test"].isin(tests)]
+    assert set(good["test"]) == tests and (good["FidIn"] == 1).all() and (good["AD"] < 1).all() and (good["FF"] > 0.9).all()
+    bad = table[(table["mask"] == "above") & table["test"].isin(tests)]
+    assert (bad["FidIn"] == 0).all() and (bad["AD"] > 90).all()
+    deaf = table[table["test"] == "deaf"]
+    assert not deaf["agrees"].any() and table[table["test"] != "deaf"].query("test != 'deaf heard'")["agrees"].all()
+    means = robustness.summarised(table)
+    unasked = means["test"].str.startswith("deaf")
+    assert (means.loc[~unasked, "n_clips"] == 2).all()
+    assert (means.loc[unasked, "n_clips"] == 0).all() and means.loc[unasked, "FidIn"].isna().all()
+    assert means.set_index(["mask", "test"]).loc[("tone", "MP3"), "FidIn"] == 1
+
+
+def test_a_mask_of_single_bins_does_not_survive_a_shift():
+    """Evidence of one bin, kept alone: moved by a bin it is gone, and the table says so."""
+    class OneBin(nn.Module):
+        def forward(self, db):
+            level = db[:, 0, 32].mean(dim=1)
+            return torch.stack([0.5 * (level + 20), torch.zeros_like(level)], dim=1)
+
+    time = torch.arange(16000) / 16000
+    batch = SPECTROGRAM(0.3 * torch.sin(2 * torch.pi * 1000 * time)[None])
+    mask = torch.zeros_like(batch.db)
+    mask[:, :, 32] = 1
+    table = robustness.mask_robustness(MaskScorer(OneBin(), SPECTROGRAM, batch), {"bin": mask}).set_index("test")
+    assert table.loc["scored", "FidIn"] == 1
+    assert table.loc["bin up", "FidIn"] == table.loc["bin down", "FidIn"] == 0
+    assert table.loc["frame later", "FidIn"] == 1
+
+
+def test_transfer_is_scored_against_the_second_model_itself(batch):
+    """By hand: FF and AD from that model's own probabilities of clip, kept and removed part."""
+    second = Tones(1000, slope=0.05)
+    mask = 0.5 * band_mask(batch, 900, 1100) + 0.25
+    table = robustness.mask_robustness(MaskScorer(Tones(1000), SPECTROGRAM, batch), {"m": mask}, {"second": second})
+    rows = table[table["test"] == "second"].sort_values("index")
+    db = batch.db
+    whole, kept, removed = (
+        probabilities(second, part)[:, 0] for part in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
+    )
+    np.testing.assert_allclose(rows["FF"], (whole - removed).numpy(), atol=1e-5)
+    np.testing.assert_allclose(rows["AD"], (100 * (whole - kept).clamp_min(0) / whole).numpy(), atol=1e-3)

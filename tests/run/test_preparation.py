@@ -1,0 +1,136 @@
+"""What is made, fetched and refused before the first step of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from test_data import server  # noqa: F401  (a server on this machine)
+
+from audioxai_utils import constants
+from audioxai_utils.audio import datasets, downloads, inputs
+from audioxai_utils.run import command_line, preparation
+
+WEIGHTS = np.random.default_rng(1).bytes(300_000)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty repository folder with results of its own."""
+    for name in ("AUDIOXAI_DATA", "AUDIOXAI_RESULTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(preparation, "_provide_dataset", lambda *given: None)
+    return tmp_path
+
+
+def options(*words: str) -> command_line.Options:
+    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words])
+
+
+def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):  # noqa: F811
+    server.files = {"/w": WEIGHTS}
+    monkeypatch.setattr(downloads, "PANNS_URL", f"{server.url}/w")
+    monkeypatch.setattr(downloads, "PANNS_SIZE", len(WEIGHTS))
+    monkeypatch.setattr(downloads, "PANNS_MD5", hashlib.md5(WEIGHTS).hexdigest())
+    path = place / "data" / downloads.PANNS_NAME
+    planned = preparation.prepare(options("--dry-run"))
+    assert planned.audioset_weights == str(path) and not path.exists() and server.log == []
+    for _ in range(2):
+        assert preparation.prepare(options()).audioset_weights == str(path)
+    assert path.read_bytes() == WEIGHTS and server.log == [None]
+    assert downloads.PANNS_NAME in capfd.readouterr().err  # the progress bar
+
+
+def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
+    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(downloads, "PANNS_URL", f"http://127.0.0.1:{port}/w")
+    assert command_line.main(["--profile", "paper", "--audioset-weights", "download"]) == command_line.STUDY_FAILED == 1
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"run_all.sh: http://127.0.0.1:{port}/w: download failed, no connection")
+    assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"no sound", "Format not recognised"), (b"", "Format not recognised")])
+def test_a_scenario_that_is_not_audio_is_refused_before_any_work(place, content, reason, capfd):
+    path = place / "rain.wav"
+    path.write_bytes(content)
+    assert command_line.main(["--scenario", str(path)]) == command_line.BAD_OPTIONS
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"run_all.sh: the noise of scenario rain must be an audio file; {path}: {reason}")
+    soundfile.write(path, np.zeros(0), 16000)
+    assert command_line.main(["--scenario", str(path)]) == command_line.BAD_OPTIONS
+    assert capfd.readouterr().err.endswith("it holds no samples\n") and not (place / "results").exists()
+
+
+def test_a_folder_with_something_else_is_no_place_for_generated_sounds(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("AUDIOXAI_RESULTS", raising=False)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "letter.txt").touch()
+    code = command_line.main(["--data-root", str(tmp_path / "data"), "--results", str(tmp_path / "results")])
+    printed = capfd.readouterr()
+    assert code == command_line.STUDY_FAILED and printed.err.count("\n") == 1 and "is no generated dataset" in printed.err
+    assert not (tmp_path / "results").exists()
+
+
+# inputs: where things lie and whether they have changed
+
+
+def test_where_a_dataset_lies(place, monkeypatch):
+    assert inputs.dataset_folder("generated") == place / "data" / "generated"
+    assert inputs.dataset_folder("esc10") == place / "data" / "esc50"  # where a download puts it
+    (place / "data" / "esc10").mkdir(parents=True)
+    assert inputs.dataset_folder("esc10") == place / "data" / "esc10"
+    monkeypatch.setenv("AUDIOXAI_DATA", str(place / "mine"))
+    assert inputs.dataset_folder("esc50") == place / "mine"
+    assert inputs.dataset_folder("esc50", place / "given") == place / "given"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small dataset on which csv, names, sizes and times can be changed."""
+    (tmp_path / "d" / "meta").mkdir(parents=True)
+    (tmp_path / "d" / "audio").mkdir()
+    (tmp_path / "d" / "meta" / "esc50.csv").write_text("filename\na.wav\n")
+    for name in "ab":
+        (tmp_path / "d" / "audio" / f"{name}.wav").write_bytes(b"sound")
+    return tmp_path / "d"
+
+
+def _touch(folder: Path) -> None:
+    os.utime(folder / "audio" / "a.wav", (1, 1))
+
+
+@pytest.mark.parametrize("change", [
+    _touch,
+    lambda folder: (folder / "audio" / "a.wav").unlink(),
+    lambda folder: (folder / "audio" / "c.wav").touch(),
+    lambda folder: (folder / "meta" / "esc50.csv").write_text("filename\nb.wav\n"),
+])
+def test_any_change_of_a_dataset_is_seen(folder, change):
+    before = inputs.dataset_state(folder)
+    (folder / "audio" / ".hidden").touch()
+    assert inputs.dataset_state(folder) == before != inputs.ABSENT
+    change(folder)
+    assert inputs.dataset_state(folder) != before
+    shutil.rmtree(folder)
+    assert inputs.dataset_state(folder) == inputs.ABSENT
+
+
+def test_notebooks_and_manifest_share_one_fingerprint(folder):
+    import pandas as pd
+
+    dataset = datasets.Dataset("esc50", folder, pd.DataFrame({"path": []}), ())
+    assert datasets.fingerprint(dataset) == inputs.fingerprint(folder)["sha256"][:12]
