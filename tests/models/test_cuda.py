@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from audioxai_utils.audio import reconstruction
+from audioxai_utils.audio import spectrograms
 from audioxai_utils.evaluation import masks, metrics, scoring
 from audioxai_utils.study import pipeline
 from audioxai_utils.attributions import lime_fast, rescale
@@ -114,7 +114,7 @@ def _stay_on_the_device(spectrogram) -> None:
     p = scoring.probabilities(model, torch.cat([batch.db, *masks.apply_mask(batch.db, mask)]))
     assert p.device.type == "cuda" and p.shape == (6, 10)
     scores = metrics.faithfulness(*p.split(2), "audited")
-    sound = reconstruction.removed_audio(batch, mask, spectrogram)
+    sound = spectrograms.removed_audio(batch, mask, spectrogram)
     assert {value.device.type for value in (*scores.values(), sound, spectrogram.decibels(sound))} == {"cuda"}
 
 
