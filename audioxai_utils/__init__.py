@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
+
 __version__ = "0.1.0"
+
+LAZY = {  # what is called from outside, and where it lives; loaded at first use
+    "explain": "explanation",
+    "open_study": "study.study",
+    "METHODS": "attributions",
+    "gradient_check": "attributions.gradient_check",
+    "get_spectrogram": "audio.spectrograms",
+    "kept_audio": "audio.spectrograms",
+    "removed_audio": "audio.spectrograms",
+    "mix": "audio.noise",
+    "build_masks": "evaluation.masks",
+    "apply_mask": "evaluation.masks",
+    "faithfulness": "evaluation.metrics",
+    "sparseness": "evaluation.metrics",
+    "complexity": "evaluation.metrics",
+    "best_masks": "evaluation.tables",
+    "Cnn14": "models.cnn14",
+    "load_panns_weights": "models.cnn14",
+}
 
 
 def __getattr__(name: str):
-    """Load ``explain`` at first use, so that importing the package stays light."""
-    if name == "explain":
-        from .explanation import explain
+    """Load a name of `LAZY` at first use, so that importing the package stays light."""
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)
 
-        return explain
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})
