@@ -61,6 +61,8 @@ class Study:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.results = settings, settings.results
+        self._classifiers: dict[str, Classifier] = {}
+        self._backgrounds: dict[str, torch.Tensor] = {}
 
     def __repr__(self) -> str:
         return f"Study({self.settings.profile}, {self.settings.dataset}, {self.results})"
@@ -141,16 +143,24 @@ class Study:
         """Write a checkpoint that `classifier` reads."""
         path = self.checkpoint(spectrogram_type)
         save_classifier(path, model, self.dataset.classes, spectrogram_type, info)
-        self.__dict__.pop("_classifiers", None)
+        self._classifiers.pop(spectrogram_type, None)
         return path
 
     def classifier(self, spectrogram_type: str) -> Classifier:
         """The classifier of a spectrogram type that notebook 02 wrote, loaded once."""
-        loaded = self.__dict__.setdefault("_classifiers", {})
-        if spectrogram_type not in loaded:
+        if spectrogram_type not in self._classifiers:
             path, classes = self.checkpoint(spectrogram_type), self.dataset.classes
-            loaded[spectrogram_type] = load_classifier(path, classes, spectrogram_type, self.dtype, self.device)
-        return loaded[spectrogram_type]
+            loaded = load_classifier(path, classes, spectrogram_type, self.dtype, self.device)
+            self._classifiers[spectrogram_type] = loaded
+        return self._classifiers[spectrogram_type]
+
+    def background(self, spectrogram_type: str) -> torch.Tensor:
+        """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""
+        if spectrogram_type not in self._backgrounds:
+            frame = background_clips(self.dataset, self.settings.sizes.background_clips)
+            found = clips.load_clips(self, frame, self.classifier(spectrogram_type).sample_rate)
+            self._backgrounds[spectrogram_type] = Condition(self, spectrogram_type, "clean", found).spectrograms
+        return self._backgrounds[spectrogram_type]
 
     def split(self, spectrogram_type: str, split: str, noise_scenario: str = "clean"):
         """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of ``train``, ``validation`` or ``test``."""
@@ -203,10 +213,14 @@ class Condition:
         The scenario by name, also where it was given as an audio file.
     """
 
-    def __init__(self, study: Study, spectrogram_type: str, noise_scenario: str) -> None:
+    def __init__(
+        self, study: Study, spectrogram_type: str, noise_scenario: str, chosen: clips.Clips | None = None
+    ) -> None:
+        """``chosen`` are clips in the place of the study's own."""
         self.study, self.spectrogram_type = study, spectrogram_type
         self.source = study.noise_source(noise_scenario)
         self.noise_scenario = inputs.scenario_name(noise_scenario)
+        self._chosen = chosen
 
     def __repr__(self) -> str:
         return f"Condition({self.spectrogram_type}, {self.noise_scenario})"
@@ -237,19 +251,21 @@ class Condition:
     @functools.cached_property
     def clips(self) -> clips.Clips:
         """The test clips that are explained, mixed with the noise, with their stems where these are known."""
+        if self._chosen is not None:
+            return self._chosen
         return clips.explained_clips(self.study, self.classifier.sample_rate, self.source)
 
     def shard(self, shard: tuple[int, int], block: int = 1) -> Condition:
         """The same condition with a shard's clips alone (`clips.shard_rows`)."""
-        part = Condition(self.study, self.spectrogram_type, self.source)
-        part.clips = clips.explained_clips(self.study, self.classifier.sample_rate, self.source, shard, block)
-        return part
+        return self.of(clips.explained_clips(self.study, self.classifier.sample_rate, self.source, shard, block))
 
     def first(self, n: int | None) -> Condition:
         """The same condition with ``n`` of its clips, spread over the classes."""
-        part = Condition(self.study, self.spectrogram_type, self.source)
-        part.clips = self.clips.first(n)
-        return part
+        return self.of(self.clips.first(n))
+
+    def of(self, chosen: clips.Clips) -> Condition:
+        """The same condition with other clips."""
+        return Condition(self.study, self.spectrogram_type, self.source, chosen)
 
     @functools.cached_property
     def spectrograms(self) -> torch.Tensor:
@@ -292,12 +308,7 @@ class Condition:
 
     def background(self) -> torch.Tensor:
         """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""
-        known = self.study.__dict__.setdefault("_backgrounds", {})
-        if self.spectrogram_type not in known:
-            frame = background_clips(self.study.dataset, self.study.settings.sizes.background_clips)
-            found = clips.load_clips(self.study, frame, self.classifier.sample_rate)
-            known[self.spectrogram_type] = self.decibels(found.waveforms)
-        return known[self.spectrogram_type]
+        return self.study.background(self.spectrogram_type)
 
     def method_options(self, method: str) -> dict:
         """The study's options of a method at this profile, by what the method says of itself."""
@@ -387,8 +398,7 @@ class Condition:
         folder = self.study.results / "scores" / "blocks" / self.spectrogram_type / self.noise_scenario
         names = dict(zip(("spectrogram_type", "noise_scenario"), self.pair))
         for number, block in self.clips.blocks(score.BLOCK):
-            part = Condition(self.study, self.spectrogram_type, self.source)
-            part.clips = block
+            part = self.of(block)
             attributed = {method: part._stored(method) for method in methods}
             protocols = list(self.study.settings.protocols)
             yield score.score_block(self.classifier, block, number, attributed, protocols, folder, names)
