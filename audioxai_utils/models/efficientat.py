@@ -221,11 +221,14 @@ def _check_state(path: Path, state: dict[str, torch.Tensor], model: EfficientAT)
     own = model.state_dict()
     for text, names in (("lacks", own.keys() - state.keys()), ("has an unknown", state.keys() - own.keys())):
         if names:
-            raise ValueError(f"{path}: not an EfficientAT mn checkpoint, it {text} {min(names)} ({len(names)} in all)")
+            raise ValueError(
+                f"{path}: no EfficientAT mn checkpoint of width {model.width}, it {text} {min(names)} "
+                f"({len(names)} in all)"
+            )
     for name, value in own.items():
         if value.shape != state[name].shape:
             raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, at width={model.width} it is "
+                f"{path}: {name} has shape {tuple(state[name].shape)}, at width {model.width} it is "
                 f"{tuple(value.shape)}; give the file's own width"
             )
 
