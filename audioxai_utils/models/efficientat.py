@@ -1,19 +1,20 @@
 """A pretrained tagger of sounds: EfficientAT's MobileNetV3 ("mn") on log-mel spectrograms.
 
-The published weights of ``mn04`` (width 0.4) load by name, key for key. Two deviations from the published code,
-neither of which changes an output:
+The published weights of ``mn04`` (width 0.4) load by name, key for key. Two deviations from the published
+code, neither of which changes an output:
 
 * every nonlinearity is a module used once, and a residual is a sum and not an addition in place, because
   explanation methods replace gradients at modules and keep what went in;
 * the pooling closes ``features``, so that ``features(x)`` is the vector that a linear probe reads.
 
-What a squeeze-excitation gate does is a product of two activations. Gradients, Grad-CAM and integrated gradients
-are exact with it; the rescale rule of Deep SHAP needs a product rule of its own there.
+What a squeeze-excitation gate does is a product of two activations. Gradients, Grad-CAM and integrated
+gradients are exact with it; the rescale rule of Deep SHAP needs a product rule of its own there.
 
 References
 ----------
 Howard et al. (2019), Searching for MobileNetV3, Table 1.
-Schmid, Koutini & Widmer (2023), Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation.
+Schmid, Koutini & Widmer (2023), Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge
+Distillation.
 """
 
 from __future__ import annotations
@@ -66,11 +67,12 @@ class EfficientAT(nn.Module):
 
     Notes
     -----
-    Input (batch, 1, 128, frames), the normalised log-mel of `EfficientATMel`; output (batch, n_classes) logits.
-    ``features(x)`` is (batch, 384) at width 0.4: the means of the last feature maps. Any number of frames fits.
+    Input (batch, 1, 128, frames), the normalised log-mel of `EfficientATMel`; output (batch, n_classes)
+    logits. ``features(x)`` is (batch, 384) at width 0.4: the means of the last feature maps. Any number of
+    frames fits.
 
-    ``gradcam_layer`` is the last convolution before its batch norm. Its maps have a 32nd of the input's bins and
-    frames (4 x 16 for 5 s); every later layer sees means over them.
+    ``gradcam_layer`` is the last convolution before its batch norm. Its maps have a 32nd of the input's bins
+    and frames (4 x 16 for 5 s); every later layer sees means over them.
     """
 
     feature_axes = ("frequency", "time")
@@ -101,13 +103,14 @@ class EfficientAT(nn.Module):
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
         if log_mel.ndim != 4 or log_mel.shape[1:3] != (1, N_MELS):
             raise ValueError(
-                f"log_mel must be (batch, 1, {N_MELS}, frames), as EfficientATMel returns it; got {tuple(log_mel.shape)}"
+                f"log_mel must be (batch, 1, {N_MELS}, frames), as EfficientATMel returns it; "
+                f"got {tuple(log_mel.shape)}"
             )
         return self.classifier(self.features(log_mel))  # (batch, n_classes)
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, convolve each channel by itself, gate, narrow; plus the input where shapes allow."""
+    """Widen, convolve each channel by itself, gate, narrow; plus the input where the shapes are the same."""
 
     def __init__(
         self, n_in: int, n_expanded: int, n_out: int, kernel: int, stride: int, nonlinearity: type[nn.Module],
@@ -147,7 +150,7 @@ def convolution(
     n_in: int, n_out: int, nonlinearity: type[nn.Module] | None = None, kernel: int = 1, stride: int = 1,
     groups: int = 1,
 ) -> nn.Sequential:
-    """Convolution without bias that keeps the size at stride 1, batch norm, and a nonlinearity if one is given."""
+    """Convolution without bias that keeps the size at stride 1, batch norm, a nonlinearity if one is given."""
     layers = [
         nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01),
@@ -156,7 +159,7 @@ def convolution(
 
 
 def scaled(n_channels: int, width: float = 1.0) -> int:
-    """The multiple of 8 nearest to ``width * n_channels``, the next one where that loses more than a tenth."""
+    """The multiple of 8 nearest to ``width * n_channels``, or the next where that loses over a tenth."""
     wanted = width * n_channels
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
@@ -198,7 +201,9 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
 def _check_file(path: Path) -> None:
     size = path.stat().st_size
     if size != EFFICIENTAT_SIZE:
-        raise ValueError(f"{path} has {size} bytes, mn04_as_mAP_432.pt has {EFFICIENTAT_SIZE}; download it again")
+        raise ValueError(
+            f"{path} has {size} bytes, mn04_as_mAP_432.pt has {EFFICIENTAT_SIZE}; download it again"
+        )
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != EFFICIENTAT_SHA256:

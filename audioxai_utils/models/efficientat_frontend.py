@@ -1,12 +1,13 @@
-"""What EfficientAT hears: Kaldi's mel filters on a pre-emphasised power spectrogram, as modules with gradients.
+"""What EfficientAT hears: Kaldi's mel filters on a pre-emphasised power spectrogram, with gradients.
 
-Two ways lead to its input: `EfficientATMel` from a waveform at 32 kHz, the published one, and `StftToMel` from the
-study's STFT in dB at 16 kHz, so that the same network can be explained on that representation too.
+Two ways lead to its input: `EfficientATMel` from a waveform at 32 kHz, the published one, and `StftToMel` from
+the study's STFT in dB at 16 kHz, so that the same network can be explained on that representation too.
 
 References
 ----------
 Povey et al. (2011), The Kaldi Speech Recognition Toolkit (mel scale and filters).
-Schmid, Koutini & Widmer (2023), Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation.
+Schmid, Koutini & Widmer (2023), Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge
+Distillation.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ STFT_RATE, STFT_N_FFT, STFT_HOP = 16000, 512, 256  # of the study's stft_db
 class EfficientATMel(nn.Module):
     """Normalised log-mel spectrogram of a waveform at 32 kHz.
 
-    Input (batch, samples), output (batch, 1, 128, frames), with (samples - 1) // 320 + 1 frames, one each 10 ms.
-    Pre-emphasis x[t] - 0.97 x[t-1] takes the first sample away, STFT with a symmetric Hann window of 800 samples in
-    the middle of 1024, power p, mel filters, then (ln(p + 1e-5) + 4.5) / 5.
+    Input (batch, samples), output (batch, 1, 128, frames) with (samples - 1) // 320 + 1 frames, one each 10 ms.
+    Pre-emphasis x[t] - 0.97 x[t-1] (one sample fewer), STFT with a symmetric Hann window of 800 samples in the
+    middle of 1024, power, mel filters to a power p, then (ln(p + 1e-5) + 4.5) / 5.
 
     Attributes
     ----------
@@ -59,11 +60,11 @@ class EfficientATMel(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
-            raise ValueError(
-                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
-            )
-        if waveform.shape[1] <= N_FFT // 2 + 1:
-            raise ValueError(f"waveform must be longer than {N_FFT // 2 + 1} samples; got {waveform.shape[1]}")
+            got = f"{waveform.dtype} {tuple(waveform.shape)}"
+            raise ValueError(f"waveform must be floating and (batch, samples); got {got}")
+        shortest = N_FFT // 2 + 2  # what the padding reflects, after the pre-emphasis
+        if waveform.shape[1] < shortest:
+            raise ValueError(f"waveform must have at least {shortest} samples; got {waveform.shape[1]}")
         emphasised = waveform[:, 1:] - PRE_EMPHASIS * waveform[:, :-1]  # (batch, samples - 1)
         stft = torch.stft(
             emphasised, N_FFT, HOP_LENGTH, WIN_LENGTH, window=self.window.to(waveform.dtype), center=True,
@@ -76,14 +77,15 @@ class EfficientATMel(nn.Module):
 class StftToMel(nn.Module):
     """The network's mel input from the study's ``stft_db``, a fixed map with gradients.
 
-    Input (batch, 1, 257, frames) in dB (16 kHz, 512 samples, hop 256), output (batch, 1, 128, frames of 10 ms); 313
-    frames become 500. Both transforms have bins 31.25 Hz apart, so that the filters fit as they are; those above
-    8 kHz stay at the floor. Per bin, power is multiplied by the pre-emphasis' gain; frames of 16 ms are interpolated
-    linearly, in power, at every 10 ms.
+    Input (batch, 1, 257, frames) in dB (16 kHz, 512 samples, hop 256), output (batch, 1, 128, frames of 10 ms);
+    313 frames become 500. Both transforms have bins 31.25 Hz apart, so that the filters fit as they are; those
+    above 8 kHz stay at the floor. Power is multiplied, bin by bin, by the gain of the pre-emphasis. Every new
+    frame is the nearest old one: interpolated frames are means of two, which flattens noise, and a linear probe
+    on ESC-50's validation fold reads them worse (84.5 % instead of 90.25 %).
 
-    Deviations from `EfficientATMel` that no map of power can undo: windows of 32 ms instead of 25 ms, and a hop of
-    16 ms, which smooths onsets. Powers are brought to the same scale by the energies of the windows
-    (2 * 300 / 192), which is right for noise and on average; a steady tone comes out 1 dB too loud.
+    What no map of power can undo: windows of 32 ms instead of 25 ms, and a hop of 16 ms. Powers are brought to
+    the same scale by the energies of the windows (2 * 300 / 192), which is right for noise and for the mean over
+    time; a steady tone comes out 1 dB too loud.
     """
 
     sample_rate = STFT_RATE
@@ -104,10 +106,13 @@ class StftToMel(nn.Module):
     def forward(self, db: torch.Tensor) -> torch.Tensor:
         n_bins = self.filters.shape[1]
         if db.ndim != 4 or db.shape[1:3] != (1, n_bins):
-            raise ValueError(f"db must be (batch, 1, {n_bins}, frames), the study's stft_db; got {tuple(db.shape)}")
+            raise ValueError(
+                f"db must be (batch, 1, {n_bins}, frames), the study's stft_db; got {tuple(db.shape)}"
+            )
         power = torch.exp(db * (math.log(10) / 10))
-        mel = self.filters.to(db.dtype) @ power  # (batch, 1, 128, frames)
-        return normalised_log(mel @ frame_interpolation(db.shape[3]).to(mel))  # (batch, 1, 128, frames of 10 ms)
+        log_mel = normalised_log(self.filters.to(db.dtype) @ power)  # (batch, 1, 128, frames)
+        frames = nearest_frames(db.shape[3]).to(db.device)
+        return log_mel.index_select(3, frames)  # (batch, 1, 128, frames of 10 ms)
 
 
 def normalised_log(mel_power: torch.Tensor) -> torch.Tensor:
@@ -118,8 +123,8 @@ def normalised_log(mel_power: torch.Tensor) -> torch.Tensor:
 def kaldi_mel_filters() -> torch.Tensor:
     """Kaldi's 128 mel filters between 0 and 15 kHz for 513 bins of 31.25 Hz, float64 (128, 513).
 
-    Triangles of height 1 whose sides are straight on the mel scale, mel = 1127 ln(1 + f / 700), with corners at
-    equal distances in mel. No filter reaches the bins above 15 kHz.
+    Triangles of height 1 whose sides are straight on the mel scale, mel = 1127 ln(1 + f / 700), with corners
+    at equal distances in mel. No filter reaches the bins above 15 kHz.
     """
     mel = 1127 * torch.log1p(torch.arange(N_FFT // 2 + 1, dtype=torch.float64) * SAMPLE_RATE / N_FFT / 700)
     step = 1127 * math.log1p(F_MAX / 700) / (N_MELS + 1)
@@ -127,12 +132,8 @@ def kaldi_mel_filters() -> torch.Tensor:
     return (1 - (mel - centres).abs() / step).clamp(min=0)  # (128, 513)
 
 
-def frame_interpolation(n_frames: int) -> torch.Tensor:
-    """Linear interpolation from frames each 16 ms to frames each 10 ms, float64 (n_frames, n_new).
-
-    The new frames begin with the first old one and end at or before the last one; every column sums to 1.
-    """
-    ratio = HOP_LENGTH / SAMPLE_RATE / (STFT_HOP / STFT_RATE)  # 0.625 old frames for each new one
-    places = ratio * torch.arange(int((n_frames - 1) / ratio) + 1, dtype=torch.float64)
-    old = torch.arange(n_frames, dtype=torch.float64).unsqueeze(1)
-    return (1 - (old - places).abs()).clamp(min=0)  # (n_frames, n_new)
+def nearest_frames(n_frames: int) -> torch.Tensor:
+    """Index of the nearest of frames 16 ms apart, the earlier of two, each 10 ms from the first to the last."""
+    new, old = HOP_LENGTH * STFT_RATE, STFT_HOP * SAMPLE_RATE  # the hops in one unit, 5 to 8
+    places = torch.arange((n_frames - 1) * old // new + 1)
+    return (2 * places * new + old - 1) // (2 * old)  # (new frames,)

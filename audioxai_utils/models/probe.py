@@ -104,13 +104,13 @@ def fit_probe(features: torch.Tensor, labels: torch.Tensor, c: float = C) -> nn.
     Raises
     ------
     ValueError
-        Shapes that do not belong together, values that are not finite, labels with a gap, or a fit that did not
-        come to an end.
+        Shapes that do not belong together, values that are not finite, labels with a gap, or a fit that did
+        not come to an end.
 
     Notes
     -----
-    With z = (x - mean) / scale, W z + b = (W / scale) x + (b - (W / scale) mean). A feature that never changes has
-    scale 1. The fit runs in float64 and draws nothing, so it gives the same head again.
+    With z = (x - mean) / scale, W z + b = (W / scale) x + (b - (W / scale) mean). A feature that never changes
+    has scale 1. The fit runs in float64 and draws nothing, so it gives the same head again.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -139,7 +139,7 @@ def _checked(features: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, 
             f"got {tuple(features.shape)} and {tuple(labels.shape)}"
         )
     if not torch.isfinite(features).all():
-        raise ValueError("features must be finite; got NaN or infinite values, look for a silent or broken clip")
+        raise ValueError("features must be finite; got NaN or infinite values, look for a broken clip")
     classes = torch.unique(labels).tolist()
     if len(classes) < 2 or classes != list(range(len(classes))):
         raise ValueError(f"labels must be 0 to K-1 with none left out and K >= 2; got {str(classes)[:60]}")

@@ -1,4 +1,4 @@
-"""EfficientAT: its front ends against slow oracles, its network by names, numbers and gradients, its probe."""
+"""EfficientAT: front ends against slow oracles; the network by names, numbers and gradients; the probe."""
 
 import math
 from pathlib import Path
@@ -114,14 +114,16 @@ def test_front_end_gradient():
     assert gradient_along(function, waveform, direction) == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("waveform", [torch.zeros(160000), torch.zeros(1, 1, 2000), torch.zeros(1, 2000).long()])
+@pytest.mark.parametrize(
+    "waveform", [torch.zeros(160000), torch.zeros(1, 1, 2000), torch.zeros(1, 2000).long()]
+)
 def test_front_end_wants_a_batch_of_waveforms(waveform):
     with pytest.raises(ValueError, match="waveform must be floating and"):
         EfficientATMel()(waveform)
 
 
 def test_front_end_refuses_what_it_cannot_reflect():
-    with pytest.raises(ValueError, match="longer than 513 samples; got 513"):
+    with pytest.raises(ValueError, match="at least 514 samples; got 513"):
         EfficientATMel()(torch.zeros(1, 513))
     assert EfficientATMel()(torch.zeros(1, 514)).shape == (1, 1, 128, 2)
 
@@ -130,13 +132,15 @@ def test_front_end_refuses_what_it_cannot_reflect():
 
 
 def study_db(waveform):
-    stft = torch.stft(waveform, 512, 256, window=torch.hann_window(512, dtype=torch.float64), return_complex=True)
+    window = torch.hann_window(512, dtype=torch.float64)
+    stft = torch.stft(waveform, 512, 256, window=window, return_complex=True)
     return 10 * torch.log10(stft.abs().square().clamp(min=1e-10)).unsqueeze(1)
 
 
 def test_stft_map_agrees_with_the_front_end_on_noise():
     wide = torchaudio.functional.resample(0.1 * noise(1, 80000), 16000, 32000)
-    direct, mapped = EfficientATMel()(wide), StftToMel()(study_db(torchaudio.functional.resample(wide, 32000, 16000)))
+    narrow = torchaudio.functional.resample(wide, 32000, 16000)
+    direct, mapped = EfficientATMel()(wide), StftToMel()(study_db(narrow))
     assert mapped.shape == direct.shape == (1, 1, 128, 500)
     powers = [torch.exp(5 * mel - 4.5)[0, 0, :93].mean(dim=1) for mel in (direct, mapped)]
     decibels = 10 * torch.log10(powers[1] / powers[0])  # up to 6.4 kHz, below the resampling filters' slope
@@ -148,6 +152,14 @@ def test_stft_map_of_a_click_keeps_its_time():
     waveform[0, 32000] = 1  # at 2 s
     loudest = int(StftToMel()(study_db(waveform))[0, 0].sum(0).argmax())
     assert abs(loudest - 200) <= 1
+
+
+def test_each_new_frame_is_the_nearest_old_one():
+    for n_frames in (1, 2, 10, 313):
+        chosen = efficientat_frontend.nearest_frames(n_frames).tolist()
+        assert len(chosen) == len(range(0, 16 * (n_frames - 1) + 1, 10))  # ms
+        for place, frame in enumerate(chosen):
+            assert frame == min(range(n_frames), key=lambda old: abs(16 * old - 10 * place))
 
 
 def test_stft_map_of_silence_is_the_floor_and_so_is_what_lies_above_8_khz():
@@ -206,11 +218,12 @@ def slow_unit(state, name, x, act=None, stride=1, groups=1):
     """Convolution, batch norm (eps .001) and nonlinearity by the formulas, from a state's tensors."""
     weight = state[name + ".0.weight"]
     x = nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
-    mean, variance, gain, offset = (
-        state[f"{name}.1.{part}"].reshape(-1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
-    )
+    parts = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, gain, offset = (state[f"{name}.1.{part}"].reshape(-1, 1, 1) for part in parts)
     x = (x - mean) / (variance + 0.001) ** 0.5 * gain + offset
-    return {"HS": lambda v: v * (v + 3).clamp(0, 6) / 6, "RE": lambda v: v.clamp(min=0), None: lambda v: v}[act](x)
+    if act == "HS":
+        return x * (x + 3).clamp(0, 6) / 6
+    return x.clamp(min=0) if act == "RE" else x
 
 
 def slow_network(state, x):
@@ -274,7 +287,7 @@ def test_gradcam_layer_is_the_last_convolution_called_and_has_a_map():
     network, called = random_network(), []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda module, args, output: called.append((module, output.shape[2:])))
+            module.register_forward_hook(lambda module, args, out: called.append((module, out.shape[2:])))
     network(noise(1, 1, 128, 500))
     assert called[-1] == (network.gradcam_layer, (4, 16)) and network.feature_axes == ("frequency", "time")
 
@@ -304,10 +317,10 @@ def spoiled(change):
 
 
 @pytest.mark.parametrize("content, message", [
-    (lambda: spoiled(lambda state: state.pop("features.3.block.0.1.bias")), r"lacks features.3.block.0.1.bias \(1 "),
+    (lambda: spoiled(lambda state: state.pop("features.0.1.bias")), r"lacks features.0.1.bias \(1 in all\)"),
     (lambda: spoiled(lambda state: state.update(more=torch.zeros(1))), r"has an unknown more \(1 in all\)"),
     (lambda: EfficientAT(3, 0.4).state_dict(), "no EfficientAT mn checkpoint of width 0.1, it lacks"),
-    (lambda: EfficientAT(3, 0.11).state_dict(), r"has shape \(56, 8, 1, 1\), at width 0.1 it is \(48, 8, 1, 1\)"),
+    (lambda: EfficientAT(3, 0.11).state_dict(), r"shape \(56, 8, 1, 1\), at width 0.1 it is \(48, 8, 1, 1\)"),
     (lambda: [1, 2], "expected a dictionary of tensors"),
     (lambda: EfficientAT(3, 0.1), "not a readable PyTorch checkpoint"),
 ])
@@ -370,7 +383,7 @@ def test_probe_is_the_minimum_of_its_penalised_loss(n_classes):
     penalty = (weight[1] - weight[0]).square().sum() / 2 if n_classes == 2 else weight.square().sum() / 2
     loss = penalty + 0.5 * nn.functional.cross_entropy(z @ weight.T + bias, labels, reduction="sum")
     for gradient in torch.autograd.grad(loss, (weight, bias)):
-        assert gradient.abs().max() < 5e-3  # of a loss around 20; the fit ends at 1e-4 of the mean, float32 follows
+        assert gradient.abs().max() < 5e-3  # of a loss around 20; the fit ends at 1e-4 of its mean
 
 
 def test_probed_network_is_head_after_features():
