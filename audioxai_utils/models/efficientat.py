@@ -150,7 +150,7 @@ def convolution(
     n_in: int, n_out: int, nonlinearity: type[nn.Module] | None = None, kernel: int = 1, stride: int = 1,
     groups: int = 1,
 ) -> nn.Sequential:
-    """Convolution without bias that keeps the size at stride 1, batch norm, a nonlinearity if one is given."""
+    """Convolution without bias that keeps the size at stride 1, batch norm, and a nonlinearity if given."""
     layers = [
         nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01),

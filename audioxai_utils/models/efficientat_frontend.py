@@ -1,7 +1,7 @@
 """What EfficientAT hears: Kaldi's mel filters on a pre-emphasised power spectrogram, with gradients.
 
-Two ways lead to its input: `EfficientATMel` from a waveform at 32 kHz, the published one, and `StftToMel` from
-the study's STFT in dB at 16 kHz, so that the same network can be explained on that representation too.
+Two ways lead to its input: `EfficientATMel` from a waveform at 32 kHz, the published one, and `StftToMel`
+from the study's STFT in dB at 16 kHz, so that the same network can be explained on that representation too.
 
 References
 ----------
@@ -29,9 +29,9 @@ STFT_RATE, STFT_N_FFT, STFT_HOP = 16000, 512, 256  # of the study's stft_db
 class EfficientATMel(nn.Module):
     """Normalised log-mel spectrogram of a waveform at 32 kHz.
 
-    Input (batch, samples), output (batch, 1, 128, frames) with (samples - 1) // 320 + 1 frames, one each 10 ms.
-    Pre-emphasis x[t] - 0.97 x[t-1] (one sample fewer), STFT with a symmetric Hann window of 800 samples in the
-    middle of 1024, power, mel filters to a power p, then (ln(p + 1e-5) + 4.5) / 5.
+    Input (batch, samples), output (batch, 1, 128, frames) with (samples - 1) // 320 + 1 frames, one each
+    10 ms. Pre-emphasis x[t] - 0.97 x[t-1] (one sample fewer), STFT with a symmetric Hann window of 800
+    samples in the middle of 1024, power, mel filters to a power p, then (ln(p + 1e-5) + 4.5) / 5.
 
     Attributes
     ----------
@@ -77,14 +77,13 @@ class EfficientATMel(nn.Module):
 class StftToMel(nn.Module):
     """The network's mel input from the study's ``stft_db``, a fixed map with gradients.
 
-    Input (batch, 1, 257, frames) in dB (16 kHz, 512 samples, hop 256), output (batch, 1, 128, frames of 10 ms);
-    313 frames become 500. Both transforms have bins 31.25 Hz apart, so that the filters fit as they are; those
-    above 8 kHz stay at the floor. Power is multiplied, bin by bin, by the gain of the pre-emphasis. Every new
-    frame is the nearest old one: interpolated frames are means of two, which flattens noise, and a linear probe
-    on ESC-50's validation fold reads them worse (84.5 % instead of 90.25 %).
+    Input (batch, 1, 257, frames) in dB (16 kHz, 512 samples, hop 256), output (batch, 1, 128, frames of
+    10 ms); 313 frames become 500. Both transforms have bins 31.25 Hz apart, so that the filters fit as they
+    are; those above 8 kHz stay at the floor. Power is multiplied, bin by bin, by the pre-emphasis' gain. Every new frame is the nearest old one: interpolated frames are means of two, which flattens noise, and a
+    linear probe on ESC-50's validation fold reads them worse (84.5 % instead of 90 %).
 
-    What no map of power can undo: windows of 32 ms instead of 25 ms, and a hop of 16 ms. Powers are brought to
-    the same scale by the energies of the windows (2 * 300 / 192), which is right for noise and for the mean over
+    What no map of power can undo: windows of 32 ms instead of 25 ms, and a hop of 16 ms. Powers are brought
+    to the same scale by the windows' energies (2 * 300 / 192), which is right for noise and for the mean over
     time; a steady tone comes out 1 dB too loud.
     """
 
@@ -133,7 +132,7 @@ def kaldi_mel_filters() -> torch.Tensor:
 
 
 def nearest_frames(n_frames: int) -> torch.Tensor:
-    """Index of the nearest of frames 16 ms apart, the earlier of two, each 10 ms from the first to the last."""
+    """Index of the nearest of frames 16 ms apart, the earlier of two, each 10 ms from first to last."""
     new, old = HOP_LENGTH * STFT_RATE, STFT_HOP * SAMPLE_RATE  # the hops in one unit, 5 to 8
     places = torch.arange((n_frames - 1) * old // new + 1)
     return (2 * places * new + old - 1) // (2 * old)  # (new frames,)

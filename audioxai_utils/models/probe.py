@@ -109,8 +109,8 @@ def fit_probe(features: torch.Tensor, labels: torch.Tensor, c: float = C) -> nn.
 
     Notes
     -----
-    With z = (x - mean) / scale, W z + b = (W / scale) x + (b - (W / scale) mean). A feature that never changes
-    has scale 1. The fit runs in float64 and draws nothing, so it gives the same head again.
+    With z = (x - mean) / scale, W z + b = (W / scale) x + (b - (W / scale) mean). A feature that never
+    changes has scale 1. The fit runs in float64 and draws nothing, so it gives the same head again.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
