@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-C = 0.1  # inverse strength of the penalty; ESC-50's training folds, each left out once, do not tell .01 from 3
+C = 0.1  # inverse strength of the penalty; left-out training folds of ESC-50 do not tell .01 from 3
 MAX_ITERATIONS = 2000
 
 
