@@ -27,6 +27,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .checkpoints import load_state
+
 EFFICIENTAT_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt"
 EFFICIENTAT_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 EFFICIENTAT_SIZE = 4066513  # bytes
