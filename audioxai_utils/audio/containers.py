@@ -36,12 +36,7 @@ def missing_part(path: str | Path) -> str | None:
 
 def _chunks(file: BinaryIO, order: str) -> str | None:
     """RIFF and AIFF: chunks of a name and a size, padded to even bytes."""
-    n_bytes = file.seek(0, 2)
-    kind, whole = struct.unpack(f"{order}4sI", _at(file, 0, 8))
-    end = 8 + whole + whole % 2
-    if whole < UNKNOWN_SIZE and _at(file, end, 4) == kind:
-        return "only the first of the files that were joined in it is read"
-    offset = 12
+    n_bytes, offset = file.seek(0, 2), 12
     while offset + 8 <= n_bytes:
         name, size = struct.unpack(f"{order}4sI", _at(file, offset, 8))
         if name in (b"data", b"SSND") and size < UNKNOWN_SIZE and offset + 8 + size > n_bytes:

@@ -213,11 +213,11 @@ def test_channels_that_cancel_are_told(folder, subtype, channels):
     assert not problems and waveforms.isfinite().all()
 
 
-@pytest.mark.parametrize("other", [0.0, 1.0, -0.98])
+@pytest.mark.parametrize("other", [0.0, 1.0, -0.9])
 def test_channels_that_do_not_cancel_are_read(tmp_path, other):
     left = 0.5 * _tone(440, 16000)
     soundfile.write(tmp_path / "a.wav", np.stack([left, other * left], axis=1), 16000)
-    np.testing.assert_allclose(load_waveform(tmp_path / "a.wav", 16000), 2 * left, atol=6e-3)  # 16 bits of 0.005
+    np.testing.assert_allclose(load_waveform(tmp_path / "a.wav", 16000), 2 * left, atol=2e-3)  # 16 bits of 0.025
 
 
 def noise_of(seconds: float, rate: int = 16000) -> np.ndarray:
@@ -256,7 +256,7 @@ def test_joined_files_are_told(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, noise_of(1), 16000)
     path.write_bytes(2 * path.read_bytes())
-    with pytest.raises(ValueError, match="decodes only in part .only the first of the"):
+    with pytest.raises(ValueError, match="decodes only in part .only the first of the|not a readable audio file"):
         load_waveform(path, 16000)
 
 

@@ -80,7 +80,7 @@ def test_samples_do_not_hang_on_vector_units():
     if not names:
         pytest.skip("this processor has no optional vector units")
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import test_synthesis as t\n"
+        "import sys; sys.path.insert(0, 'tests/audio'); import test_synthesis as t\n"
         "some = ('rooster', 'crackling_fire', 'crying_baby', 'chainsaw')\n"
         "print(all(t._digest(c) == t.DIGESTS[c] for c in some))"
     )
@@ -188,7 +188,7 @@ def test_folder_is_whole_and_stems_sum_to_the_mixture(tiny, tmp_path):
         mixture, event, background = (soundfile.read(path, dtype="int16")[0].astype(int) for path in folders)
         assert soundfile.info(folders[0]).samplerate == SAMPLE_RATE and mixture.shape == (160000,)
         assert np.array_equal(mixture, event + background)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "set"]
     before = (root / "generated.json").stat().st_mtime_ns
     synthesis.generate_dataset(root, progress=False)
     assert (root / "generated.json").stat().st_mtime_ns == before
@@ -205,7 +205,7 @@ def test_interrupted_generation_leaves_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesis, "_write_clip", fail)
     with pytest.raises(KeyboardInterrupt):
         synthesis.generate_dataset(tmp_path / "set", progress=False)
-    assert len(written) == 3 and list(tmp_path.iterdir()) == []
+    assert len(written) == 3 and [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_two_at_once_make_it_once(tiny, tmp_path, monkeypatch):
