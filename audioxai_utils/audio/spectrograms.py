@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torchaudio.functional import amplitude_to_DB, melscale_fbanks
 
@@ -50,6 +52,16 @@ class SpectrogramBatch:
         return len(self.db)
 
 
+def hz_to_mel(frequency: ArrayLike) -> np.ndarray:
+    """HTK mel of a frequency in Hz."""
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=float) / 700.0)
+
+
+def mel_to_hz(mel: ArrayLike) -> np.ndarray:
+    """Frequency in Hz of an HTK mel."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
+
+
 def power_to_db(power: torch.Tensor) -> torch.Tensor:
     """Decibels of a linear power, with the floor at -100 dB; any shape."""
     return amplitude_to_DB(power, multiplier=10.0, amin=POWER_FLOOR, db_multiplier=0.0, top_db=None)
@@ -84,9 +96,8 @@ class Spectrogram(nn.Module):
         p = self.settings
         if p.n_mels is None:
             return torch.linspace(0, p.sample_rate / 2, p.n_bins)
-        low, high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (p.f_min, p.f_max))  # HTK mel
-        mel = torch.linspace(float(low), float(high), p.n_mels + 2)[1:-1]
-        return 700 * (10 ** (mel / 2595) - 1)
+        mel = np.linspace(hz_to_mel(p.f_min), hz_to_mel(p.f_max), p.n_mels + 2)[1:-1]
+        return torch.from_numpy(mel_to_hz(mel)).float()
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
         complex_stft = self._stft(waveform)
@@ -142,7 +153,7 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
     """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
 
     ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
-    digit hangs on the machine's vector unit, or float64, the same everywhere.
+    digit depends on the machine's vector unit, or float64, the same everywhere.
     """
     check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
     return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)
