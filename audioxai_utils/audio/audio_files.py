@@ -1,7 +1,7 @@
 """One sound file as the study hears it: opened, decoded, mono, resampled, cut or padded to 5 s.
 
-Whatever cannot be heard as it was meant is refused in one line, ``path: reason (details)``: a file that is no sound, is
-cut off, holds NaN, or whose channels cancel each other.
+Whatever cannot be heard as it was meant is refused in one line, ``path: reason (details)``: a file that is no
+sound, is cut off, holds NaN, or whose channels cancel each other.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def load_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch
     FileNotFoundError
         No such file.
     ValueError
-        Not audio, cut off within its first 5 s, without samples, with NaN or infinite ones, or with channels that
-        cancel each other.
+        Not audio, cut off within its first 5 s, without samples, with NaN or infinite ones, or with channels
+        that cancel each other.
     """
     return peak_normalise(read_waveform(path, sample_rate, dtype))
 
@@ -61,19 +61,21 @@ def read_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch
 
 
 def check_rates(rate: int, sample_rate: int, subject: str) -> None:
-    """Raise a ValueError that begins with ``subject`` unless sound of ``rate`` Hz can become one of ``sample_rate``.
+    """Raise a ValueError that begins with ``subject`` unless ``rate`` can become ``sample_rate`` (Hz).
 
-    Resampling multiplies by a kernel of as many taps as the two rates have multiples before they meet: `44101` to
-    `32000` would take gigabytes.
+    Resampling multiplies by a kernel of as many taps as the two rates have multiples before they meet:
+    `44101` to `32000` would take gigabytes.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(f"{subject}: its sample rate is not between {LOWEST_RATE:,} and {HIGHEST_RATE:,} Hz ({rate:,} Hz)")
+        raise ValueError(
+            f"{subject}: its sample rate is not between {LOWEST_RATE:,} and {HIGHEST_RATE:,} Hz ({rate:,} Hz)"
+        )
     if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
         raise ValueError(f"{subject}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
 
 
 def check_file(path: str | Path) -> None:
-    """Raise what `load_waveform` would where the header shows it, or the samples of a format that can hold NaN."""
+    """Raise what `load_waveform` would where a look at the header, or for NaN at the samples, is enough."""
     with _open(Path(path)) as file:
         if file.frames == 0:
             raise ValueError(f"{shown(path)}: holds no samples")
@@ -161,4 +163,5 @@ def _open(path: Path) -> Forward:
 
 def reason_of(error: soundfile.LibsndfileError) -> str:
     """Why libsndfile cannot open a file that is there, without the file's name."""
-    return "no format that is known" if error.code in (1, 2) else error.error_string.splitlines()[0].rstrip(".")
+    unknown = error.code in (1, 2)  # by the second it means that it found no beginning of an MP3
+    return "no format that is known" if unknown else error.error_string.splitlines()[0].rstrip(".")

@@ -1,7 +1,7 @@
 """Does a sound file hold all that its header announces?
 
-Decoders give what they find: half a WAV, or the first part of a chained Ogg, is a shorter sound to them. Here the
-boxes of a file are read, never its samples.
+Decoders give what they find: half a WAV, or the first part of a chained Ogg, is a shorter sound to them. Here
+the boxes of a file are read, never its samples.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNKNOWN_SIZE = 0x7FFFF000  # what encoders that write into a pipe announce, or more
-OGG_HEADER = struct.Struct("<4sBBqIIIB")  # capture, version, flags, position, serial, page, checksum, segments
+# Capture, version, flags, position, serial, page, checksum, segments
+OGG_HEADER = struct.Struct("<4sBBqIIIB")
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
 XING_REACH = 256  # bytes of an MPEG frame in which its Xing or Info tag begins
 
@@ -60,7 +61,7 @@ def _ogg_pages(file: BinaryIO) -> str | None:
 
 
 def _mpeg(file: BinaryIO) -> str | None:
-    """MP3: a Xing or Info tag in the first frame announces the bytes of all; what follows them is left out."""
+    """MP3: a Xing or Info tag in the first frame announces the bytes of all; what follows is left out."""
     start, offset = file.read(10), 0
     if start[:3] == b"ID3":  # a tag of its own; the size has seven bits a byte
         offset = 10 + sum(byte << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))

@@ -253,22 +253,20 @@ def _find_files(table: pd.DataFrame, root: Path, faults: list) -> tuple[pd.DataF
             bad[path] = error
     problems = by_reason([*faults, *bad.items()])
     if len(bad) == len(clips):
+        if not problems:
+            raise FileNotFoundError(f"{root}: its meta/esc50.csv lists no clip of this dataset")
         n = len(bad) + len(faults)
-        raise FileNotFoundError(
-            f"data_root {root}: none of its {n} listed clips can be used ({problems[0]})"
-            if n else f"{root}: its meta/esc50.csv lists no clip of this dataset"
-        )
+        raise FileNotFoundError(f"data_root {root}: none of its {n} listed clips can be used ({problems[0]})")
     return clips[~clips["path"].isin(bad)].copy(), problems
 
 
 def _number_classes(clips: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The clips with a column label, and the category of each label: one a target, and one target a category."""
+    """The clips with a column label, and the category of each label; a target has one, and it no other."""
     for one, many in (("target", "category"), ("category", "target")):
         for name, values in clips.groupby(one)[many]:
             if values.nunique() > 1:
                 found = ", ".join(map(str, sorted(values.unique())))
-                plural = {"category": "one category", "target": "one target"}[many]
-                raise ValueError(f"{root}: {one} {name} has more than {plural}: {found}")
+                raise ValueError(f"{root}: {one} {name} has more than one {many}: {found}")
     targets = sorted(clips["target"].unique())
     categories = clips.drop_duplicates("target").set_index("target")["category"]
     trained = set(clips.loc[clips["fold"].isin(SPLITS["train"]), "target"])

@@ -25,14 +25,19 @@ ABSENT = "absent"  # state of what is not there yet
 
 def is_recording(noise_scenario: str) -> bool:
     """Whether a scenario is given as an audio file instead of by name."""
-    return noise_scenario not in constants.NOISE_SCENARIOS and Path(noise_scenario).suffix.lower() in AUDIO_SUFFIXES
+    return (
+        noise_scenario not in constants.NOISE_SCENARIOS
+        and Path(noise_scenario).suffix.lower() in AUDIO_SUFFIXES
+    )
 
 
 def scenario_name(noise_scenario: str) -> str:
     """Name of a scenario in tables and file names: an audio file's is its stem in [a-z0-9_]."""
     if not is_recording(noise_scenario):
         return noise_scenario
-    plain = unicodedata.normalize("NFKD", Path(noise_scenario).stem).encode("ascii", "ignore").decode().lower()
+    plain = (
+        unicodedata.normalize("NFKD", Path(noise_scenario).stem).encode("ascii", "ignore").decode().lower()
+    )
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
@@ -53,15 +58,19 @@ def match_noise(noise_scenario: str, root: str | Path, argument: str = "noise_ro
         raise FileNotFoundError(f"{argument} {root}: no such folder or file")
     keyword = NOISE_KEYWORDS[noise_scenario]
     files = sorted(file for file in root.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
-    files = [file for file in files if file.is_file() and not file.name.startswith(".")]  # macOS leaves ._white.wav
+    files = [file for file in files if file.is_file() and file.name[0] != "."]  # macOS leaves ._white.wav
     matches = [file for file in files if keyword in file.stem.lower()]
     if len(matches) != 1:
         found = ", ".join(file.name for file in matches) or "none"
-        raise ValueError(f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}")
+        raise ValueError(
+            f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}"
+        )
     return matches[0]
 
 
-def recordings(scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root") -> dict:
+def recordings(
+    scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root"
+) -> dict:
     """Scenario -> audio file of those scenarios that are recordings; generated ones are left out.
 
     Parameters
@@ -123,13 +132,15 @@ def dataset_state(folder: str | Path) -> str:
 def files_below(folder: str | Path) -> list[str]:
     """Names of the files below a folder, with ``/``, sorted; hidden ones and links to nothing are left out.
 
-    Links are followed: sounds are often kept elsewhere (git-annex, DVC). A folder that is met twice is read once.
+    Links are followed: sounds are often kept elsewhere (git-annex, DVC). A folder met twice is read once.
     """
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
         folders[:] = [
-            name for name in folders if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in seen
+            name
+            for name in folders
+            if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in seen
         ]
         paths = (Path(place, name) for name in names if name[0] != ".")
         found += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]

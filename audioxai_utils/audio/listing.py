@@ -1,7 +1,7 @@
 """``meta/esc50.csv``: its rows read as the text that stands there, and one name for every clip.
 
-Nothing is guessed: a category ``007`` or ``NA`` stays that, and a row that says too little is one line in a list of
-faults.
+Nothing is guessed: a category ``007`` or ``NA`` stays that, and a row that says too little is one line in a
+list of faults.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def read_listing(root: Path) -> tuple[pd.DataFrame, Faults]:
 
 
 def clip_names(filenames: list[str]) -> list[str]:
-    """A name for every clip, under which its results are kept: the file's stem, with its folder where two share that.
+    """A name for every clip, under which its results are kept.
 
-    Two names never differ by capitals alone, or by how an accent is written, since file systems take such for one.
+    It is the file's stem, with its folder where two share that. No two names differ by capitals alone, or by
+    how an accent is written: file systems may take them for one.
 
     Raises
     ------
@@ -76,14 +77,22 @@ def clip_names(filenames: list[str]) -> list[str]:
         Two files that no folder and no suffix tells apart; names both.
     """
     paths = [PurePosixPath(posixpath.normpath(name)) for name in filenames]
-    forms = (lambda path: path.stem, lambda path: "-".join(path.with_suffix("").parts), lambda path: "-".join(path.parts))
+    forms = (
+        lambda path: path.stem,
+        lambda path: "-".join(path.with_suffix("").parts),
+        lambda path: "-".join(path.parts),
+    )
     names = [forms[0](path) for path in paths]
     for form in forms[1:]:
         shared = _shared(names)
-        names = [form(path) if _plain(name) in shared else name for name, path in zip(names, paths, strict=True)]
+        names = [
+            form(path) if _plain(name) in shared else name for name, path in zip(names, paths, strict=True)
+        ]
     for plain in sorted(_shared(names)):
         one, other, *_ = (path for name, path in zip(names, paths, strict=True) if _plain(name) == plain)
-        raise ValueError(f"meta/esc50.csv: {shown(one)} and {shown(other)} would share their results; rename one of them")
+        raise ValueError(
+            f"meta/esc50.csv: {shown(one)} and {shown(other)} would share their results; rename one of them"
+        )
     return names
 
 
@@ -125,7 +134,9 @@ def _fault_of_row(row: dict[str, str] | None, root: Path) -> str | None:
 def _whole_numbers(column: pd.Series, path: Path) -> pd.Series:
     for value in column:
         if not WHOLE_NUMBER.fullmatch(value):
-            raise ValueError(f"{path}: column {column.name} must hold whole numbers in every row; got {shown(value)!r}")
+            raise ValueError(
+                f"{path}: column {column.name} must hold whole numbers in every row; got {shown(value)!r}"
+            )
     return column.map(int).astype("int64")
 
 

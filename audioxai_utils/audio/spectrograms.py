@@ -100,6 +100,7 @@ class Spectrogram(nn.Module):
         return torch.from_numpy(mel_to_hz(mel)).float()
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        """Spectrograms of waveforms (batch, samples); ValueError for another shape or fewer samples."""
         complex_stft = self._stft(waveform)
         power = self._power(complex_stft)
         return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
@@ -110,15 +111,19 @@ class Spectrogram(nn.Module):
 
     def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
-            raise ValueError(
-                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
-            )
+            got = f"{waveform.dtype} {tuple(waveform.shape)}"
+            raise ValueError(f"waveform must be floating and (batch, samples); got {got}")
         p = self.settings
         if waveform.shape[1] <= p.n_fft // 2:
             raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
         return torch.stft(
-            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
-            pad_mode="reflect", return_complex=True,
+            waveform,
+            p.n_fft,
+            p.hop_length,
+            window=self.window.to(waveform.dtype),
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
 
     def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
@@ -136,11 +141,18 @@ class Spectrogram(nn.Module):
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
-        magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
+        magnitude = power.masked_fill(
+            power <= 0, 0
+        ).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
         parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
         complex_stft = torch.view_as_complex(parts).squeeze(1)
         return torch.istft(
-            complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
+            complex_stft,
+            p.n_fft,
+            p.hop_length,
+            window=self.window.to(power.dtype),
+            center=True,
+            length=length,
         )
 
 

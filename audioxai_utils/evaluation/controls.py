@@ -120,7 +120,9 @@ def control_ranks(power: torch.Tensor, seed: int | Sequence[int] = 0) -> dict[st
 
 
 def control_masks(
-    mask: torch.Tensor, power: torch.Tensor, seed: int | Sequence[int] = 0,
+    mask: torch.Tensor,
+    power: torch.Tensor,
+    seed: int | Sequence[int] = 0,
     ranks: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The controls of equal area of a method's mask: `random` and `energy`, as binary masks.
@@ -180,7 +182,7 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
     :math:`10 \log_{10} \|\alpha s\|^2 / \|\alpha s - \hat s\|^2` with
     :math:`\alpha = \hat s^\top s / \|s\|^2`, by torchmetrics in float64. Deviation: both signals lose their
-    mean first, which the reference takes to be zero, and are brought to one level, so that the small number by
+    mean first, which the reference takes to be zero, and are brought to one level: then the small number by
     which torchmetrics avoids a division by zero weighs the same for soft sounds as for loud ones.
 
     Parameters
@@ -201,5 +203,7 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
             f"got {tuple(estimate.shape)} and {tuple(reference.shape)}"
         )
     estimate, reference = (x.double() - x.double().mean(dim=-1, keepdim=True) for x in (estimate, reference))
-    norms = [x.norm(dim=-1, keepdim=True) for x in (estimate, reference)]  # 0 of silence; 0 / 0 is NaN, and stays it
+    norms = [
+        x.norm(dim=-1, keepdim=True) for x in (estimate, reference)
+    ]  # 0 of silence; 0 / 0 is NaN, and stays it
     return scale_invariant_signal_distortion_ratio(estimate / norms[0], reference / norms[1])

@@ -59,6 +59,8 @@ def _check(**tensors: torch.Tensor) -> None:
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch tensor; got {type(tensor).__name__}")
         if tensor.ndim < 2 or not tensor.numel():
-            raise ValueError(f"{name} must be (batch, ...) with values for each clip; got {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} must be (batch, ...) with values for each clip; got {tuple(tensor.shape)}"
+            )
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} must be finite; it holds NaN or infinite values")

@@ -206,8 +206,8 @@ def test_formats_and_lengths(tmp_path, rate, duration, subtype, channels):
     n = round(min(duration, 5.0) * 32000)
     expected = _tone(440, 32000)
     tolerance = 0.02 if subtype == "PCM_U8" else 0.01
-    np.testing.assert_allclose(waveform[500: n - 500], expected[500: n - 500], atol=tolerance)
-    assert not waveform[n + 500:].any()
+    np.testing.assert_allclose(waveform[500 : n - 500], expected[500 : n - 500], atol=tolerance)
+    assert not waveform[n + 500 :].any()
 
 
 # Noise

@@ -16,10 +16,14 @@ import soundfile
 import torch
 
 from audioxai_utils.audio import datasets, downloads
-from audioxai_utils.audio.generated import synthesis
 from audioxai_utils.audio.datasets import (
-    background_clips, load_dataset, load_noise, load_stems, load_waveform,
+    background_clips,
+    load_dataset,
+    load_noise,
+    load_stems,
+    load_waveform,
 )
+from audioxai_utils.audio.generated import synthesis
 
 CLASSES = {"dog": (0, True), "cat": (5, False), "chainsaw": (41, True)}
 
@@ -178,14 +182,14 @@ def names(folder) -> list[str]:
 class _Server(http.server.ThreadingHTTPServer):
     """Serves ``files``; can break off, ignore Range, or answer with an error."""
 
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes]
     break_at: int | None = None  # bytes of the first answer that arrive
     ranges = True
     log: list[str | None]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802 (the library's name)
+    def do_GET(self):
         server = self.server
         asked = self.headers.get("Range")
         server.log.append(asked)
@@ -216,7 +220,7 @@ def server(monkeypatch):
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.log = []
+        server.log, server.files = [], {}
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

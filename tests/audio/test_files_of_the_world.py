@@ -60,19 +60,24 @@ def test_clips_of_one_stem_are_named_by_their_folder(folder):
     assert clips["clip"].tolist()[:3] == ["yes-a", "no-a", "1-105-A-5"] and clips["clip"].is_unique
 
 
-@pytest.mark.parametrize(("files", "expected"), [
-    (["a.wav", "b.wav"], ["a", "b"]),
-    (["a.wav", "a.flac"], ["a.wav", "a.flac"]),
-    (["x/a.wav", "x/a.flac", "y/a.wav", "b.wav"], ["x-a.wav", "x-a.flac", "y-a", "b"]),
-    (["A.wav", "x/a.wav"], ["A", "x-a"]),
-    (["x/e\u0301.wav", "y/\u00e9.wav"], ["x-e\u0301", "y-\u00e9"]),  # one accent in two spellings
-    (["./x/../a.wav", "x/a.wav"], ["a", "x-a"]),
-])
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["a.wav", "b.wav"], ["a", "b"]),
+        (["a.wav", "a.flac"], ["a.wav", "a.flac"]),
+        (["x/a.wav", "x/a.flac", "y/a.wav", "b.wav"], ["x-a.wav", "x-a.flac", "y-a", "b"]),
+        (["A.wav", "x/a.wav"], ["A", "x-a"]),
+        (["x/e\u0301.wav", "y/\u00e9.wav"], ["x-e\u0301", "y-\u00e9"]),  # one accent in two spellings
+        (["./x/../a.wav", "x/a.wav"], ["a", "x-a"]),
+    ],
+)
 def test_names_are_told_apart_by_folder_then_by_suffix(files, expected):
     assert listing.clip_names(files) == expected
 
 
-@pytest.mark.parametrize("files", [["x/a.wav", "y/a.wav", "x-a.wav"], ["A.wav", "a.wav"], ["x/a.wav", "X/A.wav"]])
+@pytest.mark.parametrize(
+    "files", [["x/a.wav", "y/a.wav", "x-a.wav"], ["A.wav", "a.wav"], ["x/a.wav", "X/A.wav"]]
+)
 def test_names_that_nothing_tells_apart_are_refused_with_both(files):
     with pytest.raises(ValueError, match="would share their results; rename one of them") as caught:
         listing.clip_names(files)
@@ -89,10 +94,18 @@ def test_one_file_is_not_listed_under_two_spellings(folder, twin):
 # Names are text
 
 
-@pytest.mark.parametrize("names", [
-    ("0", "1", "2"), ("007", "7", "07"), ("NA", "nan", "None"), ("True", "False", "null"), ("1.0", "1e3", "-inf"),
-    ("<b>x</b>", "a, b", 'say "no"'), ("2024-01-02", " lead", "Ünï"),
-])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0", "1", "2"),
+        ("007", "7", "07"),
+        ("NA", "nan", "None"),
+        ("True", "False", "null"),
+        ("1.0", "1e3", "-inf"),
+        ("<b>x</b>", "a, b", 'say "no"'),
+        ("2024-01-02", " lead", "Ünï"),
+    ],
+)
 def test_categories_are_the_text_that_stands_there(folder, names):
     table = rows_of(folder)
     table["category"] = table["target"].map(dict(zip(("0", "5", "41"), names, strict=True)))
@@ -120,7 +133,9 @@ def test_numbers_are_whole_numbers(folder, column, value):
     table = rows_of(folder)
     table.loc[3, column] = value
     write_rows(folder, table)
-    with pytest.raises(ValueError, match=f"column {column} must hold whole numbers in every row; got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"column {column} must hold whole numbers in every row; got {value!r}"
+    ):
         load_dataset("esc50", folder)
 
 
@@ -130,18 +145,21 @@ def test_one_category_has_one_target(folder):
         load_dataset("esc50", folder)
 
 
-@pytest.mark.parametrize(("row", "reason"), [
-    ("x.wav,5,0", "its number of fields is not the header's"),
-    ("x.wav,5,0,dog,True,1,A,more", "its number of fields is not the header's"),
-    (",5,0,dog,True,1,A", "its filename is empty"),
-    ("x.wav,5,0, ,True,1,A", "its category is empty"),
-    ("x\0.wav,5,0,dog,True,1,A", r"its filename holds a NUL (x\x00.wav)"),
-    ("x.wav,5,0,d\0g,True,1,A", r"its category holds a NUL (d\x00g)"),
-    ("caf\udce9.wav,5,0,dog,True,1,A", r"its filename is not UTF-8 (caf\udce9.wav)"),
-    ("x.wav,5,0,d\udcffg,True,1,A", r"its category is not UTF-8 (d\udcffg)"),
-    ("/etc/passwd,5,0,dog,True,1,A", "lies outside"),
-    ("a/../../x.wav,5,0,dog,True,1,A", "lies outside"),
-])
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("x.wav,5,0", "its number of fields is not the header's"),
+        ("x.wav,5,0,dog,True,1,A,more", "its number of fields is not the header's"),
+        (",5,0,dog,True,1,A", "its filename is empty"),
+        ("x.wav,5,0, ,True,1,A", "its category is empty"),
+        ("x\0.wav,5,0,dog,True,1,A", r"its filename holds a NUL (x\x00.wav)"),
+        ("x.wav,5,0,d\0g,True,1,A", r"its category holds a NUL (d\x00g)"),
+        ("caf\udce9.wav,5,0,dog,True,1,A", r"its filename is not UTF-8 (caf\udce9.wav)"),
+        ("x.wav,5,0,d\udcffg,True,1,A", r"its category is not UTF-8 (d\udcffg)"),
+        ("/etc/passwd,5,0,dog,True,1,A", "lies outside"),
+        ("a/../../x.wav,5,0,dog,True,1,A", "lies outside"),
+    ],
+)
 def test_a_row_that_says_too_little_is_a_line_and_the_others_go_on(folder, row, reason):
     path = folder / "meta" / "esc50.csv"
     lines = path.read_bytes().splitlines()
@@ -171,7 +189,9 @@ def test_folds_that_are_not_used_are_one_line(folder):
 def test_an_empty_split_is_said(folder, fold, split):
     table = rows_of(folder)
     write_rows(folder, table[table["fold"] != fold])
-    with pytest.raises(ValueError, match=rf"no clip that can be used in fold {fold} \({split}\); folds 1 to 3 train"):
+    with pytest.raises(
+        ValueError, match=rf"no clip that can be used in fold {fold} \({split}\); folds 1 to 3 train"
+    ):
         load_dataset("esc50", folder)
     write_rows(folder, table)
     for path in (folder / "audio").glob(f"{fold}-*"):
@@ -217,17 +237,27 @@ def test_channels_that_cancel_are_told(folder, subtype, channels):
 def test_channels_that_do_not_cancel_are_read(tmp_path, other):
     left = 0.5 * _tone(440, 16000)
     soundfile.write(tmp_path / "a.wav", np.stack([left, other * left], axis=1), 16000)
-    np.testing.assert_allclose(load_waveform(tmp_path / "a.wav", 16000), 2 * left, atol=2e-3)  # 16 bits of 0.025
+    np.testing.assert_allclose(
+        load_waveform(tmp_path / "a.wav", 16000), 2 * left, atol=2e-3
+    )  # 16 bits of 0.025
 
 
 def noise_of(seconds: float, rate: int = 16000) -> np.ndarray:
     return 0.2 * np.random.default_rng(0).standard_normal(round(seconds * rate))
 
 
-@pytest.mark.parametrize(("suffix", "form"), [
-    ("wav", {}), ("wav", {"endian": "BIG"}), ("aiff", {}), ("flac", {}), ("ogg", {}), ("mp3", {}),
-    ("opus", {"format": "OGG", "subtype": "OPUS"}),
-])
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        ("wav", {}),
+        ("wav", {"endian": "BIG"}),
+        ("aiff", {}),
+        ("flac", {}),
+        ("ogg", {}),
+        ("mp3", {}),
+        ("opus", {"format": "OGG", "subtype": "OPUS"}),
+    ],
+)
 def test_half_a_file_is_told_and_never_padded(tmp_path, suffix, form):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, noise_of(3), 16000, **form)
@@ -256,7 +286,9 @@ def test_joined_files_are_told(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, noise_of(1), 16000)
     path.write_bytes(2 * path.read_bytes())
-    with pytest.raises(ValueError, match="decodes only in part .only the first of the|not a readable audio file"):
+    with pytest.raises(
+        ValueError, match="decodes only in part .only the first of the|not a readable audio file"
+    ):
         load_waveform(path, 16000)
 
 
@@ -320,14 +352,17 @@ def test_a_flac_of_unknown_length_is_read(tmp_path, seconds):
     assert torch.equal(load_waveform(path, 16000), whole)
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("a.raw", "samples without a header; convert it to WAV first"),
-    ("A.RAW", "samples without a header; convert it to WAV first"),
-    ("a.txt", "not a readable audio file (no format that is known)"),
-    ("a", "not a readable audio file (no format that is known)"),
-    ("n" * 300 + ".wav", "File name too long"),
-    ("gone\nnext.wav", r"gone\nnext.wav: no such file"),
-])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.raw", "samples without a header; convert it to WAV first"),
+        ("A.RAW", "samples without a header; convert it to WAV first"),
+        ("a.txt", "not a readable audio file (no format that is known)"),
+        ("a", "not a readable audio file (no format that is known)"),
+        ("n" * 300 + ".wav", "File name too long"),
+        ("gone\nnext.wav", r"gone\nnext.wav: no such file"),
+    ],
+)
 def test_a_row_of_no_sound_is_a_line(folder, name, reason):
     if len(name) < 9:
         (folder / "audio" / name).write_bytes(b"\1\2" * 400)
@@ -367,7 +402,9 @@ def test_what_systems_leave_in_a_folder_is_no_noise(tmp_path, other):
 
 @pytest.mark.parametrize("rate", [44101, 47999, 31999])
 def test_rates_that_never_meet_are_refused_with_what_to_do(rate):
-    with pytest.raises(ValueError, match=f"sample_rate: cannot resample its {rate} Hz to 32000 Hz; convert it first"):
+    with pytest.raises(
+        ValueError, match=f"sample_rate: cannot resample its {rate} Hz to 32000 Hz; convert it first"
+    ):
         check_rates(rate, 32000, "sample_rate")
 
 

@@ -26,14 +26,23 @@ def run(tmp_path):
     soundfile.write(recording, 0.3 * np.sin(2 * np.pi * 330 * time), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "clip.wav", 0.3 * np.sin(2 * np.pi * 550 * time), RATE, subtype="FLOAT")
     frame = pd.DataFrame({"clip": ["clip"], "path": [str(tmp_path / "clip.wav")], "label": [0]})
-    settings = Settings("smoke", scenarios=[str(recording)], results_dir=str(tmp_path / "results"), device="cpu")
+    settings = Settings(
+        "smoke", scenarios=[str(recording)], results_dir=str(tmp_path / "results"), device="cpu"
+    )
     return Study(settings), recording, frame
 
 
-@pytest.mark.parametrize(("argument", "name"), [
-    ("clean", "clean"), ("horse", "horse"), ("/a/White noise.wav", "white_noise"), ("Café, noon.WAV", "cafe_noon"),
-    ("cafe_noon", "cafe_noon"), ("x-2.tar.ogg", "x_2_tar"),
-])
+@pytest.mark.parametrize(
+    ("argument", "name"),
+    [
+        ("clean", "clean"),
+        ("horse", "horse"),
+        ("/a/White noise.wav", "white_noise"),
+        ("Café, noon.WAV", "cafe_noon"),
+        ("cafe_noon", "cafe_noon"),
+        ("x-2.tar.ogg", "x_2_tar"),
+    ],
+)
 def test_names_are_plain_and_of_names_they_are_themselves(argument, name):
     assert scenario_name(argument) == name == scenario_name(name)
 
@@ -52,7 +61,10 @@ def test_the_name_leads_back_to_the_file(run, tmp_path):
 
 def test_clips_are_mixed_alike_by_name_and_by_path(run):
     study, recording, frame = run
-    clips = {given: load_clips(study, frame, RATE, study.noise_source(given)) for given in ("cafe_noon", str(recording))}
+    clips = {
+        given: load_clips(study, frame, RATE, study.noise_source(given))
+        for given in ("cafe_noon", str(recording))
+    }
     clip, interferer = (datasets.load_waveform(path, RATE).double() for path in (frame["path"][0], recording))
     expected = noise.mix(clip, interferer)
     for mixed in clips.values():

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 from audioxai_utils.audio.generated import sound_events, synthesis
-from audioxai_utils.constants import REPOSITORY
 from audioxai_utils.audio.generated.synthesis import SAMPLE_RATE, TARGETS, synthesise_clip, synthesise_noise
+from audioxai_utils.constants import REPOSITORY
 
 # SHA-256 of event and background, int16 little endian. Whoever changes a sound raises VERSION
 # (otherwise old folders stay in use) and renews this list.
@@ -44,8 +44,12 @@ def _digest(category: str) -> str:
 
 def _run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, cwd=REPOSITORY,
-        capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 
@@ -151,7 +155,7 @@ def test_helicopter_pulses_at_blade_rate(source):
 def test_baby_wails_between_280_and_700_hz(source):
     event = _event("crying_baby", source)
     start = _levels(event, 320)[:480].argmax() * 320
-    wail = event[start: start + 2048] * np.hanning(2048)
+    wail = event[start : start + 2048] * np.hanning(2048)
     correlation = np.correlate(wail, wail, "full")[2047:]
     lags = np.arange(SAMPLE_RATE // 750, SAMPLE_RATE // 270)
     assert 270 < SAMPLE_RATE / lags[correlation[lags].argmax()] < 750
@@ -209,7 +213,7 @@ def test_interrupted_generation_leaves_nothing(tiny, tmp_path, monkeypatch):
 def test_two_at_once_make_it_once(tiny, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(synthesis, "_write_clip", lambda job: (written.append(job), time.sleep(0.02)))
-    work = dict(target=synthesis.generate_dataset, args=(tmp_path / "set", False))
+    work = {"target": synthesis.generate_dataset, "args": (tmp_path / "set", False)}
     threads = [threading.Thread(**work) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -246,7 +250,7 @@ def test_room_noise_hums_at_the_mains_frequency():
     noise = synthesise_noise("room", 16000)
     power = np.abs(np.fft.rfft(noise)) ** 2  # 0.2 Hz a bin
     hum = max((50, 60), key=lambda f: power[5 * f])
-    around = np.median(power[5 * hum - 40: 5 * hum + 40])
+    around = np.median(power[5 * hum - 40 : 5 * hum + 40])
     assert power[5 * hum] > 100 * around
     assert power[: 5 * 1000].sum() > 0.9 * power.sum()
 

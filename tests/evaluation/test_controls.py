@@ -208,18 +208,21 @@ def test_si_sdr_at_its_ends():
     assert controls.si_sdr(torch.zeros(4), signal).isnan() and controls.si_sdr(signal, torch.zeros(4)).isnan()
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda m: controls.control_masks(m[:, 0], m), ValueError, "mask must be \\(batch, 1, frequency"),
-    (lambda m: controls.control_masks(m, m[..., :-1]), ValueError, "shapes must agree"),
-    (lambda m: controls.control_masks(m - 1, m), ValueError, "mask must lie in \\[0, 1\\]"),
-    (lambda m: controls.control_masks(m * np.nan, m), ValueError, "mask must be finite"),
-    (lambda m: controls.control_masks(m.numpy(), m), TypeError, "mask must be a torch tensor"),
-    (lambda m: first_bins(bin_ranks(m), [1, 2]), ValueError, "one whole number per clip"),
-    (lambda m: first_bins(bin_ranks(m), [1, 2, 78]), ValueError, "between 0 and the 77 bins"),
-    (lambda m: controls.random_map(m.shape, [0, 1]), ValueError, "one per clip \\(3\\); got 2"),
-    (lambda m: controls.oracle_mask(m, m - 50), ValueError, "interferer_power must be linear"),
-    (lambda m: controls.si_sdr(torch.ones(3), torch.ones(4)), ValueError, "same shape"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda m: controls.control_masks(m[:, 0], m), ValueError, "mask must be \\(batch, 1, frequency"),
+        (lambda m: controls.control_masks(m, m[..., :-1]), ValueError, "shapes must agree"),
+        (lambda m: controls.control_masks(m - 1, m), ValueError, "mask must lie in \\[0, 1\\]"),
+        (lambda m: controls.control_masks(m * np.nan, m), ValueError, "mask must be finite"),
+        (lambda m: controls.control_masks(m.numpy(), m), TypeError, "mask must be a torch tensor"),
+        (lambda m: first_bins(bin_ranks(m), [1, 2]), ValueError, "one whole number per clip"),
+        (lambda m: first_bins(bin_ranks(m), [1, 2, 78]), ValueError, "between 0 and the 77 bins"),
+        (lambda m: controls.random_map(m.shape, [0, 1]), ValueError, "one per clip \\(3\\); got 2"),
+        (lambda m: controls.oracle_mask(m, m - 50), ValueError, "interferer_power must be linear"),
+        (lambda m: controls.si_sdr(torch.ones(3), torch.ones(4)), ValueError, "same shape"),
+    ],
+)
 def test_wrong_arguments_end_in_one_line(call, error, message):
     with pytest.raises(error, match=message):
         call(power_maps())
