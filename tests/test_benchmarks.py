@@ -18,10 +18,15 @@ from audioxai_utils.run.manifest import hardware
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 ABOUT = {
-    "setting": "mel_db, 2 < 3 clips", "hardware": {"processor": "A & B", "cores": 2, "memory_bytes": 2**34, "gpus": []},
-    "vector_units": "AVX2", "device": "cpu", "threads": 1, "torch": "2.0", "date": "2026-01-02T03:04:05+00:00",
+    "setting": "mel_db, 2 < 3 clips",
+    "hardware": {"processor": "A & B", "cores": 2, "memory_bytes": 2**34, "gpus": []},
+    "vector_units": "AVX2",
+    "device": "cpu",
+    "threads": 1,
+    "torch": "2.0",
+    "date": "2026-01-02T03:04:05+00:00",
     "commit": {"id": "0123456789abcdef", "dirty": False},
-}  # fmt: skip
+}
 
 
 @pytest.fixture

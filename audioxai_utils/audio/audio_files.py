@@ -50,7 +50,7 @@ def read_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch
     """As `load_waveform`, at the file's own level."""
     from torchaudio.functional import resample
 
-    channels, rate = _decode(Path(path))  # (samples, channels) float64
+    channels, rate = read_samples(path, DURATION + 0.1)  # (samples, channels) float64
     check_rates(rate, sample_rate, shown(path))
     waveform = channels.to(dtype).mean(dim=1)  # (samples,)
     if not torch.isfinite(waveform).all():
@@ -121,12 +121,19 @@ class Forward(soundfile.SoundFile):
         return False
 
 
-def _decode(path: Path) -> tuple[torch.Tensor, int]:
-    """The file's first 5 s and a little more: float64 (samples, channels), and its sample rate in Hz."""
+def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
+    """The beginning of a file, at most ``seconds``: float64 (samples, channels), and its sample rate in Hz.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_waveform`, for what is asked for of the file.
+    """
+    path = Path(path)
     with _open(path) as file:
         rate = file.samplerate
         check_rates(rate, rate, shown(path))
-        wanted = math.ceil((DURATION + 0.1) * rate)
+        wanted = math.ceil(seconds * rate)
         try:
             samples = file.read(wanted, dtype="float64", always_2d=True)
         except soundfile.SoundFileError as error:
@@ -134,7 +141,8 @@ def _decode(path: Path) -> tuple[torch.Tensor, int]:
         announced = len(samples) if file.frames >= UNKNOWN_FRAMES else min(wanted, file.frames)
         slack = MPEG_SLACK if file.format == "MP3" else 0
     if len(samples) < announced - slack:
-        raise ValueError(f"{shown(path)}: decodes only in part ({len(samples):,} of {announced:,} samples)")
+        part = f"{len(samples):,} of {announced:,} samples"
+        raise ValueError(f"{shown(path)}: decodes only in part ({part})")
     if len(samples) == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
     lost = missing_part(path) if len(samples) < wanted else None
