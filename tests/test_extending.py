@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from audioxai_utils.evaluation import masks, metrics
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.evaluation import masks, metrics
 
 PAGE = Path(__file__).resolve().parents[1] / "audioxai_utils" / "EXTENDING.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.S | re.M)
@@ -30,12 +30,22 @@ def test_every_block_runs(tmp_path, monkeypatch, registries_put_back):
     assert len(blocks) == text.count("```python") >= 6
     for found in blocks:
         line = text.count("\n", 0, found.start(1))
-        exec(compile("\n" * line + found[1], str(PAGE), "exec"), scope)  # so that an error names the page's line
-    assert {"input_times_gradient"} <= set(METHODS) and "above_mean" in masks.MASKS and "margin" in metrics.METRICS
+        exec(
+            compile("\n" * line + found[1], str(PAGE), "exec"), scope
+        )  # so that an error names the page's line
+    assert (
+        {"input_times_gradient"} <= set(METHODS)
+        and "above_mean" in masks.MASKS
+        and "margin" in metrics.METRICS
+    )
 
 
 def test_what_the_page_registers_does_not_stay():
-    assert "input_times_gradient" not in METHODS and "above_mean" not in masks.MASKS and "margin" not in metrics.METRICS
+    assert (
+        "input_times_gradient" not in METHODS
+        and "above_mean" not in masks.MASKS
+        and "margin" not in metrics.METRICS
+    )
 
 
 def test_files_and_tests_that_the_page_names_are_there():

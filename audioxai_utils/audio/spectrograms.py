@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torchaudio.functional import amplitude_to_DB, melscale_fbanks
 
@@ -50,6 +52,16 @@ class SpectrogramBatch:
         return len(self.db)
 
 
+def hz_to_mel(frequency: ArrayLike) -> np.ndarray:
+    """HTK mel of a frequency in Hz."""
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=float) / 700.0)
+
+
+def mel_to_hz(mel: ArrayLike) -> np.ndarray:
+    """Frequency in Hz of an HTK mel."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
+
+
 def power_to_db(power: torch.Tensor) -> torch.Tensor:
     """Decibels of a linear power, with the floor at -100 dB; any shape."""
     return amplitude_to_DB(power, multiplier=10.0, amin=POWER_FLOOR, db_multiplier=0.0, top_db=None)
@@ -84,11 +96,11 @@ class Spectrogram(nn.Module):
         p = self.settings
         if p.n_mels is None:
             return torch.linspace(0, p.sample_rate / 2, p.n_bins)
-        low, high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (p.f_min, p.f_max))  # HTK mel
-        mel = torch.linspace(float(low), float(high), p.n_mels + 2)[1:-1]
-        return 700 * (10 ** (mel / 2595) - 1)
+        mel = np.linspace(hz_to_mel(p.f_min), hz_to_mel(p.f_max), p.n_mels + 2)[1:-1]
+        return torch.from_numpy(mel_to_hz(mel)).float()
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        """Spectrograms of waveforms (batch, samples); ValueError for another shape or fewer samples."""
         complex_stft = self._stft(waveform)
         power = self._power(complex_stft)
         return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
@@ -99,15 +111,19 @@ class Spectrogram(nn.Module):
 
     def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
-            raise ValueError(
-                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
-            )
+            got = f"{waveform.dtype} {tuple(waveform.shape)}"
+            raise ValueError(f"waveform must be floating and (batch, samples); got {got}")
         p = self.settings
         if waveform.shape[1] <= p.n_fft // 2:
             raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
         return torch.stft(
-            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
-            pad_mode="reflect", return_complex=True,
+            waveform,
+            p.n_fft,
+            p.hop_length,
+            window=self.window.to(waveform.dtype),
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
 
     def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
@@ -125,11 +141,18 @@ class Spectrogram(nn.Module):
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
-        magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
+        magnitude = power.masked_fill(
+            power <= 0, 0
+        ).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
         parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
         complex_stft = torch.view_as_complex(parts).squeeze(1)
         return torch.istft(
-            complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
+            complex_stft,
+            p.n_fft,
+            p.hop_length,
+            window=self.window.to(power.dtype),
+            center=True,
+            length=length,
         )
 
 
@@ -142,7 +165,7 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
     """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
 
     ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
-    digit hangs on the machine's vector unit, or float64, the same everywhere.
+    digit depends on the machine's vector unit, or float64, the same everywhere.
     """
     check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
     return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)

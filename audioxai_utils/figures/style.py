@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..audio.spectrograms import hz_to_mel, mel_to_hz
 from ..constants import SPECTROGRAMS, SpectrogramParameters
 from ..words import METHOD_LABELS, METRIC_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label  # noqa: F401
 
@@ -89,16 +90,6 @@ def method_colour(method: str) -> str:
     if method in METHOD_COLOURS:
         return METHOD_COLOURS[method]
     return SPARE_COLOURS[sum(method.encode()) % len(SPARE_COLOURS)]
-
-
-def hz_to_mel(frequency):
-    """HTK mel of a frequency in Hz."""
-    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=float) / 700.0)
-
-
-def mel_to_hz(mel):
-    """Frequency in Hz of an HTK mel."""
-    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
 
 
 @dataclass(frozen=True)

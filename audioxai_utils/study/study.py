@@ -119,7 +119,7 @@ class Study:
         files = self.settings.noise_files
         if noise_scenario in files:
             return files[noise_scenario]
-        paths = sorted(Path(self.settings.noise_root).glob("*")) if self.settings.noise_root else []
+        paths = sorted(Path(self.settings.noise_root).glob("[!.]*")) if self.settings.noise_root else []
         found = [str(path) for path in paths if inputs.is_recording(path.name)
                  and inputs.scenario_name(path.name) == noise_scenario]
         return found[0] if found else noise_scenario  # load_noise refuses it

@@ -16,10 +16,14 @@ import soundfile
 import torch
 
 from audioxai_utils.audio import datasets, downloads
-from audioxai_utils.audio.generated import synthesis
 from audioxai_utils.audio.datasets import (
-    background_clips, load_dataset, load_noise, load_stems, load_waveform,
+    background_clips,
+    load_dataset,
+    load_noise,
+    load_stems,
+    load_waveform,
 )
+from audioxai_utils.audio.generated import synthesis
 
 CLASSES = {"dog": (0, True), "cat": (5, False), "chainsaw": (41, True)}
 
@@ -167,20 +171,25 @@ def test_generated_noise_is_seeded():
     assert not torch.equal(noise, load_noise("room", 16000, seed=2))
 
 
-# ---- downloads, from a server on this machine
+# Downloads, from a server on this machine
+
+
+def names(folder) -> list[str]:
+    """Files of a folder but the one by which it is locked."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 class _Server(http.server.ThreadingHTTPServer):
     """Serves ``files``; can break off, ignore Range, or answer with an error."""
 
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes]
     break_at: int | None = None  # bytes of the first answer that arrive
     ranges = True
     log: list[str | None]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802 (the library's name)
+    def do_GET(self):
         server = self.server
         asked = self.headers.get("Range")
         server.log.append(asked)
@@ -211,7 +220,7 @@ def server(monkeypatch):
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.log = []
+        server.log, server.files = [], {}
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -230,7 +239,7 @@ def test_download_is_checked_and_not_repeated(server, tmp_path):
         path = tmp_path / "new" / "w.pth"
         downloads.download(f"{server.url}/weights.pth", path, MD5, len(CONTENT), progress=False)
     assert path.read_bytes() == CONTENT and server.log == [None]
-    assert [file.name for file in path.parent.iterdir()] == ["w.pth"]
+    assert names(path.parent) == ["w.pth"]
 
 
 def test_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
@@ -266,10 +275,10 @@ def test_wrong_bytes_are_refused_and_deleted(server, tmp_path):
     server.files = {"/w": CONTENT[:-1] + b"!"}
     with pytest.raises(ValueError, match="checksum is not md5") as caught:
         downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(caught.value) and names(tmp_path) == []
     with pytest.raises(ValueError, match="700000 bytes came, expected 5"):
         downloads.download(f"{server.url}/w", tmp_path / "w", size=5, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_damaged_file_is_fetched_again(server, tmp_path):
@@ -288,7 +297,7 @@ def test_no_network_and_no_file_are_one_line(server, tmp_path):
         port = free.getsockname()[1]
     with pytest.raises(ConnectionError, match="download failed, no connection") as caught:
         downloads.download(f"http://127.0.0.1:{port}/w", tmp_path / "w", progress=False, attempts=2)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(caught.value) and names(tmp_path) == []
 
 
 def _archive(folder, extra: dict[str, bytes] | None = None) -> bytes:
@@ -318,15 +327,15 @@ def test_esc50_is_downloaded_once_for_both_sets(upstream, tmp_path):
     assert len(load_dataset("esc10", progress=False).clips) == 20
     assert len(load_dataset("esc50", progress=False).clips) == 30
     assert len(upstream.log) == 1
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["esc50"]
-    assert sorted(path.name for path in (tmp_path / "data" / "esc50").iterdir()) == ["audio", "meta"]
+    assert names(tmp_path / "data") == ["esc50"]
+    assert names(tmp_path / "data" / "esc50") == ["audio", "meta"]
 
 
 def test_esc50_with_another_checksum_is_refused(upstream, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_ESC50_CHECKSUM", "sha256:" + 64 * "0")
     with pytest.raises(ValueError, match="checksum is not sha256:000.*set AUDIOXAI_ESC50_CHECKSUM"):
         load_dataset("esc50", progress=False)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert names(tmp_path / "data") == []
 
 
 @pytest.mark.parametrize(
