@@ -16,8 +16,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..models.untouched import untouched
 from ..numerics import tensor_float32
-from .registry import check_spectrograms, register, untouched
+from .registry import ENGINES, check_spectrograms, register
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "

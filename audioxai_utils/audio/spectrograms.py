@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torchaudio.functional import amplitude_to_DB, melscale_fbanks
+from torchaudio.functional import amplitude_to_DB
 
-from ..constants import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
-from ..numerics import default_dtype
+from ..constants import DB_FLOOR, SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
+from ..numerics import masked
+from .mel import mel_centres, mel_filters
 
 POWER_FLOOR = 1e-10  # -100 dB
 
@@ -59,8 +60,11 @@ class Spectrogram(nn.Module):
     """Hann-windowed, centred, reflect-padded power spectrogram, linear or mel.
 
     Call it on a waveform (batch, samples) to get a :class:`SpectrogramBatch`.
-    It follows the waveform's device after ``.to(device)``, and its dtype by itself.
+    It follows the waveform's device after ``.to(device)``, and its dtype by itself. ``floor`` is the level
+    of silence (dB).
     """
+
+    floor = DB_FLOOR
 
     def __init__(self, parameters: SpectrogramParameters, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -71,10 +75,9 @@ class Spectrogram(nn.Module):
         filters = None
         if parameters.n_mels is not None:
             p = parameters
-            with default_dtype(dtype):
-                filters = melscale_fbanks(
-                    p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate
-                ).double()  # (n_fft // 2 + 1, n_mels), HTK
+            filters = mel_filters(
+                p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate, dtype=dtype
+            )  # (n_fft // 2 + 1, n_mels), HTK
         self.register_buffer("filters", filters)
         self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
 
@@ -84,18 +87,19 @@ class Spectrogram(nn.Module):
         p = self.settings
         if p.n_mels is None:
             return torch.linspace(0, p.sample_rate / 2, p.n_bins)
-        low, high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (p.f_min, p.f_max))  # HTK mel
-        mel = torch.linspace(float(low), float(high), p.n_mels + 2)[1:-1]
-        return 700 * (10 ** (mel / 2595) - 1)
+        return mel_centres(p.n_mels, p.f_min, p.f_max)
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
         complex_stft = self._stft(waveform)
         power = self._power(complex_stft)
-        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+        return SpectrogramBatch(self._decibels(power), power, complex_stft.angle(), waveform.shape[1])
 
     def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
         """``db`` of a waveform alone, without the cost of its phase."""
-        return power_to_db(self._power(self._stft(waveform)))
+        return self._decibels(self._power(self._stft(waveform)))
+
+    def _decibels(self, power: torch.Tensor) -> torch.Tensor:
+        return power_to_db(power)
 
     def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
@@ -121,16 +125,16 @@ class Spectrogram(nn.Module):
         (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
         once; the square root and the phase (radians, or exp(i phase)) then enter the inverse STFT.
         """
-        p = self.settings
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
         magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
         parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
-        complex_stft = torch.view_as_complex(parts).squeeze(1)
-        return torch.istft(
-            complex_stft, p.n_fft, p.hop_length, window=self.window.to(power.dtype), center=True, length=length
-        )
+        return self._istft(torch.view_as_complex(parts).squeeze(1), length)
+
+    def _istft(self, complex_stft: torch.Tensor, length: int) -> torch.Tensor:
+        p, window = self.settings, self.window.to(complex_stft.real.dtype)
+        return torch.istft(complex_stft, p.n_fft, p.hop_length, window=window, center=True, length=length)
 
 
 def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -151,7 +155,9 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
 # Sound of what a mask keeps and of what it removes
 
 
-def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+def kept_audio(
+    batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram, fill: float | None = None
+) -> torch.Tensor:
     """Sound of the kept part: linear (mel) power times mask, inverted with the original phase.
 
     Parameters
@@ -162,6 +168,8 @@ def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectro
         (batch, 1, frequency, time) in [0, 1].
     spectrogram : Spectrogram
         The transform that made ``batch``; its ``sample_rate`` is the sound's.
+    fill : float, optional
+        Level (dB) of what is masked; None is silence.
 
     Returns
     -------
@@ -170,7 +178,8 @@ def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectro
     """
     if mask.shape != batch.power.shape:
         raise ValueError(f"mask {tuple(mask.shape)} does not fit the power {tuple(batch.power.shape)}")
-    return spectrogram.invert(batch.power * mask.to(batch.power.dtype), batch.phasor, batch.length)
+    power = masked(batch.power, mask.to(batch.power.dtype), 0.0 if fill is None else 10 ** (fill / 10))
+    return spectrogram.invert(power, batch.phasor, batch.length)
 
 
 def removed_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
