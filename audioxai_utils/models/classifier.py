@@ -148,7 +148,7 @@ class AudioClassifier:
             self.spectrogram = inspection(inspect_as, self.sample_rate)
         self.floor = floor if floor is not None else floor_of(self.spectrogram, self.sample_rate)
         self.device, dtype = net_device(self.net), net_dtype(self.net)
-        self.dtype = torch.float32 if dtype in (None, *HALF) else dtype
+        self.dtype = torch.float32 if dtype in HALF else dtype  # None: the sound's own
         if isinstance(self.spectrogram, nn.Module):
             self.spectrogram = self.spectrogram.to(self.device)
 
@@ -177,8 +177,13 @@ class AudioClassifier:
         return FromWaveform(self.spectrogram, self.model)
 
     def samples(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Waveforms (batch, samples) where the network is, in the dtype of pictures."""
-        return waveform.to(self.device, self.dtype)
+        """Waveforms where the network is, in the dtype of pictures: the network's, but at least float32."""
+        own = waveform.dtype if waveform.dtype == torch.float64 else torch.float32
+        return waveform.to(self.device, self.dtype or own)
+
+    def pictures(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for ``shap``."""
+        return self.spectrogram(self.samples(waveform)).db
 
     @torch.no_grad()
     def scores(self, waveform: torch.Tensor) -> torch.Tensor:
