@@ -94,8 +94,7 @@ def out_of_place(target: Callable) -> Callable:
     packet = getattr(target, "overloadpacket", None)
     if packet is None or not packet.__name__.endswith("_"):
         return target
-    _, _, overload = target.name().partition(".")
-    return getattr(getattr(aten, packet.__name__[:-1]), overload or "default")
+    return getattr(aten, packet.__name__[:-1])
 
 
 class Graph:
