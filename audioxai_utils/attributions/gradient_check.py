@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..models.untouched import recurrent_gradients, untouched
-from .registry import check_spectrograms
+from .registry import check_spectrograms, methods_that_ask
 from .saliency import input_gradient
 from ..numerics import tensor_float32
 
@@ -103,7 +103,7 @@ def _float64(model: nn.Module) -> nn.Module:
             "pass check_gradient=False, or a method that needs no gradient"
         ) from error
     for module in exact.modules():
-        if hasattr(module, "inplace"):
+        if hasattr(module, "inplace") and not isinstance(module, torch.jit.ScriptModule):
             module.inplace = False  # so that recorded inputs stay what they were
     return exact
 
@@ -117,8 +117,8 @@ def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
         raise GradientCheckError(f"the model's gradient cannot be checked in float64: {reason[:150]}") from error
     if not scores.requires_grad:
         raise GradientCheckError(
-            "the model's outputs do not depend on its input by a gradient; methods that only ask need none: "
-            "lime, slime, slime_hpss, rise, occlusion"
+            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs need "
+            f"none: {methods_that_ask()}"
         )
 
 
@@ -126,7 +126,7 @@ def _message(where: str, error: float, cosine: float, place: str | None) -> str:
     if place:
         place = f"it first goes wrong (from the logits) in layer {place}"
     elif where:
-        place = "the float64 copy's gradient is right"
+        place = "the float64 copy's gradient is right: explain the network in float32, by net.float()"
     else:
         place = "no layer alone shows it, look at the functional calls in forward()"
     return (
@@ -181,7 +181,8 @@ def _own_type_error(model: nn.Module, exact: nn.Module, db: torch.Tensor, target
     gradient = input_gradient(exact, db.double(), target)
     error = float((own - gradient).norm() / gradient.norm().clamp_min(1e-300))
     if not error <= OWN_TYPE_TOLERANCE:
-        raise GradientCheckError(_message(f" in {db.dtype}", error, _compare(own, gradient)[1], None))
+        own_type = next((p.dtype for p in model.parameters() if p.is_floating_point()), db.dtype)
+        raise GradientCheckError(_message(f" in {own_type}", error, _compare(own, gradient)[1], None))
     return error
 
 

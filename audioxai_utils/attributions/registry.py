@@ -191,12 +191,12 @@ def check_spectrograms(argument: str, db: torch.Tensor, model: nn.Module) -> Non
 def _check_model(name: str, traits: Traits, model: nn.Module) -> None:
     """Refuse a black box where the method wants more than answers."""
     if traits.gradients and not is_differentiable(model):
-        raise ValueError(f"{name} differentiates the model, which is a black box; methods that only ask: {_asking()}")
+        raise ValueError(f"{name} differentiates the model, which is a black box; methods that only ask: {methods_that_ask()}")
     if traits.layers and not shows_layers(model):
-        raise ValueError(f"{name} looks at the model's layers, which it does not show; methods that only ask: {_asking()}")
+        raise ValueError(f"{name} looks at the model's layers, which it does not show; methods that only ask: {methods_that_ask()}")
 
 
-def _asking() -> str:
+def methods_that_ask() -> str:
     """Names of the methods that only ask for outputs."""
     traits = {name: METHODS.traits(name) for name in METHODS}
     return ", ".join(name for name, each in traits.items() if not (each.gradients or each.layers))

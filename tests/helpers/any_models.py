@@ -199,7 +199,7 @@ KINDS = {
     "squeeze-excitation": lambda: _mel(Gated()),
     "functional ReLU": lambda: _mel(Functional()),
     "GELU": lambda: _mel(Gelu()),
-    "GRU": lambda: _mel(Recurrent()),
+    "GRU": lambda: _mel(Recurrent(), head="softmax"),
     "attention": lambda: _mel(Attention()),
     "function": lambda: _mel(_function),
     "NumPy": lambda: _mel(_numpy),
