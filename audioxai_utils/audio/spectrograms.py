@@ -137,6 +137,19 @@ class Spectrogram(nn.Module):
         return torch.istft(complex_stft, p.n_fft, p.hop_length, window=window, center=True, length=length)
 
 
+def overlap_add(frames: torch.Tensor, window: torch.Tensor, hop_length: int) -> torch.Tensor:
+    """Least-squares signal (batch, samples) of windowed frames (batch, window, time), as an inverse STFT's.
+
+    In operations that can be traced, which ``torch.istft`` with its checks on values is not. Where hardly any
+    window reaches, the signal fades out instead of being blown up.
+    """
+    n = (frames.shape[2] - 1) * hop_length + len(window)
+    fold = {"output_size": (1, n), "kernel_size": (1, len(window)), "stride": (1, hop_length)}
+    total = nn.functional.fold(frames * window[:, None], **fold)[:, 0, 0]
+    weight = nn.functional.fold((window**2)[None, :, None].expand(1, -1, frames.shape[2]), **fold)[:, 0, 0]
+    return total / weight.clamp_min(1e-6)
+
+
 def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Frequencies (batch, 1, F, T) mapped by ``matrix`` (F, G) to (batch, 1, G, T)."""
     return matrix.to(power.dtype).T @ power

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchaudio.functional import lfilter
 
 from ..audio.mel import MEL_SCALES, mel_centres, mel_filters
-from ..audio.spectrograms import Spectrogram
+from ..audio.spectrograms import Spectrogram, overlap_add
 from ..constants import check_choice
 
 LOGARITHMS = {"db": 1.0, "ln": math.log(10) / 10, "log10": 0.1}  # units of each in one decibel
@@ -192,27 +192,19 @@ class LogMelSpectrogram(Spectrogram):
     def _istft(self, complex_stft: torch.Tensor, length: int) -> torch.Tensor:
         """Waveform (batch, length) of what `_stft` returned, without Kaldi's means, which are lost."""
         d, window = self.settings, self.window.to(complex_stft.real.dtype)
+        frames = torch.fft.irfft(complex_stft, d.n_fft, dim=1)  # (batch, n_fft, time)
         if d.framing == "kaldi":
-            waveform = self._overlapped(complex_stft, window, length)
+            waveform = overlap_add(frames[:, : self.win_length], window, d.hop_length)
         else:
-            waveform = torch.istft(
-                complex_stft, d.n_fft, d.hop_length, self.win_length, window, center=True,
-                length=length - bool(d.pre_emphasis),
-            )
+            before = (d.n_fft - self.win_length) // 2  # the window lies in the middle
+            waveform = overlap_add(frames[:, before : before + self.win_length], window, d.hop_length)
+            waveform = waveform[:, self.win_length // 2 :]
+            waveform = functional.pad(waveform, (1 if d.pre_emphasis else 0, 0))  # a first sample that is not known
+        waveform = functional.pad(waveform, (0, length - waveform.shape[1]))
         if d.pre_emphasis:
-            if d.framing == "centred":
-                waveform = functional.pad(waveform, (1, 0))  # its first sample is not known
             back = torch.tensor([1.0, -d.pre_emphasis]).to(waveform), torch.tensor([1.0, 0.0]).to(waveform)
             waveform = lfilter(waveform, *back, clamp=False)
         return waveform / d.scale
-
-    def _overlapped(self, complex_stft: torch.Tensor, window: torch.Tensor, length: int) -> torch.Tensor:
-        frames = torch.fft.irfft(complex_stft, self.settings.n_fft, dim=1)[:, : self.win_length]
-        n = (frames.shape[2] - 1) * self.hop_length + self.win_length
-        fold = {"output_size": (1, n), "kernel_size": (1, self.win_length), "stride": (1, self.hop_length)}
-        total = functional.fold(frames * window[:, None], **fold)[:, 0, 0]  # (batch, n)
-        weight = functional.fold((window**2)[None, :, None].expand(1, -1, frames.shape[2]), **fold)[:, 0, 0]
-        return functional.pad(total / weight.clamp_min(1e-3), (0, length - n))
 
 
 def make_window(kind: str, length: int, periodic: bool) -> torch.Tensor:

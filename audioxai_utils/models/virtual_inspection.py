@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ..audio.mel import mel_centres, mel_filters
-from ..audio.spectrograms import POWER_FLOOR, Spectrogram, SpectrogramBatch, power_to_db
+from ..audio.spectrograms import POWER_FLOOR, Spectrogram, SpectrogramBatch, overlap_add, power_to_db
 from ..constants import DB_FLOOR, SpectrogramParameters, check_choice
 from .reading import reading_of
 
@@ -98,7 +98,7 @@ def inspection(kind: str, sample_rate: int) -> nn.Module:
     check_choice("inspect_as", kind, PICTURES)
     n_fft = 2 ** round(math.log2(WINDOW_SECONDS * sample_rate))
     if kind == "stft":
-        return Spectrogram(SpectrogramParameters("stft", sample_rate, n_fft, n_fft // 2))
+        return Stft(SpectrogramParameters("stft", sample_rate, n_fft, n_fft // 2))
     if kind == "mel":
         filters = mel_filters(n_fft // 2 + 1, 0.0, sample_rate / 2, N_MELS, sample_rate)
         return Bands(filters, mel_centres(N_MELS, 0.0, sample_rate / 2), sample_rate, n_fft, n_fft // 4, "mel")
@@ -120,6 +120,16 @@ def constant_q_filters(n_freqs: int, sample_rate: int) -> tuple[torch.Tensor, to
     return (1 - distance).clamp_min(0), centres.float()
 
 
+class Stft(Spectrogram):
+    """A linear spectrogram whose inverse is written in operations that can be traced."""
+
+    def _istft(self, complex_stft: torch.Tensor, length: int) -> torch.Tensor:
+        p = self.settings
+        frames = torch.fft.irfft(complex_stft, p.n_fft, dim=1)
+        waveform = overlap_add(frames, self.window.to(frames.dtype), p.hop_length)[:, p.n_fft // 2 :]
+        return nn.functional.pad(waveform, (0, length - waveform.shape[1]))
+
+
 @dataclass(frozen=True)
 class CarriedBatch(SpectrogramBatch):
     """Pictures in bands, with the complex STFT (batch, 1, n_fft // 2 + 1, time) that their changes act on."""
@@ -134,7 +144,7 @@ class CarriedBatch(SpectrogramBatch):
         return CarriedBatch(*(x[index] for x in (self.db, self.power, self.phase)), self.length, self.carrier[index])
 
 
-class Bands(Spectrogram):
+class Bands(Stft):
     """Power in overlapping bands of an STFT; the inverse multiplies the clip's own STFT by each band's change.
 
     Parameters
