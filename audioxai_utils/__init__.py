@@ -6,8 +6,11 @@ import importlib
 
 __version__ = "0.1.0"
 
-LAZY = {  # what is called from outside, and where it lives; loaded at first use
+LAZY = {  # what is called from outside, and where it lives; loaded at first use, so that importing stays light
     "explain": "explanation",
+    "explain_many": "explanation",
+    "AudioClassifier": "models.classifier",
+    "LogMel": "models.frontends",
     "open_study": "study.study",
     "METHODS": "attributions",
     "gradient_check": "attributions.gradient_check",
@@ -24,10 +27,11 @@ LAZY = {  # what is called from outside, and where it lives; loaded at first use
     "Cnn14": "models.cnn14",
     "load_panns_weights": "models.cnn14",
 }
+__all__ = ["__version__", *LAZY]  # noqa: PLE0604
 
 
 def __getattr__(name: str):
-    """Load a name of `LAZY` at first use, so that importing the package stays light."""
+    """Load a name of `LAZY` at first use."""
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)

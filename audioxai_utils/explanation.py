@@ -1,31 +1,33 @@
-"""Explain one clip: attribution, masks, sound and scores in a single call."""
+"""Explain a classifier on a sound: attribution, masks, sound and scores in a single call, or a table over many."""
 
 from __future__ import annotations
 
 import numbers
-import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torchaudio.functional import resample
 
 from .attributions import METHODS
 from .attributions.gradient_check import gradient_check
-from .constants import PROTOCOLS, check_choice
+from .audio.reading import as_mono
+from .audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
+from .constants import PROTOCOLS, SPECTROGRAMS, check_choice
 from .evaluation.masks import MASKS, build_masks
-from .audio.spectrograms import kept_audio, removed_audio
 from .evaluation.scoring import MaskScorer, score_masks
-from .audio.spectrograms import Spectrogram, SpectrogramBatch, get_spectrogram
+from .models.classifier import DOMAINS, AudioClassifier, Bound
+from .models.cnn14 import Cnn14
+from .models.virtual_inspection import PictureAsSound
+from .models.wrapping import unwrapped
 
 REQUIRED = {
-    "background": ", reference clips (n, 1, frequency, time) in dB such as spectrogram(waveforms).db",
-    "decoder": ", the file of one trained for this model with decoders.train_decoder and save_decoder",
+    "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
+    "decoder": ", the file of one trained for this model with decoder_training.train_decoder and save_decoder",
 }
-MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,20 @@ class Explanation:
         Of this clip, a batch of one.
     method, protocol : str
     target : int
-        The explained class, which the scores follow too.
+        The explained column, which the scores follow too; ``target_name`` is its class.
     probabilities : torch.Tensor
-        (classes,) of the whole clip.
+        (classes,) of the whole clip. Where several classes or a function are explained: without and with it.
     attribution : torch.Tensor
         (1, 1, frequency, time), raw and signed.
     masks : dict of str to torch.Tensor
         (1, 1, frequency, time) in [0, 1].
     scores : pandas.DataFrame
         One row per mask, indexed by its name.
+    target_name : str
+    domain : {"db", "heard"}
+        Whether masks acted on what the network gets, or on the sound, which is then what was scored.
+    fill : float, optional
+        Level (dB) that masked parts of the sound got; None is silence.
     """
 
     waveform: torch.Tensor
@@ -64,14 +71,17 @@ class Explanation:
     attribution: torch.Tensor
     masks: dict[str, torch.Tensor]
     scores: pd.DataFrame
+    target_name: str = ""
+    domain: str = "db"
+    fill: float | None = None
 
     def kept_audio(self, mask: str | torch.Tensor = "bin") -> torch.Tensor:
         """Sound (samples,) of what a mask keeps; ``mask`` is a name or a tensor."""
-        return kept_audio(self.batch, self._mask(mask), self.spectrogram)[0]
+        return kept_audio(self.batch, self._mask(mask), self.spectrogram, self.fill)[0]
 
     def removed_audio(self, mask: str | torch.Tensor = "bin") -> torch.Tensor:
         """Sound (samples,) of what a mask removes."""
-        return removed_audio(self.batch, self._mask(mask), self.spectrogram)[0]
+        return kept_audio(self.batch, 1 - self._mask(mask), self.spectrogram, self.fill)[0]
 
     def _mask(self, mask: str | torch.Tensor) -> torch.Tensor:
         if isinstance(mask, torch.Tensor):
@@ -82,70 +92,147 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module, waveform: torch.Tensor | np.ndarray, sample_rate: int | None = None, *,
-    spectrogram: str | Callable[[torch.Tensor], SpectrogramBatch] = "mel_db", method: str = "gradcam",
-    masks: Sequence[str] | None = None, protocol: str = "paper", target: int | None = None,
-    check_gradient: bool = True, heard: bool = False, **options,
+    classifier: AudioClassifier | nn.Module, waveform, sample_rate: int | None = None, *,
+    target=None, method: str = "gradcam", layer: nn.Module | str | None = None, fill: float | None = None,
+    heard: bool = False, domain: str | None = None, inspect_as: str | None = None, spectrogram=None,
+    masks: Sequence[str] | None = None, protocol: str = "paper", check_gradient: bool = True, **options,
 ) -> Explanation:
-    """Explain a model's decision on one clip; nothing is normalised, see `data.load_waveform` for that.
+    """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform` for that.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        dB spectrograms (batch, 1, frequency, time) to logits (batch, classes).
-    waveform, sample_rate : array (samples,) or (channels, samples), and Hz
-        Floating point; channels are averaged. Resampled where the spectrogram wants another rate.
-    spectrogram : str or callable
-        One of the study's, or what gives a `SpectrogramBatch` and has ``sample_rate`` and ``invert``.
-    method, masks, protocol : str, sequence of str, str
-        One of `METHODS`; the masks to score, None for all; ``paper`` or ``audited``.
-    target : int, optional
-        Class that is attributed and scored; None is the predicted one.
-    check_gradient, heard : bool
-        Prove the input gradient first (once per model is enough); score the re-analysed sound too.
+    classifier : AudioClassifier or nn.Module
+        A module by itself maps dB spectrograms (batch, 1, frequency, time) to softmax logits (batch, classes); its
+        ``spectrogram`` must then be named, except for this package's `Cnn14`.
+    waveform, sample_rate : path, or array (samples,) or (channels, samples), and Hz
+        Floating point; channels are averaged. Resampled where the classifier wants another rate, up to 120 s.
+    target : str, int, several of them or callable, optional
+        What is attributed and scored: a class by name or index; of several, that at least one is there; numbers
+        (batch,) of the network's output. None is the predicted class.
+    method : str
+        One of `METHODS`.
+    layer : nn.Module or str, optional
+        Where Grad-CAM looks.
+    fill : float, optional
+        Level (dB) of what is masked or hidden; None is silence to this model.
+    heard : bool
+        Score the sound of each mask too (``*_heard``).
+    domain : {"db", "heard"}, optional
+        Where masks act, and with them every method; ``heard`` is the sound, and the only one for a model of waveforms.
+    inspect_as : {"stft", "mel", "cqt"}, optional
+        The picture in the domain ``heard``; default the classifier's own.
+    spectrogram : str or callable, optional
+        Of a module by itself: one of the study's, or what gives a `SpectrogramBatch` and has ``sample_rate`` and
+        ``invert``.
+    masks, protocol : sequence of str, str
+        The masks to score, None for all; ``paper`` or ``audited``.
+    check_gradient : bool
+        Prove the input gradient first, where the method differentiates; once per model is enough.
     **options
         The method's own, such as ``background=`` for ``shap``. Its ``waveform`` and ``spectrogram``, where it has
         them, are this clip's.
 
     Raises
     ------
-    TypeError, ValueError
-        What does not fit, in one line; `checks.GradientCheckError` where the gradient is wrong.
+    TypeError, ValueError, FileNotFoundError
+        What does not fit, in one line; `gradient_check.GradientCheckError` where the gradient is wrong.
     """
-    _check_choices(model, method, masks, protocol, options)
-    samples, transform = _prepared(model, waveform, sample_rate, spectrogram)
-    batch = transform(samples[None])
-    scorer = MaskScorer(model, transform, batch, _as_target(target))
-    if check_gradient:
-        gradient_check(model, batch.db, scorer.target)
-    sound = METHODS.taken(method, waveform=samples[None], spectrogram=transform)
-    attribution = METHODS[method](model, batch.db, scorer.target, **sound, **options)
-    return _scored(scorer, samples, method, attribution, masks, protocol, heard)
-
-
-def _as_target(target: int | None) -> torch.Tensor | None:
-    try:
-        return None if target is None else torch.tensor([operator.index(target)])
-    except TypeError:
-        raise TypeError(f"target must be the index of a class; got {target!r}") from None
-
-
-def _scored(
-    scorer: MaskScorer, samples, method: str, attribution, masks, protocol: str, heard: bool
-) -> Explanation:
+    if layer is not None:
+        options["layer"] = layer
+    _check_choices(method, masks, protocol, fill, options)
+    classifier = as_classifier(classifier, spectrogram)
+    samples = classifier.samples(as_mono(waveform, sample_rate, classifier.sample_rate))[None]  # (1, samples)
+    classifier, column, name = classifier.for_target(target, samples)
+    wanted, options = _domain(method, domain, classifier, inspect_as, options)
+    bound = classifier.bound(samples, "heard" if inspect_as and wanted is None else wanted, inspect_as)
+    if fill is not None:
+        bound.model.reading = replace(bound.model.reading, floor=float(fill))
+    by_sound = bound.by_sound or domain == "heard"
+    scorer = MaskScorer(
+        bound.model, bound.spectrogram, bound.batch, None if column is None else torch.tensor([column]), fill=fill,
+        on_waveform=bound.on_waveform if by_sound else None, waveform=samples if by_sound else None,
+    )
+    if check_gradient and METHODS.traits(method).gradients:
+        gradient_check(bound.model, bound.batch.db, scorer.target)
+    attribution = _attributed(method, bound, scorer.target, samples, fill, options)
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
-    transform = scorer.spectrogram
     return Explanation(
-        samples, transform.sample_rate, transform, scorer.batch, method, protocol, int(scorer.target),
-        scorer.p[0], attribution, built, scores,
+        samples[0], classifier.sample_rate, bound.spectrogram, bound.batch, method, protocol, int(scorer.target),
+        scorer.p[0], attribution, built, scores, name or classifier.classes[int(scorer.target)],
+        "heard" if by_sound else "db", fill if by_sound else None,
     )
 
 
-def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: str, options: dict) -> None:
+def explain_many(
+    classifier: AudioClassifier | nn.Module, clips: Iterable | Mapping, methods: Sequence[str] = ("saliency", "lime"),
+    sample_rate: int | None = None, *, method_options: Mapping[str, Mapping] | None = None, **options,
+) -> pd.DataFrame:
+    """Scores of several methods on several clips, one row per clip, method and mask.
+
+    Parameters
+    ----------
+    classifier, sample_rate
+        As in `explain`.
+    clips : iterable of paths or arrays, or dict of them by name
+    methods : sequence of str
+        Of `METHODS`.
+    method_options : dict of str to dict, optional
+        Options of single methods, such as ``{"lime": {"n_samples": 200}}``.
+    **options
+        Of `explain`, the same for all, such as ``target=`` and ``masks=``. The gradient is proved on the first clip.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``clip``, ``method``, ``target_name``, ``mask`` and the scores of `explain`; ``seconds`` of the whole
+        explanation; ``refused``: why a method does not work on a clip, in one row without scores, else "".
+    """
+    if isinstance(methods, str):
+        raise TypeError(f"methods must be a list of names; got {methods!r}, pass [{methods!r}]")
+    for name in [*methods, *(method_options or {})]:
+        check_choice("methods", name, METHODS)
+    classifier = as_classifier(classifier, options.pop("spectrogram", None))
+    check, tables = options.pop("check_gradient", True), []
+    for clip, sound in _named(clips):
+        for name in methods:
+            own, started = {**options, **(method_options or {}).get(name, {})}, time.perf_counter()
+            head = {"clip": clip, "method": name}
+            try:
+                found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
+            except (TypeError, ValueError) as refusal:
+                tables.append(pd.DataFrame([head | {"refused": str(refusal)}]))
+                continue
+            check = check and not METHODS.traits(name).gradients
+            rest = {"target_name": found.target_name, "seconds": time.perf_counter() - started, "refused": ""}
+            tables.append(found.scores.reset_index().assign(**head, **rest))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["clip", "method", "refused"])
+    first = [name for name in ("clip", "method", "target_name", "mask") if name in table]
+    return table[first + [name for name in table if name not in first]]
+
+
+def as_classifier(model, spectrogram=None) -> AudioClassifier:
+    """An `AudioClassifier` as it is, or of a module and its spectrogram; only our own `Cnn14` needs not name it."""
+    if isinstance(model, AudioClassifier):
+        if spectrogram is not None:
+            raise ValueError("spectrogram= is for a module by itself; this classifier's is its input=")
+        return model
+    if spectrogram is None:
+        own = unwrapped(model) if isinstance(model, nn.Module) else None
+        fitting = [name for name, each in SPECTROGRAMS.items() if isinstance(own, Cnn14) and each.n_bins == own.n_bins]
+        if not fitting:
+            raise ValueError(
+                f"spectrogram must be named for a {type(model).__name__}, or say what it takes with "
+                "AudioClassifier(net, classes, sample_rate, input=...)"
+            )
+        spectrogram = fitting[0]
+    if isinstance(spectrogram, str):
+        check_choice("spectrogram", spectrogram, SPECTROGRAMS)
+    return AudioClassifier(model, input=spectrogram)
+
+
+def _check_choices(method: str, masks, protocol: str, fill, options: dict) -> None:
     """Refuse what can be known to be wrong before anything is computed."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module that returns logits; got {type(model).__name__}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     check_choice("protocol", protocol, PROTOCOLS)
@@ -154,37 +241,35 @@ def _check_choices(model, method: str, masks: Sequence[str] | None, protocol: st
     unknown = [name for name in masks or () if name not in MASKS]
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASKS)}; got {unknown[0]!r}")
+    if fill is not None and not isinstance(fill, numbers.Real):
+        raise TypeError(f"fill must be a level in dB; got {fill!r}")
     for name in METHODS.required(method):
         if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")
 
 
-def _prepared(model: nn.Module, waveform, sample_rate: int | None, spectrogram):
-    """The clip as mono samples of the model's device and dtype, and the transform on that device."""
-    transform = get_spectrogram(spectrogram) if isinstance(spectrogram, str) else spectrogram
-    samples = _as_mono(waveform, sample_rate, transform.sample_rate)
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if parameter is not None:
-        samples = samples.to(parameter)
-    elif samples.dtype not in (torch.float32, torch.float64):
-        samples = samples.float()
-    return samples, transform.to(samples.device) if isinstance(transform, nn.Module) else transform
+def _domain(
+    method: str, domain: str | None, classifier: AudioClassifier, inspect_as: str | None, options: dict
+) -> tuple[str | None, dict]:
+    """The domain in which the model is bound, and the options of a method that has a domain of its own."""
+    if "domain" not in METHODS.options(method):
+        return (None if domain is None else check_choice("domain", domain, DOMAINS)), options
+    if classifier.takes_waveform or inspect_as:  # the model makes the sound itself: masks act on its power
+        return "heard", options | {"domain": "power"}
+    return None, options if domain is None else options | {"domain": domain}
 
 
-def _as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
-    samples = torch.as_tensor(waveform).detach()
-    if not samples.is_floating_point():
-        raise TypeError(f"waveform must be floating point in [-1, 1]; got {samples.dtype}")
-    if samples.ndim not in (1, 2) or samples.numel() == 0:
-        raise ValueError(f"waveform must be (samples,) or (channels, samples); got {tuple(samples.shape)}")
-    if samples.ndim == 2 and samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
-        got = f"{tuple(samples.shape)}, which looks transposed: pass waveform.T"
-        raise ValueError(f"waveform must be (channels, samples); got {got}")
-    if not torch.isfinite(samples).all():
-        raise ValueError("waveform must be finite; it holds NaN or infinite samples")
-    samples = samples.mean(0) if samples.ndim == 2 else samples
-    if sample_rate is None:
-        return samples
-    if not isinstance(sample_rate, numbers.Real) or sample_rate < 1 or sample_rate != int(sample_rate):
-        raise ValueError(f"sample_rate must be a whole number of Hz; got {sample_rate!r}")
-    return resample(samples, int(sample_rate), wanted_rate) if sample_rate != wanted_rate else samples
+def _attributed(
+    method: str, bound: Bound, target: torch.Tensor, samples: torch.Tensor, fill: float | None, options: dict
+) -> torch.Tensor:
+    transform = PictureAsSound(bound.batch) if bound.by_sound else bound.spectrogram
+    given = {"waveform": samples, "spectrogram": transform} | ({} if fill is None else {"fill": float(fill)})
+    return METHODS[method](bound.model, bound.batch.db, target, **METHODS.taken(method, **given), **options)
+
+
+def _named(clips: Iterable | Mapping) -> Iterable[tuple[str, object]]:
+    """(name, sound) of clips: a dict's keys, files' names, or numbers."""
+    if isinstance(clips, Mapping):
+        return clips.items()
+    clips = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
+    return [(os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else str(i), clip) for i, clip in enumerate(clips)]

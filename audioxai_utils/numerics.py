@@ -1,4 +1,4 @@
-"""Numbers that stay the same on every machine, thread and vector unit, and their way to a GPU and back.
+"""Numbers that stay the same on every machine, thread and vector unit, their way to a GPU and back, and masking.
 
 float32 results differ in their last digits between vector units and thread counts, and training
 multiplies such a difference many times an epoch. Computing in float64 shrinks it; rounding a
@@ -102,3 +102,17 @@ def to_host(values: torch.Tensor) -> Callable[[], torch.Tensor]:
         return host
 
     return read
+
+
+# What a mask does to values
+
+
+def masked(values: torch.Tensor, mask: torch.Tensor, fill: float | torch.Tensor) -> torch.Tensor:
+    """(X - fill) M + fill: where the mask is 0 the fill takes the place of the values; decibels or power alike."""
+    return (values - fill) * mask + fill
+
+
+def largest(values: torch.Tensor, n_kept: int) -> torch.Tensor:
+    """True at the ``n_kept`` largest values of each row of (batch, d); among equal ones those that come first."""
+    order = values.argsort(dim=1, descending=True, stable=True)[:, :n_kept]
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, True)

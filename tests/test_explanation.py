@@ -66,7 +66,7 @@ def test_only_the_masks_asked_for(model, sound):
 
 @pytest.mark.parametrize("changes, words", [
     ({"method": "gradient"}, "method must be one of"), ({"masks": ["all"]}, "masks must be among"),
-    ({"spectrogram": "cqt"}, "spectrogram_type must be one of"), ({"protocol": "new"}, "protocol must be one of"),
+    ({"spectrogram": "cqt"}, "spectrogram must be one of"), ({"protocol": "new"}, "protocol must be one of"),
 ])
 def test_unknown_names_end_in_one_line(model, sound, changes, words):
     with pytest.raises(ValueError, match=words) as error:
@@ -95,7 +95,7 @@ def test_a_model_with_a_wrong_gradient_is_refused(sound):
             return self.linear(x + (x.detach() ** 2))
 
     with pytest.raises(GradientCheckError) as error:
-        explain(Wrong(), sound, method="saliency")
+        explain(Wrong(), sound, method="saliency", spectrogram="mel_db")
     assert "\n" not in str(error.value)
 
 
@@ -140,7 +140,7 @@ class Parameterless(torch.nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_model_without_parameters_is_explained(sound, dtype):
     model = Parameterless()
-    explanation = explain(model, torch.from_numpy(sound).to(dtype), method="saliency")
+    explanation = explain(model, torch.from_numpy(sound).to(dtype), method="saliency", spectrogram="mel_db")
     sizes = [22, 22, 20]
     start = sum(sizes[: explanation.target])
     expected = torch.zeros_like(explanation.attribution)
@@ -154,15 +154,16 @@ def test_a_model_without_parameters_is_explained(sound, dtype):
     ({"target": 4}, ValueError, "target must lie between 0 and 3; got"),
     ({"target": -1}, ValueError, "target must lie between 0 and 3; got"),
     ({"target": 1.5}, TypeError, "target must be the index"),
-    ({"target": "dog"}, TypeError, "target must be the index"),
+    ({"target": "dog"}, ValueError, "target 'dog' is no class of the model; there are 0, 1, 2, ..."),
     ({"sample_rate": 44100.5}, ValueError, "sample_rate must be a whole number of Hz"),
     ({"sample_rate": 0}, ValueError, "sample_rate must be a whole number of Hz"),
     ({"masks": "bin"}, TypeError, "masks must be a list"),
-    ({"model": lambda db: db}, TypeError, "model must be a torch.nn.Module"),
+    ({"classifier": lambda db: db}, ValueError, "spectrogram must be named for a function, or say what it takes"),
+    ({"classifier": torch.nn.Flatten()}, ValueError, "spectrogram must be named for a Flatten"),
 ])
 def test_choices_that_do_not_fit_end_in_one_line(model, sound, changes, error, words):
     with pytest.raises(error, match=words) as raised:
-        explain(**{"model": model, "waveform": sound} | changes)
+        explain(**{"classifier": model, "waveform": sound} | changes)
     assert "\n" not in str(raised.value)
 
 

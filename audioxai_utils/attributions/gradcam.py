@@ -1,8 +1,10 @@
-"""GradCAM: a layer's activations weighted by the explained logit's mean gradient, signed.
+"""GradCAM: a layer's activations weighted by the explained score's mean gradient, signed.
 
-The layer's two last axes are taken as (frequency, time). A model that works on transposed
-spectrograms says so by ``model.feature_axes = ("time", "frequency")``; the option
-``feature_axes`` does the same for a model that cannot be changed.
+The layer is the model's ``gradcam_layer``, else the last called convolution whose map is larger than 1 x 1; of a
+transformer, its last layer norm over tokens. What rows and columns of its map are, (frequency, time) or
+(time, frequency), is said by the option ``feature_axes``, by the module around the layer that has an attribute of
+that name, wrapped or not, or found by what changes of the input do to the map. A model of waveforms has maps on axes
+of its own, which are not those of the picture it is inspected in: it is refused unless the option says them.
 
 References
 ----------
@@ -16,62 +18,89 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .feature_maps import (
+    AXES, KNOWN_AXES, as_map, axes_by_change, declared_axes, find_layer, named_layer, patch_grid, recorded,
+)
 from .registry import register
 
-AXES = ("frequency", "time")
 
-
-@register("gradcam")
+@register("gradcam", gradients=True, layers=True)
 def gradcam(
     model: nn.Module,
     db: torch.Tensor,
     target: torch.Tensor,
     *,
     layer: nn.Module | str | None = None,
-    feature_axes: tuple[str, str] | None = None,
+    feature_axes: tuple[str, ...] | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
-    """Class activation map of one layer, by captum's LayerGradCam.
+    """Class activation map of one layer.
 
     Parameters
     ----------
     layer : nn.Module or str, optional
-        A module of the model, or its dotted name; default ``model.gradcam_layer``, else the
-        last ``nn.Conv2d``. It must return (batch, channels, rows, columns).
-    feature_axes : ("frequency", "time") or ("time", "frequency"), optional
-        What the layer's rows and columns are; default ``model.feature_axes``, else
-        ("frequency", "time").
+        A module of the model, or its dotted name; default see the module's text. It returns (batch, channels, rows,
+        columns), or (batch, tokens, channels).
+    feature_axes : ("frequency", "time"), ("time", "frequency"), ("time",) or ("frequency",), optional
+        What the map's rows and columns are; default see the module's text.
     batch_size : int
         Clips in one backward pass.
     """
-    from captum.attr import LayerGradCam
-
-    axes = tuple(feature_axes or getattr(model, "feature_axes", AXES))
-    if sorted(axes) != sorted(AXES):
-        raise ValueError(f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {axes}')
-    cam = LayerGradCam(model, find_layer(model, layer))
-    maps = []
-    for part, classes in zip(db.split(batch_size), target.split(batch_size)):
-        rows_columns = cam.attribute(part.requires_grad_(), target=classes).detach()
-        if rows_columns.ndim != 4:
-            raise ValueError(f"layer must return (batch, channels, rows, columns); its map is {rows_columns.shape}")
-        maps.append(rows_columns if axes == AXES else rows_columns.transpose(2, 3))  # (batch, 1, f, t)
-    return functional.interpolate(torch.cat(maps), db.shape[2:], mode="bilinear", align_corners=False)
+    if feature_axes is not None and tuple(feature_axes) not in KNOWN_AXES:
+        raise ValueError(f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {feature_axes}')
+    chosen = named_layer(model, layer)
+    chosen = find_layer(model, db[:1], target[:1]) if chosen is None else chosen
+    grid = None if isinstance(chosen, (nn.Conv1d, nn.Conv2d)) else patch_grid(model, db[:1])
+    axes = tuple(feature_axes) if feature_axes else _axes(model, chosen, grid, db[:1])
+    parts = zip(db.split(batch_size), target.split(batch_size))
+    cams = torch.cat([_cam(model, chosen, grid, part, classes) for part, classes in parts])
+    if cams.ndim - 2 != len(axes):
+        raise ValueError(f"feature_axes must name the {cams.ndim - 2} axes of the layer's map; got {axes}")
+    return _on_the_picture(cams, axes, db, getattr(model, "n_frames", None))
 
 
-def find_layer(model: nn.Module, layer: nn.Module | str | None = None) -> nn.Module:
-    """The layer that GradCAM looks at; ValueError where it is not the model's."""
-    modules = dict(model.named_modules())
-    if isinstance(layer, str):
-        if layer not in modules:
-            raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        return modules[layer]
-    chosen = layer if layer is not None else getattr(model, "gradcam_layer", None)
-    if chosen is None:
-        convolutions = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
-        if not convolutions:
-            raise ValueError("the model has no nn.Conv2d; name the layer for GradCAM with layer=")
-        return convolutions[-1]
-    if not any(chosen is module for module in modules.values()):
-        raise ValueError("layer must be one of the model's own modules, or its dotted name")
-    return chosen
+def _axes(model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, clip: torch.Tensor) -> tuple[str, ...]:
+    if not getattr(model, "shares_axes", True):
+        raise ValueError(
+            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they are with "
+            'feature_axes=, such as ("time",), or use another method'
+        )
+    declared = declared_axes(model, layer)
+    if declared is not None:
+        return declared
+
+    def activation(db: torch.Tensor) -> torch.Tensor:
+        with recorded([layer]) as calls:
+            model(db)
+        return as_map(layer, calls[-1][1], grid)
+
+    return axes_by_change(activation, clip)
+
+
+def _cam(
+    model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, db: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """(batch, 1, rows, columns) or (batch, 1, length)."""
+    with recorded([layer]) as calls:
+        score = model(db.detach().requires_grad_()).gather(1, target[:, None]).sum()
+    if not calls:
+        raise ValueError("layer is not called by the model on this clip; name another with layer=")
+    activation = calls[-1][1]
+    as_map(layer, activation, grid)  # refuses before anything is differentiated
+    (gradient,) = torch.autograd.grad(score, activation, allow_unused=True)
+    if gradient is None:
+        raise ValueError("the explained score does not read the layer; name another with layer=")
+    maps, slopes = (as_map(layer, each.detach(), grid) for each in (activation, gradient))
+    weights = slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))  # (batch, channels, 1, 1)
+    return (weights * maps).sum(1, keepdim=True).to(db.dtype)
+
+
+def _on_the_picture(cams: torch.Tensor, axes: tuple[str, ...], db: torch.Tensor, n_frames: int | None) -> torch.Tensor:
+    """(batch, 1, F, T); ``n_frames`` is how many frames the network was given, with what was padded or cut."""
+    if len(axes) == 1:
+        cams = cams.unsqueeze(2 if axes == ("time",) else 3)
+    elif axes != AXES:
+        cams = cams.transpose(2, 3)
+    size = db.shape[2], n_frames or db.shape[3]
+    fine = functional.interpolate(cams, size, mode="bilinear", align_corners=False)
+    return functional.pad(fine, (0, db.shape[3] - size[1]))

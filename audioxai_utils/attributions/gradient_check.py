@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .registry import check_spectrograms, untouched
+from ..models.untouched import recurrent_gradients, untouched
+from .registry import check_spectrograms, methods_that_ask
 from .saliency import input_gradient
 from ..numerics import tensor_float32
 
@@ -77,8 +78,9 @@ def gradient_check(
     """
     check_spectrograms("db", db, model)
     generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode(False), torch.enable_grad(), untouched(model):
+    with torch.inference_mode(False), torch.enable_grad(), untouched(model), recurrent_gradients(model, db.device):
         exact, clips = _float64(model), db.detach().clone()
+        _check_differentiable(exact, clips)
         if target is None:
             target = exact(clips.double()).argmax(dim=1)
         target = target.detach().to(db.device, torch.long, copy=True)
@@ -92,18 +94,39 @@ def gradient_check(
 
 
 def _float64(model: nn.Module) -> nn.Module:
-    exact = copy.deepcopy(model).double().eval()
+    try:
+        exact = copy.deepcopy(model).double().eval()
+    except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GradientCheckError(
+            f"the model's gradient cannot be checked, because it cannot be copied in float64 ({reason[:100]}); "
+            "pass check_gradient=False, or a method that needs no gradient"
+        ) from error
     for module in exact.modules():
-        if hasattr(module, "inplace"):
+        if hasattr(module, "inplace") and not isinstance(module, torch.jit.ScriptModule):
             module.inplace = False  # so that recorded inputs stay what they were
     return exact
+
+
+def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
+    """Refuse a model that does not run in float64, or whose outputs have no gradient."""
+    try:
+        scores = exact(clips[:1].double().requires_grad_())
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GradientCheckError(f"the model's gradient cannot be checked in float64: {reason[:150]}") from error
+    if not scores.requires_grad:
+        raise GradientCheckError(
+            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs need "
+            f"none: {methods_that_ask()}"
+        )
 
 
 def _message(where: str, error: float, cosine: float, place: str | None) -> str:
     if place:
         place = f"it first goes wrong (from the logits) in layer {place}"
     elif where:
-        place = "the float64 copy's gradient is right"
+        place = "the float64 copy's gradient is right: explain the network in float32, by net.float()"
     else:
         place = "no layer alone shows it, look at the functional calls in forward()"
     return (
@@ -158,7 +181,8 @@ def _own_type_error(model: nn.Module, exact: nn.Module, db: torch.Tensor, target
     gradient = input_gradient(exact, db.double(), target)
     error = float((own - gradient).norm() / gradient.norm().clamp_min(1e-300))
     if not error <= OWN_TYPE_TOLERANCE:
-        raise GradientCheckError(_message(f" in {db.dtype}", error, _compare(own, gradient)[1], None))
+        own_type = next((p.dtype for p in model.parameters() if p.is_floating_point()), db.dtype)
+        raise GradientCheckError(_message(f" in {own_type}", error, _compare(own, gradient)[1], None))
     return error
 
 

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from .registry import register
-from .integrated_gradients import SILENCE, at_least
+from ..models.reading import reading_of
+from .integrated_gradients import at_least
 from .shap import checked_background
 from .smoothgrad import seeded
 
 
-@register("gradient_shap", background=True)
+@register("gradient_shap", background=True, gradients=True)
 def gradient_shap(
     model: nn.Module,
     db: torch.Tensor,
@@ -37,7 +38,7 @@ def gradient_shap(
     Parameters
     ----------
     background : Tensor (n, 1, frequency, time), optional
-        Reference clips in dB. Default: silence alone, -100 dB.
+        Reference clips in dB. Default: silence alone, the model's floor.
     n_samples : int
         Random points in all, 1 or more.
     seed : int
@@ -48,7 +49,7 @@ def gradient_shap(
     from captum.attr import GradientShap
 
     at_least(1, n_samples=n_samples, batch_size=batch_size)
-    baselines = torch.full_like(db[:1], SILENCE)
+    baselines = torch.full_like(db[:1], reading_of(model).floor)
     if background is not None:
         baselines = checked_background(background, db, model)
     explainer = GradientShap(model)

@@ -23,7 +23,7 @@ from .registry import register
 from .gradcam import gradcam
 
 
-@register("guided_gradcam")
+@register("guided_gradcam", gradients=True, layers=True)
 def guided_gradcam(
     model: nn.Module,
     db: torch.Tensor,

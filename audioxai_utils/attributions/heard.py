@@ -17,14 +17,18 @@ class Sounds:
     spectrogram : callable
         Waveforms (batch, samples) to a batch with ``db``, ``phase`` and ``length``; it has ``invert(power, phase,
         length)``, both differentiable.
+    db, power : Tensor (n, 1, bins, T)
+        Of the clips, as the transform made them.
     phasor : Tensor (n, 1, F, T)
         exp(i phase); F is the STFT's.
     length : int
         Samples of a clip.
     """
 
-    def __init__(self, spectrogram: Callable, phasor: torch.Tensor, length: int) -> None:
-        self.spectrogram, self.phasor, self.length = spectrogram, phasor, length
+    def __init__(
+        self, spectrogram: Callable, db: torch.Tensor, power: torch.Tensor, phasor: torch.Tensor, length: int
+    ) -> None:
+        self.spectrogram, self.db, self.power, self.phasor, self.length = spectrogram, db, power, phasor, length
 
     @classmethod
     def of(cls, waveform: torch.Tensor | None, spectrogram: Callable | None, db: torch.Tensor) -> Sounds:
@@ -38,14 +42,17 @@ class Sounds:
             batch = spectrogram(waveform.detach().to(db))
         if batch.db.shape != db.shape or not torch.allclose(batch.db, db, atol=0.01):
             raise ValueError("db must be spectrogram(waveform).db; it is another clip's or another transform's")
-        return cls(spectrogram, torch.polar(torch.ones_like(batch.phase), batch.phase), batch.length)
+        return cls(spectrogram, batch.db, batch.power, batch.phasor, batch.length)
 
     def __getitem__(self, index) -> Sounds:
-        return Sounds(self.spectrogram, self.phasor[index], self.length)
+        return Sounds(self.spectrogram, self.db[index], self.power[index], self.phasor[index], self.length)
 
     def masked(self, db: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Decibels (n, 1, F, T) of the sounds of clips whose power is multiplied by ``mask``."""
-        power = 10 ** (db / 10) * mask.clamp_min(LEAST)
+        """Decibels (n, 1, F, T) of the sounds of clips whose power is multiplied by ``mask``.
+
+        ``db`` is the clips', and what it differs by from theirs changes the power by as many decibels.
+        """
+        power = self.power * 10 ** ((db - self.db) / 10) * mask.clamp_min(LEAST)
         waveform = self.spectrogram.invert(power, self.phasor, self.length)  # (n, samples)
         if hasattr(self.spectrogram, "decibels"):
             return self.spectrogram.decibels(waveform)

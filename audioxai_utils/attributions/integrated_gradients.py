@@ -15,12 +15,11 @@ import torch
 from torch import nn
 
 from .registry import register
+from ..models.reading import reading_of
 from .shap import checked_background
 
-SILENCE = -100.0  # dB; the floor of the study's spectrograms
 
-
-@register("integrated_gradients")
+@register("integrated_gradients", gradients=True)
 def integrated_gradients(
     model: nn.Module,
     db: torch.Tensor,
@@ -35,7 +34,7 @@ def integrated_gradients(
     Parameters
     ----------
     background : Tensor (n, 1, frequency, time), optional
-        Reference clips in dB; their mean is the baseline. Default: silence, -100 dB.
+        Reference clips in dB; their mean is the baseline. Default: silence, the model's floor.
     n_steps : int
         Points on the way from the baseline to the clip, 1 or more.
     batch_size : int
@@ -44,7 +43,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients
 
     at_least(1, n_steps=n_steps, batch_size=batch_size)
-    baseline = torch.full_like(db[:1], SILENCE)
+    baseline = torch.full_like(db[:1], reading_of(model).floor)
     if background is not None:
         baseline = checked_background(background, db, model).mean(0, keepdim=True)
     explainer = IntegratedGradients(model)

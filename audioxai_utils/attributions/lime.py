@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..models.reading import reading_of
 from .registry import register
 
 KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
@@ -87,7 +88,7 @@ def _reference(
     def classify(images: np.ndarray) -> np.ndarray:  # (n, F, T, 3) -> (n, classes)
         batch = torch.from_numpy(to_decibels(images[..., 0])).to(clip)[:, None]
         with torch.no_grad():
-            return model(batch).softmax(dim=1).double().cpu().numpy()
+            return reading_of(model).probabilities(model(batch)).double().cpu().numpy()
 
     explainer = lime_image.LimeImageExplainer(random_state=seed)
     with _no_progress_bar(lime_image):

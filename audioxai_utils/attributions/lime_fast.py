@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
+from ..models.reading import reading_of
 from ..numerics import to_host, to_device
 from ..numerics import tensor_float32
 from .lime import ALPHA, KERNEL_WIDTH, scaled_image
@@ -87,7 +88,7 @@ def classified(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Te
         for rows in visible.split(batch_size):
             bins = rows.index_select(1, segments).view(-1, 1, *shown.shape)  # (rows, 1, F, T)
             logits = model(torch.where(bins, shown, hidden))
-            probabilities.append(logits.to(like.dtype).softmax(dim=1)[:, label])
+            probabilities.append(reading_of(model).probabilities(logits.to(like.dtype))[:, label])
     return torch.cat(probabilities)
 
 

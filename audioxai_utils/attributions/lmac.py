@@ -28,7 +28,7 @@ from .integrated_gradients import at_least
 from .optimised import upsampled
 
 
-@register("lmac", recipe=Recipe())
+@register("lmac", recipe=Recipe(), layers=True)
 def lmac(
     model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, decoder: str | Path, batch_size: int = 16
 ) -> torch.Tensor:

@@ -27,7 +27,7 @@ from .registry import register
 from .lmac import lmac
 
 
-@register("lmac_ft", recipe=Recipe(epochs=10, learning_rate=1e-3, guide=1.0), after="lmac")
+@register("lmac_ft", recipe=Recipe(epochs=10, learning_rate=1e-3, guide=1.0), after="lmac", layers=True)
 def lmac_ft(
     model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, decoder: str | Path, batch_size: int = 16
 ) -> torch.Tensor:

@@ -16,18 +16,19 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from .registry import register
-from .integrated_gradients import SILENCE, at_least
+from ..models.reading import reading_of
+from .integrated_gradients import at_least
 
 
 class Probability(nn.Module):
-    """softmax(model(db)) in ``db``'s dtype."""
+    """Probabilities of the model's classes, (batch, classes)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        return self.model(db).softmax(dim=1)
+        return reading_of(self.model).probabilities(self.model(db))
 
 
 @register("occlusion")
@@ -38,7 +39,7 @@ def occlusion(
     *,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
-    fill: float = SILENCE,
+    fill: float | None = None,
     batch_size: int = 8,
 ) -> torch.Tensor:
     """Mean fall in probability over the patches that cover a bin.
@@ -49,8 +50,8 @@ def occlusion(
         Size of the patch; default a quarter of the frequencies and an eighth of the time.
     stride : (bins, frames), optional
         Step of the patch, no larger than it; default half of the patch.
-    fill : float
-        Level of a silenced bin (dB).
+    fill : float, optional
+        Level of a silenced bin (dB); default the model's floor.
     batch_size : int
         Patches classified at once.
     """
@@ -64,7 +65,8 @@ def occlusion(
             raise ValueError(f"window and stride must be {wanted}; got {size} and {step}")
     at_least(1, batch_size=batch_size)
     explainer = Occlusion(Probability(inference_copy(model, db)))
-    options = {"strides": (1, *stride), "baselines": fill, "perturbations_per_eval": batch_size}
+    fill = reading_of(model).floor if fill is None else fill
+    options = {"strides": (1, *stride), "baselines": float(fill), "perturbations_per_eval": batch_size}
     clips = zip(db.split(1), target.tolist())
     with torch.no_grad():
         return torch.cat([explainer.attribute(clip, (1, *window), target=c, **options) for clip, c in clips])

@@ -14,8 +14,8 @@ one shift of z, and what is returned is m minus its own quantile: ``minmax`` is 
 where a share far from what the class needs leaves m's extremes away from 0 and 1), and ``bin`` keeps
 exactly that share of the bins.
 
-Three domains. ``db`` masks decibels towards -100 dB, as the study scores: kept = (X + 100) m - 100.
-``power`` masks power, as the study's sounds are made: kept = X + 10 log10 m, floored at -100 dB. It
+Three domains. ``db`` masks decibels towards the model's floor (-100 dB in the study), as scores do: kept = (X - floor) m + floor.
+``power`` masks power, as the study's sounds are made: kept = X + 10 log10 m, no lower than that. It
 needs no waveform, and for smooth masks it is close to the re-analysed sound. ``heard`` is that sound
 itself: the masked power is inverted with the clip's own phase and analysed again, and the gradient
 goes through both; it needs the options ``waveform`` and ``spectrogram``. The removed part has 1 - m
@@ -50,7 +50,9 @@ from torch.nn import functional
 from ..models.inference import inference_copy
 from .heard import Sounds
 from .registry import register
-from .integrated_gradients import SILENCE, at_least
+from ..models.reading import STUDY, reading_of
+from ..numerics import largest, masked
+from .integrated_gradients import at_least
 
 DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",), "heard": ("heard",)}
 START = 1.5  # of z everywhere: the first mask keeps most, and so the class
@@ -116,7 +118,7 @@ class Plan:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
 
 
-@register("optimised")
+@register("optimised", gradients=True)
 def optimised(
     model: nn.Module,
     db: torch.Tensor,
@@ -242,23 +244,21 @@ def objective(
     sounds: Sounds | None = None,
 ) -> torch.Tensor:
     """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats; ``heard`` wants the clips' ``sounds``."""
+    reading = reading_of(model)
     apply = {"db": masked_db, "power": masked_power, "heard": sounds and sounds.masked}[domain]
-    logits = model(torch.cat([apply(db, mask), apply(db, 1 - mask)])).to(db.dtype)
-    if logits.shape[1] < 2:
-        raise ValueError("optimised needs a model of two classes or more; it has one")
-    kept, removed = logits.split(len(db))
-    others = removed.scatter(1, target[:, None], -float("inf"))
-    loss = functional.cross_entropy(kept, target, reduction="none")
-    return loss + removed.logsumexp(1) - others.logsumexp(1)
+    options = {} if domain == "heard" else {"floor": reading.floor}
+    parts = [apply(db, each, **options) for each in (mask, 1 - mask)]
+    kept, removed = model(torch.cat(parts)).to(db.dtype).split(len(db))
+    return -reading.log_present(kept, target) - reading.log_absent(removed, target)
 
 
-def masked_db(db: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (db - SILENCE) * mask + SILENCE
+def masked_db(db: torch.Tensor, mask: torch.Tensor, floor: float = STUDY.floor) -> torch.Tensor:
+    return masked(db, mask, floor)
 
 
-def masked_power(db: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Level of the clip with its power times the mask; 1e-10 is -100 dB."""
-    return (db + 10 * mask.clamp_min(1e-10).log10()).clamp_min(SILENCE)
+def masked_power(db: torch.Tensor, mask: torch.Tensor, floor: float = STUDY.floor) -> torch.Tensor:
+    """Level of the clip with its power times the mask, no lower than the floor (dB)."""
+    return (db + 10 * mask.clamp_min(1e-10).log10()).clamp_min(floor)
 
 
 def penalty(mask: torch.Tensor, coarse: torch.Tensor, plan: Plan, area: float | None) -> torch.Tensor:
@@ -293,8 +293,7 @@ def cut(mask: torch.Tensor, area: float) -> torch.Tensor:
     """
     flat = mask.flatten(1)
     n_kept = min(max(round(area * flat.shape[1]), 1), flat.shape[1] - 1)
-    ordered, order = flat.sort(dim=1, descending=True, stable=True)
-    moved = flat - ordered[:, n_kept - 1 : n_kept + 1].mean(1, keepdim=True)
-    keeps = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order[:, :n_kept], True)
+    moved = flat - flat.sort(dim=1, descending=True).values[:, n_kept - 1 : n_kept + 1].mean(1, keepdim=True)
+    keeps = largest(flat, n_kept)
     least = torch.finfo(flat.dtype).eps
     return torch.where(keeps, moved.clamp_min(least), moved.clamp_max(-least)).view_as(mask)

@@ -16,7 +16,7 @@ from .optimised import optimised
 AREA = 0.2  # share of the bins
 
 
-@register("optimised_20")
+@register("optimised_20", gradients=True)
 def optimised_20(
     model: nn.Module,
     db: torch.Tensor,

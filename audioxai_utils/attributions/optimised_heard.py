@@ -16,7 +16,7 @@ from .registry import register
 from .optimised import optimised
 
 
-@register("optimised_heard")
+@register("optimised_heard", gradients=True)
 def optimised_heard(
     model: nn.Module,
     db: torch.Tensor,

@@ -6,13 +6,14 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..constants import method_files
+from ..models.untouched import recurrent_gradients, untouched
+from ..models.wrapping import is_differentiable, shows_layers
 from ..numerics import tensor_float32
 from .decoder import Recipe
 
@@ -37,6 +38,12 @@ class Traits:
         How the study trains the decoder that the method wants, as the option ``decoder``.
     after : str
         The method whose trained decoder that training starts from; "" for a new one.
+    gradients : bool
+        Whether it differentiates the model; one that does not takes black boxes, and no gradient needs a proof.
+    layers : bool
+        Whether it looks at the model's inner layers.
+    engines : tuple of str
+        Names that the option ``engine`` takes.
     """
 
     budget: str = ""
@@ -44,6 +51,9 @@ class Traits:
     additive: bool = False
     recipe: Recipe | None = None
     after: str = ""
+    gradients: bool = False
+    layers: bool = False
+    engines: tuple[str, ...] = ENGINES
 
 
 class Methods(Mapping):
@@ -103,9 +113,10 @@ METHODS = Methods(method_files(), __package__)
 
 def register(
     name: str, *, budget: str = "", background: bool = False, additive: bool = False, recipe: Recipe | None = None,
-    after: str = "",
+    after: str = "", gradients: bool = False, layers: bool = False, engines: tuple[str, ...] = ENGINES,
 ) -> Callable[[Callable], Callable]:
     """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
+    traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines)
 
     def decorate(function: Callable) -> Callable:
         known = list(inspect.signature(function).parameters)[3:]
@@ -115,71 +126,33 @@ def register(
 
         @functools.wraps(function)
         def method(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> torch.Tensor:
-            _check_options(name, known, options)
+            _check_options(name, known, options, engines)
             _check_input(model, db, target)
+            _check_model(name, traits, model)
             if "engine" not in known:
                 options.pop("engine", None)  # one path serves both names
-            with torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False, db.device):
-                _check_first_output(model, target)
+            with (
+                torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False, db.device),
+                recurrent_gradients(model, db.device),
+            ):
+                _check_first_output(name, traits, model, db, target)
                 classes = target.detach().to(db.device, torch.long, copy=True)
                 attribution = function(model, db.detach().clone(), classes, **options)
             return _checked_result(name, attribution, db)
 
-        METHODS.add(name, method, Traits(budget, background, additive, recipe, after))
+        METHODS.add(name, method, traits)
         return method
 
     return decorate
 
 
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in eval mode without parameter gradients; put everything back at the end.
-
-    Whatever happened in between, each module gets its attributes, hooks, parameters and
-    ``training`` flag back, and each parameter its ``requires_grad`` and ``grad``: libraries
-    leave hooks and even parameters behind (shap's ``x`` and ``y`` in nested blocks).
-    """
-    tensors = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    states = [(m, m.__dict__, {k: _shallow(v) for k, v in m.__dict__.items()}) for m in model.modules()]
-    try:
-        model.eval()
-        for parameter, _, _ in tensors:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for _, live, saved in states:
-            _restore(live, saved)
-        for parameter, requires_grad, grad in tensors:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = grad
-
-
-def _shallow(value):
-    return value.copy() if isinstance(value, (dict, list, set)) else value
-
-
-def _restore(live: dict, saved: dict) -> None:
-    """Bring a module's ``__dict__`` back; its containers stay the same objects."""
-    for key in [key for key in live if key not in saved]:
-        del live[key]
-    for key, value in saved.items():
-        container = live.get(key)
-        if type(container) is not type(value) or not isinstance(value, (dict, list, set)):
-            live[key] = value
-        elif isinstance(value, list):
-            container[:] = value
-        else:
-            container.clear()
-            container.update(value)
-
-
-def _check_options(name: str, known: list[str], options: dict) -> None:
+def _check_options(name: str, known: list[str], options: dict, engines: tuple[str, ...]) -> None:
     allowed = [*known, *(() if "engine" in known else ("engine",))]
     for option in options:
         if option not in allowed:
             raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(allowed)}")
-    if options.get("engine", "fast") not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {options['engine']!r}")
+    if options.get("engine", "fast") not in (*engines, None):
+        raise ValueError(f"engine must be one of {', '.join(engines)}; got {options['engine']!r}")
 
 
 def _check_input(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> None:
@@ -207,29 +180,54 @@ def check_spectrograms(argument: str, db: torch.Tensor, model: nn.Module) -> Non
     if not bool(torch.isfinite(db).all()):
         raise ValueError(f"{argument} must be finite; it holds NaN or infinity")
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if parameter is not None and (parameter.device, parameter.dtype) != (db.device, db.dtype):
+    own = None if parameter is None else (parameter.device, db.dtype if hasattr(model, "casts") else parameter.dtype)
+    if own not in (None, (db.device, db.dtype)):
         raise ValueError(
             f"{argument} is {db.dtype} on {db.device} and the model {parameter.dtype} on {parameter.device}; "
             "move one to the other with .to()"
         )
 
 
-def _check_first_output(model: nn.Module, target: torch.Tensor) -> None:
-    """Look at the model's first output, once; ``untouched`` takes the hook away."""
-    highest, done = int(target.max()), []
+def _check_model(name: str, traits: Traits, model: nn.Module) -> None:
+    """Refuse a black box where the method wants more than answers."""
+    if traits.gradients and not is_differentiable(model):
+        raise ValueError(f"{name} differentiates the model, which is a black box; methods that only ask: {methods_that_ask()}")
+    if traits.layers and not shows_layers(model):
+        raise ValueError(f"{name} looks at the model's layers, which it does not show; methods that only ask: {methods_that_ask()}")
 
-    def look(module, inputs, logits) -> None:
-        if done:
+
+def methods_that_ask() -> str:
+    """Names of the methods that only ask for outputs."""
+    traits = {name: METHODS.traits(name) for name in METHODS}
+    return ", ".join(name for name, each in traits.items() if not (each.gradients or each.layers))
+
+
+def _check_first_output(name: str, traits: Traits, model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> None:
+    """Look at what the model makes of the first clip."""
+    if isinstance(model, torch.jit.ScriptModule):  # takes no hooks: asked once more
+        _check_output(name, traits, model(db[:1].detach().requires_grad_()), int(target.max()), True)
+        return
+    done = []
+
+    def look(module, inputs, logits) -> None:  # ``untouched`` takes the hook away
+        asked = torch.is_grad_enabled() and isinstance(inputs[0], torch.Tensor) and inputs[0].requires_grad
+        if asked in done or True in done:
             return
-        done.append(True)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            raise ValueError(f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}")
-        if highest >= logits.shape[1]:
-            raise ValueError(f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}")
-        if not bool(torch.isfinite(logits).all()):
-            raise ValueError("model returns NaN or infinite logits for these spectrograms; it cannot be explained")
+        done.append(asked)
+        _check_output(name, traits, logits, int(target.max()), asked)
 
     model.register_forward_hook(look)
+
+
+def _check_output(name: str, traits: Traits, logits: torch.Tensor, highest: int, differentiated: bool) -> None:
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise ValueError(f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}")
+    if highest >= logits.shape[1]:
+        raise ValueError(f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("model returns NaN or infinite logits for these spectrograms; it cannot be explained")
+    if traits.gradients and differentiated and not logits.requires_grad:
+        raise ValueError(f"{name} differentiates the model, and its outputs do not depend on its input by a gradient")
 
 
 def _checked_result(name: str, attribution: torch.Tensor, db: torch.Tensor) -> torch.Tensor:

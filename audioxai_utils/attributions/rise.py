@@ -21,7 +21,9 @@ from torch.nn import functional
 
 from ..models.inference import inference_copy
 from .registry import register
-from .integrated_gradients import SILENCE, at_least
+from ..models.reading import reading_of
+from ..numerics import masked
+from .integrated_gradients import at_least
 
 
 @register("rise", budget="n_masks")
@@ -33,7 +35,7 @@ def rise(
     n_masks: int = 1000,
     grid: tuple[int, int] = (8, 16),
     share: float = 0.5,
-    fill: float = SILENCE,
+    fill: float | None = None,
     seed: int = 0,
     batch_size: int = 8,
 ) -> torch.Tensor:
@@ -45,8 +47,8 @@ def rise(
         Random masks, 2 or more; every clip meets the same ones.
     grid, share : (frequency, time), float
         Cells of a coarse mask, and the probability that one is shown, between 0 and 1.
-    fill : float
-        Level of a hidden bin (dB).
+    fill : float, optional
+        Level of a hidden bin (dB); default the model's floor.
     seed, batch_size : int
         Starts the masks, the same on every device; masked clips classified at once.
     """
@@ -54,13 +56,14 @@ def rise(
     at_least(1, batch_size=batch_size, grid=min(grid))
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1; got {share}")
-    fast = inference_copy(model, db)
+    fast, reading = inference_copy(model, db), reading_of(model)
+    fill = reading.floor if fill is None else fill
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
     with torch.inference_mode():
         for masks in random_masks(n_masks, tuple(grid), share, seed, db, batch_size):
             shown += masks.sum(0, keepdim=True)
             for clip, label in enumerate(target.tolist()):
-                p = fast((db[clip] - fill) * masks + fill).softmax(1)[:, label]  # (masks,)
+                p = reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label]  # (masks,)
                 weighted[clip] += torch.einsum("n,ncft->cft", p, masks)
                 total[clip] += p.sum()
     return weighted / shown.clamp_min(1e-12) - (total / n_masks).view(-1, 1, 1, 1)

@@ -13,7 +13,7 @@ from torch import nn
 from .registry import register
 
 
-@register("saliency")
+@register("saliency", gradients=True)
 def saliency(
     model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, engine: str = "fast", batch_size: int = 16
 ) -> torch.Tensor:

@@ -1,8 +1,12 @@
 """Deep SHAP: the explained logit's difference from a background, shared out over the bins.
 
-The values of a clip add up to g_c(X) - mean_b g_c(b) (additivity). Both engines check that,
-because Deep SHAP sees only what are modules: a functional ``relu`` passes its plain gradient
-and the sum breaks.
+The values of a clip add up to g_c(X) - mean_b g_c(b) (additivity). All engines check that. ``fast`` and
+``reference`` see only what are modules: a functional ``relu`` passes its plain gradient and the sum breaks. ``exact``
+has rules for operations instead of modules and takes any differentiable network; see `attributions.exact`. Unless an
+engine is named, ``fast`` is tried and ``exact`` takes over where it does not add up.
+
+A maximum is shared out as ``shap`` does by ``fast`` and ``reference``, to the largest entry of clip and reference
+("deeplift"), and by the Shapley values of pairs by ``exact``, unless ``max_rule`` says otherwise.
 
 References
 ----------
@@ -16,24 +20,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..models.untouched import untouched
 from ..numerics import tensor_float32
-from .registry import check_spectrograms, register, untouched
+from .registry import ENGINES, check_spectrograms, register
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
-    "nonlinearity hides from Deep SHAP: use nn.ReLU, nn.MaxPool1d/2d, ... in the model, or method 'shap_functional'"
+    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ... in the model"
 )
 
 
-@register("shap", background=True, additive=True)
+@register("shap", background=True, additive=True, gradients=True, engines=(*ENGINES, "exact"))
 def shap(
     model: nn.Module,
     db: torch.Tensor,
     target: torch.Tensor,
     *,
     background: torch.Tensor,
-    engine: str = "fast",
+    engine: str | None = None,
     chunk_size: int | None = None,
+    max_rule: str = "shapley",
 ) -> torch.Tensor:
     """Deep SHAP values in logits.
 
@@ -41,22 +47,36 @@ def shap(
     ----------
     background : Tensor (n, 1, frequency, time)
         Reference clips in dB; the attribution is the mean over them.
-    engine : "fast" | "reference"
-        ``reference`` is ``shap.DeepExplainer`` with its additivity check left on.
+    engine : "fast" | "reference" | "exact", optional
+        ``reference`` is ``shap.DeepExplainer`` with its additivity check left on; default see the module's text.
     chunk_size : int, optional
-        Reference clips held at once by the fast engine, which bounds its memory.
+        Reference clips held at once, which bounds the memory; not of ``reference``.
+    max_rule : "shapley" | "deeplift"
+        Of ``exact``.
 
     Raises
     ------
     ValueError
-        The values do not add up to the logit's difference; see the module's first paragraph.
+        The values do not add up to the logit's difference, or an operation has no rule.
     """
     background = checked_background(background, db, model)
     if engine == "reference":
         return _reference(model, db, target, background)
-    from .shap_fast import attribute
+    if engine != "exact":
+        from .shap_fast import attribute
 
-    return attribute(model, db, target, background, chunk_size)
+        try:
+            return attribute(model, db, target, background, chunk_size)
+        except (NotAdditive, RuntimeError):  # a RuntimeError is an operation in place on an expanded clip
+            if engine == "fast":
+                raise
+    from .exact import exact_deep_shap
+
+    return exact_deep_shap(model, db, background, target, max_rule=max_rule, chunk_size=chunk_size)
+
+
+class NotAdditive(ValueError):
+    """Deep SHAP over modules misses the logit's difference on this model."""
 
 
 def checked_background(background: torch.Tensor, db: torch.Tensor, model: nn.Module) -> torch.Tensor:
@@ -92,7 +112,7 @@ def _reference(
             try:
                 values = explainer.shap_values(db[clip : clip + 1])  # (1, 1, F, T, 1)
             except AssertionError as error:
-                raise ValueError(f"Deep SHAP is not additive on this model, {_difference(error)}: {CAUSE}") from error
+                raise NotAdditive(f"Deep SHAP is not additive on this model, {_difference(error)}: {CAUSE}") from error
             attribution[clip] = torch.from_numpy(values[0, ..., 0]).to(attribution)
     return attribution
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ..models.inference import inference_copy
 from . import rescale
-from .shap import CAUSE
+from .shap import CAUSE, NotAdditive
 
 CHUNK_SIZE = {"cpu": 10, "cuda": 50}
 TOLERANCE = 1e-2  # of the logits' typical difference; float32's rounding stays far below
@@ -67,7 +67,7 @@ def _check_additivity(attribution: torch.Tensor, rises: torch.Tensor, size: floa
     excess = error - TOLERANCE * rises.abs().mean(dim=1) - rounding
     worst = int(excess.argmax())
     if excess[worst] > 0:
-        raise ValueError(
+        raise NotAdditive(
             f"Deep SHAP is not additive on this model, its values miss the logits' difference of "
             f"{float(rises[worst].mean()):.3g} by {float(error[worst]):.3g}: {CAUSE}"
         )

@@ -16,7 +16,7 @@ from .saliency import input_gradient
 from .shap import checked_background
 
 
-@register("shap_functional", background=True, additive=True)
+@register("shap_functional", background=True, additive=True, gradients=True)
 def shap_functional(
     model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, background: torch.Tensor, chunk_size: int = 16
 ) -> torch.Tensor:

@@ -8,7 +8,7 @@ References
 Mishra et al. (2017), Local Interpretable Model-Agnostic Explanations for Music Content
 Analysis, section 4: temporal, frequency and time-frequency segmentation. Their lasso over
 chosen segments is LIME's ridge over all here; their hidden segments are silent, which is
-``fill=-100.0``.
+``fill=-100.0`` where the model's floor is there.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from .registry import register
-from .integrated_gradients import SILENCE, at_least
+from ..constants import check_choice
+from ..models.reading import reading_of
+from .integrated_gradients import at_least
 from .slime import regular_grid, weigh_segments
 
 
@@ -30,7 +32,7 @@ def slime_hpss(
     *,
     n_time: int = 10,
     kernel_size: int = 31,
-    fill: float | None = SILENCE,
+    fill: float | str | None = "silence",
     n_samples: int = 1000,
     seed: int = 12345,
     batch_size: int | None = None,
@@ -43,12 +45,14 @@ def slime_hpss(
         Slices of time, as equal as whole frames allow.
     kernel_size : int
         Frames of the harmonic and bins of the percussive median filter, 1 or more.
-    fill : float, optional
-        Level of a hidden segment (dB), silence by default; None is each segment's mean.
+    fill : float, "silence" or "mean", optional
+        Level of a hidden segment (dB), the model's floor, or each segment's mean, which None is too.
     n_samples, seed, batch_size : int
         As in ``slime``.
     """
     at_least(1, kernel_size=kernel_size)
+    if isinstance(fill, str):
+        fill = {"silence": reading_of(model).floor, "mean": None}[check_choice("fill", fill, ("silence", "mean"))]
     slices = regular_grid(tuple(db.shape[2:]), "time", n_time, 1)
     return weigh_segments(
         model, db, target, lambda clip: component_segments(clip, slices, kernel_size), fill, n_samples, seed, batch_size

@@ -20,7 +20,7 @@ from .registry import register
 from .integrated_gradients import at_least
 
 
-@register("smoothgrad")
+@register("smoothgrad", gradients=True)
 def smoothgrad(
     model: nn.Module,
     db: torch.Tensor,

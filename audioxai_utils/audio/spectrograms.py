@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
-from torchaudio.functional import amplitude_to_DB, melscale_fbanks
+from torchaudio.functional import amplitude_to_DB
 
-from ..constants import SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
-from ..numerics import default_dtype
+from ..constants import DB_FLOOR, SPECTROGRAM_TYPES, SPECTROGRAMS, SpectrogramParameters, check_choice
+from ..numerics import masked
+from .mel import mel_centres, mel_filters
 
 POWER_FLOOR = 1e-10  # -100 dB
 
@@ -52,16 +51,6 @@ class SpectrogramBatch:
         return len(self.db)
 
 
-def hz_to_mel(frequency: ArrayLike) -> np.ndarray:
-    """HTK mel of a frequency in Hz."""
-    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=float) / 700.0)
-
-
-def mel_to_hz(mel: ArrayLike) -> np.ndarray:
-    """Frequency in Hz of an HTK mel."""
-    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
-
-
 def power_to_db(power: torch.Tensor) -> torch.Tensor:
     """Decibels of a linear power, with the floor at -100 dB; any shape."""
     return amplitude_to_DB(power, multiplier=10.0, amin=POWER_FLOOR, db_multiplier=0.0, top_db=None)
@@ -71,8 +60,11 @@ class Spectrogram(nn.Module):
     """Hann-windowed, centred, reflect-padded power spectrogram, linear or mel.
 
     Call it on a waveform (batch, samples) to get a :class:`SpectrogramBatch`.
-    It follows the waveform's device after ``.to(device)``, and its dtype by itself.
+    It follows the waveform's device after ``.to(device)``, and its dtype by itself. ``floor`` is the level
+    of silence (dB).
     """
+
+    floor = DB_FLOOR
 
     def __init__(self, parameters: SpectrogramParameters, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -83,10 +75,9 @@ class Spectrogram(nn.Module):
         filters = None
         if parameters.n_mels is not None:
             p = parameters
-            with default_dtype(dtype):
-                filters = melscale_fbanks(
-                    p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate
-                ).double()  # (n_fft // 2 + 1, n_mels), HTK
+            filters = mel_filters(
+                p.n_fft // 2 + 1, p.f_min, p.f_max, p.n_mels, p.sample_rate, dtype=dtype
+            )  # (n_fft // 2 + 1, n_mels), HTK
         self.register_buffer("filters", filters)
         self.register_buffer("inverse_filters", None if filters is None else torch.linalg.pinv(filters))
 
@@ -96,34 +87,31 @@ class Spectrogram(nn.Module):
         p = self.settings
         if p.n_mels is None:
             return torch.linspace(0, p.sample_rate / 2, p.n_bins)
-        mel = np.linspace(hz_to_mel(p.f_min), hz_to_mel(p.f_max), p.n_mels + 2)[1:-1]
-        return torch.from_numpy(mel_to_hz(mel)).float()
+        return mel_centres(p.n_mels, p.f_min, p.f_max)
 
     def forward(self, waveform: torch.Tensor) -> SpectrogramBatch:
-        """Spectrograms of waveforms (batch, samples); ValueError for another shape or fewer samples."""
         complex_stft = self._stft(waveform)
         power = self._power(complex_stft)
-        return SpectrogramBatch(power_to_db(power), power, complex_stft.angle(), waveform.shape[1])
+        return SpectrogramBatch(self._decibels(power), power, complex_stft.angle(), waveform.shape[1])
 
     def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
         """``db`` of a waveform alone, without the cost of its phase."""
-        return power_to_db(self._power(self._stft(waveform)))
+        return self._decibels(self._power(self._stft(waveform)))
+
+    def _decibels(self, power: torch.Tensor) -> torch.Tensor:
+        return power_to_db(power)
 
     def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
-            got = f"{waveform.dtype} {tuple(waveform.shape)}"
-            raise ValueError(f"waveform must be floating and (batch, samples); got {got}")
+            raise ValueError(
+                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
+            )
         p = self.settings
         if waveform.shape[1] <= p.n_fft // 2:
             raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
         return torch.stft(
-            waveform,
-            p.n_fft,
-            p.hop_length,
-            window=self.window.to(waveform.dtype),
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
+            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
+            pad_mode="reflect", return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
 
     def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
@@ -137,23 +125,29 @@ class Spectrogram(nn.Module):
         (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
         once; the square root and the phase (radians, or exp(i phase)) then enter the inverse STFT.
         """
-        p = self.settings
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
-        magnitude = power.masked_fill(
-            power <= 0, 0
-        ).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
+        magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
         parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
-        complex_stft = torch.view_as_complex(parts).squeeze(1)
-        return torch.istft(
-            complex_stft,
-            p.n_fft,
-            p.hop_length,
-            window=self.window.to(power.dtype),
-            center=True,
-            length=length,
-        )
+        return self._istft(torch.view_as_complex(parts).squeeze(1), length)
+
+    def _istft(self, complex_stft: torch.Tensor, length: int) -> torch.Tensor:
+        p, window = self.settings, self.window.to(complex_stft.real.dtype)
+        return torch.istft(complex_stft, p.n_fft, p.hop_length, window=window, center=True, length=length)
+
+
+def overlap_add(frames: torch.Tensor, window: torch.Tensor, hop_length: int) -> torch.Tensor:
+    """Least-squares signal (batch, samples) of windowed frames (batch, window, time), as an inverse STFT's.
+
+    In operations that can be traced, which ``torch.istft`` with its checks on values is not. Where hardly any
+    window reaches, the signal fades out instead of being blown up.
+    """
+    n = (frames.shape[2] - 1) * hop_length + len(window)
+    fold = {"output_size": (1, n), "kernel_size": (1, len(window)), "stride": (1, hop_length)}
+    total = nn.functional.fold(frames * window[:, None], **fold)[:, 0, 0]
+    weight = nn.functional.fold((window**2)[None, :, None].expand(1, -1, frames.shape[2]), **fold)[:, 0, 0]
+    return total / weight.clamp_min(1e-6)
 
 
 def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -165,7 +159,7 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
     """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
 
     ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
-    digit depends on the machine's vector unit, or float64, the same everywhere.
+    digit hangs on the machine's vector unit, or float64, the same everywhere.
     """
     check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
     return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)
@@ -174,7 +168,9 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
 # Sound of what a mask keeps and of what it removes
 
 
-def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
+def kept_audio(
+    batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram, fill: float | None = None
+) -> torch.Tensor:
     """Sound of the kept part: linear (mel) power times mask, inverted with the original phase.
 
     Parameters
@@ -185,6 +181,8 @@ def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectro
         (batch, 1, frequency, time) in [0, 1].
     spectrogram : Spectrogram
         The transform that made ``batch``; its ``sample_rate`` is the sound's.
+    fill : float, optional
+        Level (dB) of what is masked; None is silence.
 
     Returns
     -------
@@ -193,7 +191,8 @@ def kept_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectro
     """
     if mask.shape != batch.power.shape:
         raise ValueError(f"mask {tuple(mask.shape)} does not fit the power {tuple(batch.power.shape)}")
-    return spectrogram.invert(batch.power * mask.to(batch.power.dtype), batch.phasor, batch.length)
+    power = masked(batch.power, mask.to(batch.power.dtype), 0.0 if fill is None else 10 ** (fill / 10))
+    return spectrogram.invert(power, batch.phasor, batch.length)
 
 
 def removed_audio(batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ..constants import DB_FLOOR, MASK_NAMES, PROTOCOLS, check_choice
+from ..numerics import largest, masked
 
 EPSILON = 1e-8
 TOP_SHARES = {"topK_5": 0.05, "topK_30": 0.30, "topK_50": 0.50}
@@ -62,8 +63,7 @@ def _at_least_quantile(values: torch.Tensor, share: float) -> torch.Tensor:
 def _largest(values: torch.Tensor, share: float, positive_only: bool) -> torch.Tensor:
     """Exactly round(share * d) largest values; among equal ones those that come first."""
     n_kept = round(share * values.shape[1])
-    order = values.argsort(dim=1, descending=True, stable=True)[:, :n_kept]
-    mask = torch.zeros_like(values).scatter_(1, order, 1.0)
+    mask = largest(values, n_kept).to(values.dtype)
     return mask * (values > 0) if positive_only else mask
 
 
@@ -134,7 +134,7 @@ def apply_mask(db: torch.Tensor, mask: torch.Tensor, fill: float | torch.Tensor 
     db, mask : torch.Tensor
         (batch, 1, frequency, time); the mask in [0, 1].
     fill : float or torch.Tensor
-        Level in dB that takes the place of what is masked, -100 dB in the study.
+        Level that takes the place of what is masked: silence to the model, -100 dB in the study.
         A tensor broadcasts against ``db``.
 
     Returns
@@ -144,4 +144,4 @@ def apply_mask(db: torch.Tensor, mask: torch.Tensor, fill: float | torch.Tensor 
     """
     if db.shape[-2:] != mask.shape[-2:]:
         raise ValueError(f"mask {tuple(mask.shape)} does not fit db {tuple(db.shape)}")
-    return (db - fill) * mask + fill, (db - fill) * (1 - mask) + fill
+    return masked(db, mask, fill), masked(db, 1 - mask, fill)

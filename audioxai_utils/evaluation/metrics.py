@@ -4,6 +4,11 @@
 keeps, of what it removes. c is the class predicted on the whole clip unless another is
 given as ``target``, d = F * T.
 
+p_c is the probability of class c by the model's head (`models.reading.Reading`): of a softmax, or of the label's own
+sigmoid, whatever the other labels do; of a one-logit detector p is (1 - sigma(z), sigma(z)). FF, AI, AD and AG are
+all of that one probability. FidIn is where heads differ: classes that exclude each other are heard where they have the
+largest probability, labels of a sigmoid or binary head where theirs is above the ``threshold``.
+
 Two protocols. ``paper``: an increase of any size counts in AI, and a constant mask has
 SPS = COMP = 0, as in the published runs. ``audited``: AI wants a rise above 1e-4 (a
 rise smaller than that is rounding), COMP follows its definition (ln d for a constant
@@ -31,7 +36,7 @@ AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an aud
 
 def faithfulness(
     p: torch.Tensor, p_kept: torch.Tensor, p_removed: torch.Tensor, protocol: str = "paper",
-    target: torch.Tensor | None = None,
+    target: torch.Tensor | None = None, threshold: float | None = None,
 ) -> dict[str, torch.Tensor]:
     """The five faithfulness scores.
 
@@ -42,6 +47,8 @@ def faithfulness(
     protocol : {"paper", "audited"}
     target : torch.Tensor, optional
         (batch,) classes c that are scored; None: the predicted ones, as in the study.
+    threshold : float, optional
+        Probability above which a label is heard; None: the classes exclude each other, and the largest is.
 
     Returns
     -------
@@ -61,11 +68,12 @@ def faithfulness(
         raise ValueError(f"p, p_kept and p_removed must share one shape (batch, classes); got {shapes}")
     target = scored_class(p, target)[:, None]
     whole, kept, removed = (x.gather(1, target).squeeze(1) for x in (p, p_kept, p_removed))
+    heard = p_kept.argmax(1) == target.squeeze(1) if threshold is None else kept > threshold
     return {
         "FF": whole - removed,
         "AI": 100.0 * (kept - whole > (AUDITED_RISE if protocol == "audited" else 0.0)).to(p.dtype),
         "AG": 100.0 * (kept - whole).clamp_min(0) / (1 - whole + EPSILON),
-        "FidIn": (p_kept.argmax(1) == target.squeeze(1)).to(p.dtype),
+        "FidIn": heard.to(p.dtype),
         "AD": 100.0 * (whole - kept).clamp_min(0) / (whole + EPSILON),
     }
 
@@ -177,6 +185,8 @@ class Split:
     mask : torch.Tensor
         (batch, 1, frequency, time) in [0, 1].
     protocol : {"paper", "audited"}
+    threshold : float, optional
+        As in `faithfulness`.
     """
 
     p: torch.Tensor
@@ -185,6 +195,7 @@ class Split:
     target: torch.Tensor
     mask: torch.Tensor
     protocol: str = "paper"
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -221,7 +232,7 @@ def further_scores(split: Split) -> dict[str, torch.Tensor]:
 
 
 def _faithfulness_of(name: str, split: Split) -> torch.Tensor:
-    return faithfulness(split.p, split.p_kept, split.p_removed, split.protocol, split.target)[name]
+    return faithfulness(split.p, split.p_kept, split.p_removed, split.protocol, split.target, split.threshold)[name]
 
 
 def _register_study() -> None:

@@ -1,6 +1,6 @@
 """Score masks on a model: what it says of the kept and of the removed part.
 
-Level 3: brings together a model, a spectrogram, masks and metrics. Notebooks, the study
+Brings together a model, a spectrogram, masks and metrics. Notebooks, the study
 and ``explain`` all score through :func:`score_masks`.
 """
 
@@ -18,30 +18,34 @@ from .masks import apply_mask
 from .metrics import (
     Split, complexity, faithfulness, further_scores, is_constant, kept_area, scored_class, sparseness,
 )
+from ..models.reading import reading_of
+from ..models.untouched import evaluation_mode
 from ..numerics import tensor_float32
-from ..audio.spectrograms import kept_audio, removed_audio
-from ..audio.spectrograms import Spectrogram, SpectrogramBatch
+from ..audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 
 CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memory, not results
 
 
 @torch.inference_mode()
 def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
-    """softmax(model(db)), (clips, classes), a chunk of clips at a time, in evaluation mode and in full float32."""
-    training = model.training
-    model.eval()
-    try:
-        with tensor_float32(False, db.device):
-            parts = db.split(chunk or CHUNK.get(db.device.type, 32))
-            return torch.cat([_checked(model(part)).softmax(1) for part in parts])
-    finally:
-        model.train(training)
+    """Probabilities (clips, classes) by the model's head, a chunk of clips at a time, in full float32.
+
+    ``db`` are pictures (clips, 1, F, T), or waveforms (clips, samples) where the model takes those. The model's
+    `Reading` says what its head is, a softmax where it has none. It is asked in evaluation mode; every module's
+    own flag and every buffer come back.
+    """
+    reading = reading_of(model)
+    with evaluation_mode(model), tensor_float32(False, db.device):
+        parts = db.split(chunk or CHUNK.get(db.device.type, 32))
+        return torch.cat([reading.probabilities(_checked(model(part), reading.head)) for part in parts])
 
 
-def _checked(logits: torch.Tensor) -> torch.Tensor:
+def _checked(logits: torch.Tensor, head: str) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"model must return logits (batch, classes); got {got}")
+    if head == "softmax" and logits.shape[1] == 1:
+        raise ValueError("model returns one column, whose softmax is always 1; use AudioClassifier(..., head='binary')")
     return logits
 
 
@@ -55,16 +59,36 @@ class MaskScorer:
 
     Most masks are the same under both protocols, and masks of equal area share their controls.
     A mask is recognised by its projection on a fixed random direction, clip by clip.
-    ``target`` (batch,) holds the classes that are scored; None is the predicted ones. ``clean``
-    (batch, samples) is what the kept sound should be, where that is known.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Pictures to scores; its `Reading` says what they are and where silence lies.
+    spectrogram, batch : Spectrogram, SpectrogramBatch
+    target : torch.Tensor, optional
+        (batch,) classes that are scored; None is the predicted ones.
+    clean : torch.Tensor, optional
+        (batch, samples), what the kept sound should be, where that is known.
+    fill : float, optional
+        Level (dB) that takes the place of what is masked; None is the model's floor, and nothing in a sound.
+    on_waveform : nn.Module, optional
+        The same model on waveforms (batch, samples): what is heard is then asked about as it is, instead of being
+        analysed for ``model`` again.
+    waveform : torch.Tensor, optional
+        (batch, samples) of the clips. Where it is given, masks act on the power alone: scores are those of the
+        sound, by ``on_waveform``.
     """
 
     def __init__(
         self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch,
-        target: torch.Tensor | None = None, clean: torch.Tensor | None = None,
+        target: torch.Tensor | None = None, clean: torch.Tensor | None = None, *, fill: float | None = None,
+        on_waveform: nn.Module | None = None, waveform: torch.Tensor | None = None,
     ) -> None:
         self.model, self.spectrogram, self.batch, self.clean = model, spectrogram, batch, clean
-        self.p = probabilities(model, batch.db)  # (batch, classes)
+        self.fill, self.on_waveform, self.by_sound = fill, on_waveform, waveform is not None
+        self.reading = reading_of(model)
+        whole = (model, batch.db) if waveform is None else (on_waveform, waveform)
+        self.p = probabilities(*whole)  # (batch, classes)
         self.target = scored_class(self.p, target)  # (batch,)
         generator = torch.Generator().manual_seed(0)
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(batch.db.device)
@@ -73,10 +97,11 @@ class MaskScorer:
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
         """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound re-analysed."""
-        key = self._key(mask)
+        key, heard = self._key(mask), heard or self.by_sound
         if (key, heard) not in self._known:
-            parts = self._hear(mask, key) if heard else apply_mask(self.batch.db, mask)
-            self._known[key, heard] = probabilities(self.model, torch.cat(parts)).split(len(mask))
+            fill = self.reading.floor if self.fill is None else self.fill
+            p = self._heard(mask, key) if heard else probabilities(self.model, torch.cat(apply_mask(self.batch.db, mask, fill)))
+            self._known[key, heard] = p.split(len(mask))
         return self._known[key, heard]
 
     def si_sdr(self, mask: torch.Tensor) -> torch.Tensor:
@@ -87,13 +112,19 @@ class MaskScorer:
     def _key(self, mask: torch.Tensor) -> tuple:
         return tuple((mask.double().flatten(1) @ self._direction).tolist())
 
-    def _hear(self, mask: torch.Tensor, key: tuple) -> tuple[torch.Tensor, ...]:
-        """dB spectrograms of the kept and of the removed sound; the kept one is measured while it is there."""
-        kept = kept_audio(self.batch, mask, self.spectrogram)
+    def sounds(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Kept and removed sound (batch, samples) of a mask."""
+        fill = self.fill if self.by_sound else None
+        return tuple(kept_audio(self.batch, each, self.spectrogram, fill) for each in (mask, 1 - mask))
+
+    def _heard(self, mask: torch.Tensor, key: tuple) -> torch.Tensor:
+        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured while it is there."""
+        kept, removed = self.sounds(mask)
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)
-        removed = removed_audio(self.batch, mask, self.spectrogram)
-        return tuple(decibels(sound, self.spectrogram) for sound in (kept, removed))
+        if self.on_waveform is not None:
+            return probabilities(self.on_waveform, torch.cat([kept, removed]))
+        return probabilities(self.model, torch.cat([decibels(sound, self.spectrogram) for sound in (kept, removed)]))
 
 
 def score_masks(scorer: MaskScorer, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False):
@@ -120,7 +151,9 @@ def score_masks(scorer: MaskScorer, masks: dict[str, torch.Tensor], protocol: st
     for name, mask in masks.items():
         scores = _score(scorer, mask, protocol)
         if heard:
-            again = faithfulness(scorer.p, *scorer(mask, heard=True), protocol, scorer.target)
+            again = faithfulness(
+                scorer.p, *scorer(mask, heard=True), protocol, scorer.target, scorer.reading.threshold
+            )
             scores |= {f"{metric}_heard": again[metric] for metric in FAITHFULNESS_METRICS}
         parts.append(_frame(name, scores))
     return pd.concat(parts, ignore_index=True)
@@ -132,10 +165,10 @@ def _score(scorer: MaskScorer, mask: torch.Tensor, protocol: str) -> dict[str, t
     return {
         "target": scorer.target,
         **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)),
-        **faithfulness(*parts, protocol, scorer.target),
+        **faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold),
         "SPS": sparseness(mask, protocol),
         "COMP": complexity(mask, protocol),
-        **further_scores(Split(*parts, scorer.target, mask, protocol)),
+        **further_scores(Split(*parts, scorer.target, mask, protocol, scorer.reading.threshold)),
         "area": kept_area(mask),
         "degenerate": is_constant(mask),
     }

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..audio.spectrograms import hz_to_mel, mel_to_hz
+from ..audio import mel
 from ..constants import SPECTROGRAMS, SpectrogramParameters
 from ..words import METHOD_LABELS, METRIC_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label  # noqa: F401
 
@@ -90,6 +91,16 @@ def method_colour(method: str) -> str:
     if method in METHOD_COLOURS:
         return METHOD_COLOURS[method]
     return SPARE_COLOURS[sum(method.encode()) % len(SPARE_COLOURS)]
+
+
+def hz_to_mel(frequency) -> np.ndarray:
+    """HTK mels of frequencies in Hz."""
+    return mel.hz_to_mel(torch.as_tensor(np.asarray(frequency, dtype=float))).numpy()
+
+
+def mel_to_hz(mels) -> np.ndarray:
+    """Frequencies in Hz of HTK mels."""
+    return mel.mel_to_hz(torch.as_tensor(np.asarray(mels, dtype=float))).numpy()
 
 
 @dataclass(frozen=True)

@@ -40,18 +40,30 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
     -------
     nn.Module
         In eval mode, without parameter gradients; logits in the model's own dtype, or in
-        ``dtype`` where one is given.
+        ``dtype`` where one is given. A model that cannot be copied (it holds a lock, a file, a session) is
+        returned itself, as it is.
     """
     if dtype not in (None, torch.bfloat16, torch.float16, example.dtype):
         raise ValueError(f"dtype must be None, torch.bfloat16, torch.float16 or the model's own; got {dtype}")
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    plain = _copied(model)
+    if plain is None:
+        return model
     examples = _examples(example)
-    folded = _fold_proved(plain, examples, _sequences(plain, examples))
-    if example.dtype == torch.float32:
+    sequences = _sequences(plain, examples)
+    folded = _fold_proved(plain, examples, sequences) if sequences else plain
+    if example.dtype == torch.float32 and not any(isinstance(m, torch.jit.ScriptModule) for m in folded.modules()):
         folded = folded.to(memory_format=torch.channels_last)
     if dtype in (torch.bfloat16, torch.float16):
         _lower_precision(folded, dtype)
     return folded
+
+
+def _copied(model: nn.Module) -> nn.Module | None:
+    """A copy in eval mode without parameter gradients; None where the model holds what cannot be copied."""
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False)
+    except (TypeError, RuntimeError, NotImplementedError, copy.Error):  # whatever the part that refuses raises
+        return None
 
 
 def _examples(example: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,8 @@ class PictureSound:
 
     def __call__(self, waveform: torch.Tensor) -> SimpleNamespace:
         db = waveform.reshape(len(waveform), 1, self.n_bins, -1)
-        return SimpleNamespace(db=db, phase=torch.zeros_like(db), length=waveform.shape[1])
+        power, phase = 10 ** (db / 10), torch.zeros_like(db)
+        return SimpleNamespace(db=db, power=power, phase=phase, phasor=phase, length=waveform.shape[1])
 
     def invert(self, power: torch.Tensor, phasor: torch.Tensor, length: int) -> torch.Tensor:
         return 10 * power.log10().flatten(1)

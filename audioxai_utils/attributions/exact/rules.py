@@ -1,0 +1,274 @@
+"""Multipliers of one operation between a clip x and a reference b.
+
+A rule takes the gradient with respect to the operation's output and returns those with respect to its inputs
+u_1 ... u_n, such that sum_i m_i (u_i,x - u_i,b) = y_x - y_b. Here x and b are the lists of the inputs' values.
+0/0 is 0. The formulas are in ``docs/exact-shap.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+Tensors = list[torch.Tensor]
+
+
+class NotExact(ValueError):
+    """No exact values: the message names the operation without a rule, or what did not agree."""
+
+
+# Affine in all inputs at once.
+LINEAR = set(
+    "add sub rsub neg sum mean view _unsafe_view reshape permute transpose t numpy_T expand squeeze unsqueeze slice "
+    "select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy lift_fresh_copy "
+    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d avg_pool1d avg_pool2d "
+    "avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d "
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d im2col col2im unfold as_strided index gather "
+    "index_select flip roll repeat cumsum triu tril diagonal select_scatter slice_scatter copy view_as_real "
+    "view_as_complex _fft_r2c _fft_c2c _fft_c2r real imag _conj _conj_physical conj_physical complex "
+    "native_batch_norm _native_batch_norm_legit_no_training scatter_add index_add index_put".split()
+)
+# Bilinear in these two arguments, affine in each and in the rest.
+BILINEAR = {"mul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "dot": (0, 1), "mv": (0, 1), "convolution": (0, 1)}
+BILINEAR |= {"addmm": (1, 2), "baddbmm": (1, 2), "addmv": (1, 2)}
+# Written in 0 and 1, so that a decision can have a multiplier too.
+LOGIC = {
+    "logical_not": lambda p: 1 - p,
+    "logical_and": lambda p, q: p * q,
+    "logical_or": lambda p, q: p + q - p * q,
+    "logical_xor": lambda p, q: p + q - 2 * p * q,
+}
+LOGIC |= {name.replace("logical", "bitwise"): function for name, function in LOGIC.items()}
+COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
+
+
+def ratio(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """p / q, and 0 where q is 0 or the quotient is no number."""
+    return torch.where(q == 0, 0, p / q).nan_to_num(0, posinf=torch.inf, neginf=-torch.inf)
+
+
+# Univariate closed forms, (y_x - y_b) / (x - b) without a difference of outputs.
+
+
+def relu_slope(x, b):
+    rise, fall = torch.maximum(x, b).clamp_min(0), torch.minimum(x, b).clamp_max(0)
+    return ratio(rise, rise - fall)
+
+
+def decay(d):
+    """(1 - e^-d) / d of distances d >= 0; 1 at 0."""
+    return torch.where(d == 0, 1, -torch.expm1(-d) / d)
+
+
+def exp_slope(x, b):
+    """Also the logarithmic mean of e^x and e^b."""
+    return (torch.maximum(x, b).exp() * decay((x - b).abs())).nan_to_num(0)  # both -inf: 0
+
+
+def log_slope(x, b):
+    d = x - b
+    return torch.where(d == 0, 1 / b, torch.log1p(d / b) / d)
+
+
+def sigmoid_slope(x, b):
+    high, low = torch.maximum(x, b), torch.minimum(x, b)
+    return high.sigmoid() * (-low).sigmoid() * decay(high - low)
+
+
+def clamp_slope(x, b, low=None, high=None):
+    """A ramp: what of the way from b to x lies between the bounds."""
+    return ratio(x.clamp(low, high) - b.clamp(low, high), x - b)
+
+
+def hardswish_slope(x, b):
+    gate_x, gate_b = ((v + 3).clamp(0, 6) / 12 for v in (x, b))
+    return gate_x + gate_b + (x + b) * clamp_slope(x, b, -3, 3) / 12
+
+
+def silu_slope(x, b):
+    return (x.sigmoid() + b.sigmoid() + (x + b) * sigmoid_slope(x, b)) / 2
+
+
+SLOPES = {
+    "relu": relu_slope,
+    "leaky_relu": lambda x, b, negative=0.01: negative + (1 - negative) * relu_slope(x, b),
+    "abs": lambda x, b: ratio(x + b, x.abs() + b.abs()),
+    "sqrt": lambda x, b: ratio(torch.ones_like(b), x.sqrt() + b.sqrt()),
+    "rsqrt": lambda x, b: -x.rsqrt() * b.rsqrt() / (x.sqrt() + b.sqrt()),
+    "reciprocal": lambda x, b: -1 / (x * b),
+    "log": log_slope,
+    "log1p": lambda x, b: torch.where(x == b, 1 / (1 + b), torch.log1p((x - b) / (1 + b)) / (x - b)),
+    "exp": exp_slope,
+    "expm1": exp_slope,
+    "sigmoid": sigmoid_slope,
+    "tanh": lambda x, b: 4 * sigmoid_slope(2 * x, 2 * b),
+    "silu": silu_slope,
+    "hardswish": hardswish_slope,
+    "hardsigmoid": lambda x, b: clamp_slope(x, b, -3, 3) / 6,
+}
+
+
+POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+
+
+def univariate(slope: Callable) -> Callable:
+    """The rule of a closed form; the operation's further arguments are handed to it."""
+
+    def rule(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+        return [grad * slope(x[0], b[0], *operation.options)]
+
+    return rule
+
+
+def quotient(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """Rise over run; the derivative half-way where the rise is small and rounding hides the difference."""
+    (x,), (b,) = x, b
+    y_x, y_b, d = operation(x), operation(b), x - b
+    size, slope = torch.maximum(y_x.abs(), y_b.abs()), ratio(y_x - y_b, d)
+    middle = ((x + b) / 2).requires_grad_()
+    with torch.enable_grad():
+        y = operation(middle)
+    tangent = torch.autograd.grad(y, middle, torch.ones_like(y))[0] if y.requires_grad else torch.zeros_like(slope)
+    noise = 4 * torch.finfo(size.dtype).eps * size / d.abs()
+    smooth = ((y_x - y_b).abs() <= 0.1 * size) & ((tangent - slope).abs() <= noise)
+    return [grad * torch.where(smooth, tangent, slope)]
+
+
+def path(n_points: int) -> Callable:
+    """The gradient's mean between the inputs by Gauss-Legendre; one point is exact for a product of two."""
+    points, weights = np.polynomial.legendre.leggauss(n_points)
+
+    def rule(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+        total = [torch.zeros_like(value) for value in b]
+        for point, weight in zip((points + 1) / 2, weights / 2):
+            inputs = [(p * point + q * (1 - point)).requires_grad_() for p, q in zip(x, b)]
+            with torch.enable_grad():
+                y = operation(*inputs)
+            for sum_, part in zip(total, torch.autograd.grad(y, inputs, grad * weight, allow_unused=True)):
+                if part is not None:
+                    sum_ += part
+        return total
+
+    return rule
+
+
+def divide(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """A product with the reciprocal: each takes the mean of the other."""
+    (p_x, q_x), (p_b, q_b) = operation.arguments(x), operation.arguments(b)
+    return operation.chosen([grad * (1 / q_x + 1 / q_b) / 2, -grad * (p_x + p_b) / (2 * q_x * q_b)])
+
+
+def decide(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """A step of height 0, 1 or -1 on the way between the two differences of what is compared."""
+    (p_x, q_x), (p_b, q_b) = operation.arguments(x), operation.arguments(b)
+    slope = grad * ratio(operation(*x) - operation(*b), (p_x - q_x) - (p_b - q_b))
+    return operation.chosen([slope, -slope])
+
+
+def choose(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """``where`` as c p + (1 - c) q; a decision that both share is a constant."""
+    (c_x, p_x, q_x), (c_b, p_b, q_b) = operation.arguments(x), operation.arguments(b)
+    c_x, c_b = c_x.to(grad.dtype), c_b.to(grad.dtype)
+    taken = (c_x + c_b) / 2
+    decision = torch.where(c_x == c_b, 0, grad * ((p_x - q_x) + (p_b - q_b)) / 2)
+    return operation.chosen([decision, grad * taken, grad * (1 - taken)])
+
+
+def lse_multipliers(x: torch.Tensor, b: torch.Tensor, dims) -> torch.Tensor:
+    """Of a logsumexp: the logarithmic mean of each e^u over that of the sums."""
+    s_x, s_b = x.logsumexp(dims, keepdim=True), b.logsumexp(dims, keepdim=True)
+    scale = (torch.maximum(x, b) - torch.maximum(s_x, s_b)).exp()
+    return (scale * decay((x - b).abs()) / decay((s_x - s_b).abs())).nan_to_num(0)  # both -inf: 0
+
+
+def logsumexp(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    _, dims, keepdim, *_ = [*operation.arguments(b), False]
+    if not keepdim:
+        for dim in sorted(d % b[0].ndim for d in dims):
+            grad = grad.unsqueeze(dim)
+    return [grad * lse_multipliers(x[0], b[0], dims)]
+
+
+def log_softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    dim = operation.arguments(b)[1]
+    return [grad - lse_multipliers(x[0], b[0], dim) * grad.sum(dim, keepdim=True)]
+
+
+def softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """exp after log_softmax."""
+    dim = operation.arguments(b)[1]
+    return log_softmax(operation, grad * exp_slope(x[0].log_softmax(dim), b[0].log_softmax(dim)), x, b)
+
+
+def deeplift_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multipliers (..., k) of a maximum: a rise goes to the clip's largest entry, a fall to the reference's."""
+    (y_x, at_x), (y_b, at_b) = x.max(-1, keepdim=True), b.max(-1, keepdim=True)
+    x, at_x, b, at_b, y_x, y_b = torch.broadcast_tensors(x, at_x, b, at_b, y_x, y_b)
+    at = torch.where(y_x > y_b, at_x, at_b)[..., :1]
+    share = ratio((y_x - y_b)[..., :1], (x - b).gather(-1, at))
+    return torch.zeros_like(b).scatter(-1, at, share)
+
+
+def shapley_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multipliers (..., k) of a maximum as a tree of pairs, each pair shared out by its Shapley values."""
+    half = b.shape[-1] // 2
+    if half == 0:
+        return torch.ones_like(b)
+    (x_1, x_2, x_rest), (b_1, b_2, b_rest) = (v.split([half, half, v.shape[-1] - 2 * half], -1) for v in (x, b))
+    first = (relu_slope(x_1 - x_2, b_1 - x_2) + relu_slope(x_1 - b_2, b_1 - b_2)) / 2
+    second = (relu_slope(x_2 - x_1, b_2 - x_1) + relu_slope(x_2 - b_1, b_2 - b_1)) / 2
+    winners = torch.cat([torch.maximum(x_1, x_2), x_rest], -1), torch.cat([torch.maximum(b_1, b_2), b_rest], -1)
+    above = shapley_max(*winners)
+    return torch.cat([first * above[..., :half], second * above[..., :half], above[..., half:]], -1)
+
+
+MAX_RULES = {"deeplift": deeplift_max, "shapley": shapley_max}
+
+
+def maximum(multipliers: Callable) -> Callable:
+    """The rule of ``maximum`` and ``amax``: their entries side by side on a last axis."""
+
+    def rule(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+        if operation.name == "maximum":
+            pair = [torch.stack(torch.broadcast_tensors(*operation.arguments(v)), -1) for v in (x, b)]
+            return operation.chosen(list((grad[..., None] * multipliers(*pair)).unbind(-1)))
+        _, dims, keepdim = (*operation.arguments(b), [], False)[:3]
+        dims = sorted(d % b[0].ndim for d in dims) or list(range(b[0].ndim))
+        last = list(range(-len(dims), 0))
+        windows = [v[0].movedim(dims, last).flatten(-len(dims)) for v in (x, b)]  # (..., entries)
+        grad = grad.reshape(*windows[1].shape[:-1], 1) * multipliers(*windows)
+        return [grad.unflatten(-1, [b[0].shape[d] for d in dims]).movedim(last, dims)]
+
+    return rule
+
+
+RULES = {
+    "div": divide,
+    "where": choose,
+    "_softmax": softmax,
+    "_safe_softmax": softmax,
+    "_log_softmax": log_softmax,
+    "logsumexp": logsumexp,
+}
+RULES |= {name: univariate(slope) for name, slope in SLOPES.items()}
+RULES |= {name: path(1) for name in LOGIC} | {name: decide for name in COMPARISONS}
+MIDPOINT, QUADRATURE = path(1), path(8)
+
+
+def rule_of(operation, pointwise: bool, max_rule: str) -> Callable | None:
+    """The rule of an operation whose ``positions`` hang on the input; None where it is affine in them."""
+    name, positions = operation.name, operation.positions
+    if name in LINEAR or (name == "div" and positions == [0]) or (name == "where" and 0 not in positions):
+        return None
+    if name in BILINEAR:
+        return MIDPOINT if set(BILINEAR[name]) <= set(positions) else None
+    if name == "pow" and positions == [0]:
+        exponent = operation.arguments([None])[1]
+        return MIDPOINT if exponent == 2 else RULES[POWERS[exponent]] if exponent in POWERS else quotient
+    if name in ("amax", "maximum"):
+        return maximum(MAX_RULES[max_rule])
+    if name in RULES:
+        return RULES[name]
+    return quotient if pointwise and len(positions) == 1 else QUADRATURE

@@ -1,0 +1,177 @@
+"""Where in a model Grad-CAM looks, and how what it finds there lies on the spectrogram.
+
+A layer gives maps (batch, channels, rows, columns), a sequence (batch, channels, length) as ``nn.Conv1d`` does, or
+tokens (batch, tokens, channels), which are put back on the grid of patches that the last convolution cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+AXES = ("frequency", "time")
+KNOWN_AXES = (AXES, AXES[::-1], ("time",), ("frequency",))
+MOST_SPECIAL = 4  # tokens before the patches: class, distillation, registers
+DECIDED = 0.2  # of 4; below it a change of half the input says nothing about a map's axes
+
+
+@contextmanager
+def recorded(modules: list[nn.Module]) -> Iterator[list[tuple[nn.Module, torch.Tensor]]]:
+    """(module, output) of every call in here, in order; of a tuple its first tensor."""
+    calls: list[tuple[nn.Module, torch.Tensor]] = []
+
+    def record(module, inputs, output) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        if isinstance(output, torch.Tensor):
+            calls.append((module, output))
+
+    handles = [module.register_forward_hook(record) for module in modules]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | None:
+    """The layer that is asked for, or that the model declares; None where neither says one.
+
+    Raises
+    ------
+    ValueError
+        It is not the model's.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(layer, str):
+        found = [module for name, module in modules.items() if name == layer or name.endswith("." + layer)]
+        if not found:
+            raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
+        return modules.get(layer, found[0])  # a name may leave out what was put around the network
+    if layer is None:
+        declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
+        return next((each for each in declared if isinstance(each, nn.Module)), None)
+    if not any(layer is module for module in modules.values()):
+        raise ValueError("layer must be one of the model's own modules, or its dotted name")
+    return layer
+
+
+def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.Module:
+    """The layer on a first clip (1, 1, F, T): the last called convolution that the score reads as a map.
+
+    Its map is larger than 1 x 1, which leaves out the gates of squeeze-excitation, and it is called, and read, which
+    leaves out unused heads. Where patches of a convolution go on as tokens, it is the last layer norm over tokens
+    of which the score reads patches.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer.
+    """
+    kinds = (nn.Conv1d, nn.Conv2d, nn.LayerNorm)
+    with recorded([module for module in model.modules() if isinstance(module, kinds)]) as calls:
+        scores = model(db.detach().requires_grad_())
+    calls = [(module, output) for module, output in calls if output.requires_grad]
+    gradients = torch.autograd.grad(
+        scores.gather(1, target[:, None]).sum(), [output for _, output in calls], allow_unused=True
+    )
+    read = [(module, output, g) for (module, output), g in zip(calls, gradients) if g is not None]
+    maps = [(m, out, g) for m, out, g in read if isinstance(m, nn.Conv2d) and out.shape[2:].numel() > 1]
+    if maps:
+        n_patches = maps[-1][1].shape[2:].numel()
+        tokens = [m for m, out, g in read if _is_tokens(m, out, n_patches) and bool(g[:, -n_patches:].any())]
+        return tokens[-1] if tokens else maps[-1][0]
+    sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
+    if not sequences:
+        raise ValueError(
+            "the model has no convolution with a map larger than 1 x 1 that its score reads; name a layer with layer="
+        )
+    return sequences[-1]
+
+
+def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
+    return isinstance(module, nn.LayerNorm) and output.ndim == 3 and 0 <= output.shape[1] - n_patches <= MOST_SPECIAL
+
+
+def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
+    """Rows and columns of the last convolution's map larger than 1 x 1 on a clip; None where there is none."""
+    with torch.no_grad(), recorded([m for m in model.modules() if isinstance(m, nn.Conv2d)]) as calls:
+        model(db)
+    shapes = [tuple(output.shape[2:]) for _, output in calls if output.ndim == 4 and output.shape[2:].numel() > 1]
+    return shapes[-1] if shapes else None
+
+
+def as_map(layer: nn.Module, output: torch.Tensor, grid: tuple[int, int] | None) -> torch.Tensor:
+    """A layer's output as (batch, channels, rows, columns) or (batch, channels, length).
+
+    Raises
+    ------
+    ValueError
+        It is neither a map, nor a sequence, nor tokens.
+    """
+    if output.ndim == 4 or (output.ndim == 3 and isinstance(layer, nn.Conv1d)):
+        return output
+    if output.ndim != 3:
+        raise ValueError(
+            f"layer must return (batch, channels, rows, columns) or (batch, tokens, channels); its map is "
+            f"{tuple(output.shape)}"
+        )
+    n_patches = grid[0] * grid[1] if grid else output.shape[1]
+    if not 0 <= output.shape[1] - n_patches <= MOST_SPECIAL:
+        return output.transpose(1, 2)  # a sequence of another kind, such as a recurrence's
+    tokens = output[:, output.shape[1] - n_patches :].transpose(1, 2)
+    return tokens.unflatten(2, grid) if grid else tokens
+
+
+def declared_axes(model: nn.Module, layer: nn.Module) -> tuple[str, ...] | None:
+    """``feature_axes`` of the innermost module around the layer that has them."""
+    owners = [m for m in model.modules() if hasattr(m, "feature_axes") and any(layer is each for each in m.modules())]
+    return tuple(owners[-1].feature_axes) if owners else None
+
+
+@torch.no_grad()
+def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch.Tensor) -> tuple[str, ...]:
+    """What the axes of a layer's map are: along time the map changes where half of the input's frames change.
+
+    Parameters
+    ----------
+    activation : callable
+        Clips (1, 1, F, T) to the layer's map (1, channels, rows, columns) or (1, channels, length).
+    db : torch.Tensor
+        A clip (1, 1, F, T).
+
+    Raises
+    ------
+    ValueError
+        Changes spread over the whole map, so that it cannot be told.
+    """
+    noise = torch.randn(db.shape, generator=torch.Generator().manual_seed(0)).to(db) * (db.std() + 1)
+    first = {"frequency": torch.zeros_like(db), "time": torch.zeros_like(db)}  # what lies in the first half
+    first["frequency"][:, :, : db.shape[2] // 2], first["time"][..., : db.shape[3] // 2] = 1, 1
+    before, lean = activation(db), {}
+    for name, half in first.items():
+        change = (activation(db + noise * half) - before).abs().mean(1)[0]  # (rows, columns) or (length,)
+        lean[name] = [_lean(change, axis) for axis in range(change.ndim)]
+    if before.ndim == 3:
+        evidence = 2 * (lean["time"][0] - lean["frequency"][0])
+        found = ("time",) if evidence > 0 else ("frequency",)
+    else:
+        evidence = lean["time"][1] - lean["time"][0] + lean["frequency"][0] - lean["frequency"][1]
+        found = AXES if evidence > 0 else AXES[::-1]
+    if abs(evidence) < DECIDED:
+        raise ValueError(
+            "the axes of the layer's map cannot be told from what changes of the input do to it; give "
+            'feature_axes=("frequency", "time"), ("time", "frequency") or ("time",)'
+        )
+    return found
+
+
+def _lean(change: torch.Tensor, axis: int) -> float:
+    """How far a change lies in the first half along an axis, -1 to 1; 0 where it is one cell long."""
+    n = change.shape[axis]
+    if n == 1:
+        return 0.0
+    halves = [float(change.narrow(axis, start, n // 2).sum()) for start in (0, n - n // 2)]
+    return (halves[0] - halves[1]) / max(sum(halves), 1e-30)

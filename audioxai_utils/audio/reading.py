@@ -1,0 +1,82 @@
+"""A sound of the user's, a file or an array, as mono samples at the rate that is wanted."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from pathlib import Path
+
+import torch
+from torchaudio.functional import resample
+
+from .datasets import MAX_RESAMPLING_KERNEL
+
+MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
+MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at once
+
+
+def read_sound(path: str | Path) -> tuple[torch.Tensor, int]:
+    """Samples (channels, n), float64 at the file's own level, and its rate in Hz.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        No audio in it, or more than can be explained at once.
+    """
+    import soundfile
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            samples = file.read(math.ceil((MOST_SECONDS + 1) * rate), dtype="float64", always_2d=True)
+    except soundfile.SoundFileError as error:
+        reason = (str(error).rsplit(": ", 1)[-1].splitlines() or [""])[0]
+        raise ValueError(f"{path}: not a readable audio file ({reason})") from error
+    return torch.from_numpy(samples.T.copy()), rate
+
+
+def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
+    """Samples (n,) at ``wanted_rate`` of a path or of an array (n,) or (channels, n) at ``sample_rate``.
+
+    Channels are averaged, nothing is normalised. ``sample_rate`` None is a file's own, or ``wanted_rate``.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        What cannot be read as sound, in one line.
+    """
+    if isinstance(waveform, (str, os.PathLike)):
+        waveform, rate = read_sound(waveform)
+        if sample_rate not in (None, rate):
+            raise ValueError(f"sample_rate must be the file's own, {rate} Hz, or left out; got {sample_rate!r}")
+        sample_rate = rate
+    samples = torch.as_tensor(waveform).detach()
+    if not samples.is_floating_point():
+        raise TypeError(f"waveform must be floating point in [-1, 1]; got {samples.dtype}")
+    if samples.ndim not in (1, 2) or samples.numel() == 0:
+        raise ValueError(f"waveform must be (samples,) or (channels, samples); got {tuple(samples.shape)}")
+    if samples.ndim == 2 and samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
+        got = f"{tuple(samples.shape)}, which looks transposed: pass waveform.T"
+        raise ValueError(f"waveform must be (channels, samples); got {got}")
+    if not torch.isfinite(samples).all():
+        raise ValueError("waveform must be finite; it holds NaN or infinite samples")
+    samples = samples.mean(0) if samples.ndim == 2 else samples
+    return _resampled(samples, sample_rate, wanted_rate)
+
+
+def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
+    rate = wanted_rate if sample_rate is None else sample_rate
+    if not isinstance(rate, numbers.Real) or rate < 1 or rate != int(rate):
+        raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
+    seconds = len(samples) / rate
+    if seconds > MOST_SECONDS:
+        raise ValueError(f"waveform must last {MOST_SECONDS:g} s at most; got {seconds:.1f} s: cut it into pieces")
+    rate = int(rate)
+    if rate * wanted_rate / math.gcd(rate, wanted_rate) ** 2 > MAX_RESAMPLING_KERNEL:
+        raise ValueError(f"sample_rate {rate} Hz cannot be resampled to {wanted_rate} Hz; resample the sound first")
+    return resample(samples, rate, wanted_rate) if rate != wanted_rate else samples

@@ -1,0 +1,396 @@
+"""One classifier, whatever it is made of: its input, its outputs, its head and its silence in one place."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ..audio.spectrograms import SpectrogramBatch, get_spectrogram
+from ..constants import SPECTROGRAM_TYPES, check_choice
+from .frontends import PRESETS, LogMel
+from .outputs import check_columns, joint_log_odds, joint_probability, pick
+from .reading import HEADS, Reading
+from .untouched import evaluation_mode
+from .virtual_inspection import VirtualInspection, inspection
+from .wrapping import as_module, net_device, net_dtype
+
+WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
+DOMAINS = ("db", "heard")
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Scores(nn.Module):
+    """A network between what this package knows, pictures or waveforms, and scores (batch, classes).
+
+    ``prepare`` makes the network's input, ``output`` takes the scores out of what it returns; one column becomes
+    two by ``reading``: -z and z, or 1 - p and p.
+    """
+
+    casts = True  # the network gets its own dtype, the scores have the input's
+
+    def __init__(self, net: nn.Module, prepare: Callable, output, reading: Reading) -> None:
+        super().__init__()
+        self.net, self.prepare, self.output, self.reading = net, prepare, output, reading
+        self.n_frames = getattr(getattr(prepare, "__self__", None), "n_frames", None)  # of a `LogMel`'s input
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        prepared, dtype = self.prepare(x), net_dtype(self.net)
+        if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
+            prepared = prepared.to(dtype)
+        scores = pick(self.net(prepared), self.output).to(x.dtype)
+        if self.reading.head == "binary":
+            return torch.cat([-scores, scores], dim=1)
+        if self.reading.head == "probabilities" and scores.shape[1] == 1:
+            return torch.cat([1 - scores, scores], dim=1)
+        return scores
+
+
+class FromWaveform(nn.Module):
+    """A model of pictures as one of waveforms (batch, samples): its spectrogram in front of it."""
+
+    casts = True
+
+    def __init__(self, spectrogram: nn.Module, on_picture: Scores) -> None:
+        super().__init__()
+        self.spectrogram, self.on_picture, self.reading = spectrogram, on_picture, on_picture.reading
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        if hasattr(self.spectrogram, "decibels"):
+            return self.on_picture(self.spectrogram.decibels(waveform))
+        return self.on_picture(self.spectrogram(waveform).db)
+
+
+@dataclass(frozen=True)
+class WaveformInput:
+    """A waveform (B, N) in the shape a network wants; ``normalised`` is mean 0 and variance 1, as wav2vec2's."""
+
+    channel: bool = False
+    normalised: bool = False
+
+    def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+        if self.normalised:
+            variance = waveform.var(1, keepdim=True, correction=0)
+            waveform = (waveform - waveform.mean(1, keepdim=True)) / (variance + 1e-7).sqrt()
+        return waveform.unsqueeze(1) if self.channel else waveform
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is explained of one clip: a model of its picture, the same of its sound, the transform, the picture.
+
+    ``by_sound`` says that a mask acts on the power and the model is asked about the sound that it keeps.
+    """
+
+    model: nn.Module
+    on_waveform: nn.Module
+    spectrogram: nn.Module
+    batch: SpectrogramBatch
+    by_sound: bool
+
+
+class AudioClassifier:
+    """A classifier of sounds as its user has it.
+
+    Parameters
+    ----------
+    net : nn.Module, function or onnxruntime.InferenceSession
+        Wrappers (DataParallel, torch.compile, averaged weights) are taken off. What is no module is a black box.
+    classes : sequence of str, optional
+        Names of the outputs in their order; None numbers them. A binary head takes one name or two.
+    sample_rate : int
+        Hz; may be left out where ``input`` says it.
+    input : str, LogMel, spectrogram or callable
+        ``"waveform"``: (B, N) or (B, 1, N), whichever the network takes; ``"(B, N)"``, ``"(B, 1, N)"``; or
+        ``"wav2vec2"``, (B, N) with mean 0 and variance 1. ``"stft_db"``, ``"mel_db"``: the study's, (B, 1, F, T).
+        A `LogMel`, or the name of a preset: ``"panns"``, ``"efficientat"``, ``"ast"``. An object with
+        ``sample_rate``, a call to a `SpectrogramBatch` and ``invert``. Anything else that is callable makes the
+        network's input of waveforms (B, N).
+    output : int, str or callable, optional
+        Where the scores are in what the network returns: place in a tuple, key of a dict, ``".logits"`` for an
+        attribute, or a function. None: the network returns them.
+    head : {"softmax", "sigmoid", "binary", "probabilities"}, optional
+        What the scores are, see `Reading`. None is softmax logits, and is refused where the outputs look otherwise.
+    floor : float, optional
+        Level of silence in the picture (dB); None is the front end's own.
+    threshold : float
+        Probability above which a label is heard (heads ``sigmoid`` and ``binary``, and independent probabilities).
+    inspect_as : {"stft", "mel", "cqt"}
+        The picture of a model of waveforms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What does not fit, in one line. What the outputs show is refused at the first sound.
+    """
+
+    def __init__(
+        self, net, classes: Sequence[str] | None = None, sample_rate: int | None = None, input="waveform",
+        output=None, head: str | None = None, floor: float | None = None, *, threshold: float = 0.5,
+        inspect_as: str = "stft",
+    ) -> None:
+        if head is not None:
+            check_choice("head", head, HEADS)
+        if isinstance(classes, str):
+            raise TypeError(f"classes must be a list of names; got {classes!r}")
+        self.net, self.output, self.threshold = as_module(net), output, threshold
+        self.classes = None if classes is None else tuple(str(name) for name in classes)
+        self.head, self.inspect_as, self._looked = head, inspect_as, False
+        self._input = input
+        self.spectrogram, self._prepare = _understood(input)
+        self.sample_rate = _rate(sample_rate, self.spectrogram)
+        self.takes_waveform = self.spectrogram is None
+        if self.takes_waveform:
+            self.spectrogram = inspection(inspect_as, self.sample_rate)
+        self.floor = floor if floor is not None else floor_of(self.spectrogram, self.sample_rate)
+        self.device, dtype = net_device(self.net), net_dtype(self.net)
+        self.dtype = torch.float32 if dtype in HALF else dtype  # None: the sound's own
+        if isinstance(self.spectrogram, nn.Module):
+            self.spectrogram = self.spectrogram.to(self.device)
+
+    def __repr__(self) -> str:
+        n = "?" if self.classes is None else len(self.classes)
+        name, head = type(self.net).__name__, self.head or "softmax unless its outputs look otherwise"
+        return f"AudioClassifier({name}, {n} classes, {self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB)"
+
+    def reading(self) -> Reading:
+        """How scores and levels are read, once a sound was looked at."""
+        exclusive = self.head == "softmax" or (self.head == "probabilities" and self._exclusive)
+        return Reading(self.head, self.floor, None if exclusive else self.threshold)
+
+    @property
+    def model(self) -> nn.Module:
+        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, which needs a clip's phase."""
+        if self.takes_waveform:
+            raise ValueError("a model of waveforms has no model of pictures without a clip; use bound(waveform).model")
+        return Scores(self.net, self._prepare, self.output, self.reading())
+
+    @property
+    def on_waveform(self) -> nn.Module:
+        """Waveforms (batch, samples) to scores."""
+        if self.takes_waveform:
+            return Scores(self.net, self._prepare, self.output, self.reading())
+        return FromWaveform(self.spectrogram, self.model)
+
+    def samples(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Waveforms where the network is, in the dtype of pictures: the network's, but at least float32."""
+        own = waveform.dtype if waveform.dtype == torch.float64 else torch.float32
+        return waveform.to(self.device, self.dtype or own)
+
+    def pictures(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for ``shap``."""
+        return self.spectrogram(self.samples(waveform)).db
+
+    @torch.no_grad()
+    def scores(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, classes) of waveforms (batch, samples) at ``sample_rate``."""
+        self.look(waveform)
+        with evaluation_mode(self.net):
+            return self.on_waveform(self.samples(waveform))
+
+    def probabilities(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Probabilities (batch, classes) of waveforms (batch, samples) at ``sample_rate``."""
+        return self.reading_after(waveform).probabilities(self.scores(waveform))
+
+    def reading_after(self, waveform: torch.Tensor) -> Reading:
+        """`reading`, after a look at these waveforms."""
+        self.look(waveform)
+        return self.reading()
+
+    def bound(self, waveform: torch.Tensor, domain: str | None = None, inspect_as: str | None = None) -> Bound:
+        """What is explained of one waveform (1, samples).
+
+        Parameters
+        ----------
+        domain : {"db", "heard"}, optional
+            Where masks act: on the decibels that the network gets, or on the power, and then the sound is asked
+            about. Default: ``heard`` for a model of waveforms, for which it is the only one, else ``db``.
+        inspect_as : {"stft", "mel", "cqt"}, optional
+            Picture of a sound; default the classifier's own.
+        """
+        self.look(waveform)
+        domain = check_choice("domain", domain or ("heard" if self.takes_waveform else "db"), DOMAINS)
+        if domain == "db" and (self.takes_waveform or inspect_as):
+            raise ValueError("domain 'db' is of models of spectrograms, in their own; use domain='heard'")
+        waveform, spectrogram = self.samples(waveform), self.spectrogram
+        if inspect_as is not None:
+            spectrogram = inspection(inspect_as, self.sample_rate).to(self.device)
+        batch = spectrogram(waveform)
+        if domain == "db":
+            check_levels(batch, self.floor)
+            return Bound(self.model, self.on_waveform, spectrogram, batch, False)
+        model = VirtualInspection(self.on_waveform, spectrogram, batch)
+        if not self.takes_waveform or inspect_as is None:
+            model.reading = replace(model.reading, floor=self.floor)
+        return Bound(model, self.on_waveform, spectrogram, batch, True)
+
+    # What the outputs are
+
+    @torch.no_grad()
+    def look(self, waveform: torch.Tensor) -> None:
+        """Find out from a first sound (batch, samples) what was left open, and refuse what cannot be read."""
+        if self._looked:
+            return
+        waveform = self.samples(waveform)
+        with evaluation_mode(self.net):
+            if self._prepare is None:
+                self._prepare = self._shape(waveform)
+            plain = Scores(self.net, self._prepare, self.output, Reading())
+            given = waveform if self.takes_waveform else self.spectrogram(waveform).db
+            columns = plain(given)
+        self.head, self._exclusive = check_columns(columns, self.head)
+        self.classes = _names(self.classes, columns.shape[1], self.head)
+        self._looked = True
+
+    def _shape(self, waveform: torch.Tensor) -> WaveformInput:
+        """(B, N) or (B, 1, N), tried on two copies of a waveform, so that the batch is told from channels."""
+        two, refusals = waveform[:1].expand(2, -1), []
+        for channel in (False, True):
+            try:
+                scores = pick(self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output)
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                refusals.append((str(error).splitlines() or [""])[0][:80])
+                continue
+            if len(scores) == 2:
+                return WaveformInput(channel)
+            refusals.append(f"{len(scores)} rows for 2 waveforms")
+        raise ValueError(f"net takes neither (B, N), {refusals[0]}, nor (B, 1, N), {refusals[1]}; give input=a function")
+
+    # What is explained
+
+    def index(self, target: int | str) -> int:
+        """Column of a class, given by its name or its number; ValueError with the nearest names for another."""
+        if isinstance(target, str):
+            if target in self.classes:
+                return self.classes.index(target)
+            near = difflib.get_close_matches(target, self.classes, 3, 0.4) or self.classes[:3]
+            raise ValueError(f"target {target!r} is no class of the model; there are {', '.join(near)}, ...")
+        try:
+            number = operator.index(target)
+        except TypeError:
+            raise TypeError(
+                f"target must be the index or the name of a class, several of them or a function; got {target!r}"
+            ) from None
+        if not 0 <= number < len(self.classes):
+            raise ValueError(f"target must lie between 0 and {len(self.classes) - 1}; got {number}")
+        return number
+
+    def for_target(self, target, waveform: torch.Tensor) -> tuple[AudioClassifier, int | None, str]:
+        """The classifier whose column is explained, that column (None: the predicted one) and its name.
+
+        Several classes are explained as one: that at least one of them is there. A function of the network's
+        output (what ``output`` selects) gives (batch,) numbers, which are logits, or probabilities where the head
+        is ``probabilities``.
+        """
+        if callable(target):
+            name = getattr(target, "__name__", type(target).__name__)
+            return self._derived(lambda raw: _numbers(target, raw, self.output), name, waveform), 1, name
+        self.look(waveform)
+        if target is None:
+            return self, None, ""
+        if isinstance(target, (list, tuple, set)):
+            columns = sorted({self.index(each) for each in target})
+            if not columns or len(columns) == len(self.classes):
+                raise ValueError(f"target must be some of the model's {len(self.classes)} classes; got {len(columns)}")
+            name = " or ".join(self.classes[column] for column in columns)
+            if len(columns) > 1:
+                return self._derived(lambda raw: self._any_of(raw, columns), name, waveform), 1, name
+            target = columns[0]
+        number = self.index(target)
+        return self, number, self.classes[number]
+
+    def _any_of(self, raw, columns: list[int]) -> torch.Tensor:
+        scores = pick(raw, self.output)
+        if self.head == "probabilities":
+            return joint_probability(scores, columns, self._exclusive)
+        return joint_log_odds(scores, columns, self.head)
+
+    def _derived(self, output: Callable, name: str, waveform: torch.Tensor) -> AudioClassifier:
+        """This classifier with one column of its own making, and so two classes: not ``name``, and ``name``."""
+        head = "probabilities" if self.head == "probabilities" else "binary"
+        derived = AudioClassifier(
+            self.net, [name], self.sample_rate, self._input, output, head, self.floor, threshold=self.threshold,
+            inspect_as=self.inspect_as,
+        )
+        derived.spectrogram = self.spectrogram
+        derived.look(waveform)
+        return derived
+
+
+def _understood(input) -> tuple[nn.Module | None, Callable | None]:
+    """Spectrogram (None: the network takes waveforms) and what makes the network's input (None: to be found out)."""
+    if isinstance(input, str) and input in PRESETS:
+        input = PRESETS[input]()
+    if isinstance(input, str) and input in SPECTROGRAM_TYPES:
+        return get_spectrogram(input), _as_it_is
+    if isinstance(input, str):
+        check_choice("input", input, (*WAVEFORMS, *SPECTROGRAM_TYPES, *PRESETS))
+        shapes = {"waveform": None, "(B, N)": WaveformInput(), "(B, 1, N)": WaveformInput(True)}
+        return None, shapes.get(input, WaveformInput(normalised=True))
+    if isinstance(input, LogMel):
+        return input.spectrogram(), input.to_input
+    if callable(input):
+        return (input, _as_it_is) if hasattr(input, "invert") and hasattr(input, "sample_rate") else (None, input)
+    raise TypeError(f"input must be a name, a LogMel or a callable; got {type(input).__name__}")
+
+
+def _as_it_is(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _rate(sample_rate: int | None, spectrogram) -> int:
+    own = getattr(spectrogram, "sample_rate", None)
+    if sample_rate is None and own is None:
+        raise ValueError("sample_rate must be given in Hz for a model of waveforms; got none")
+    if own is not None and sample_rate not in (None, own):
+        raise ValueError(f"sample_rate must be that of input, {own} Hz; got {sample_rate}")
+    return int(own if sample_rate is None else sample_rate)
+
+
+def floor_of(spectrogram, sample_rate: int) -> float:
+    """A spectrogram's level of silence (dB): its ``floor``, else what it makes of a second of zeros."""
+    floor = getattr(spectrogram, "floor", None)
+    if floor is None:
+        levels = spectrogram(torch.zeros(1, sample_rate)).db
+        floor, highest = float(levels.min()), float(levels.max())
+        if not abs(highest - floor) < 1 or not abs(floor) < 1e6:
+            raise ValueError(f"the spectrogram of silence is {floor:g} to {highest:g} dB; give floor=, in dB")
+    return float(floor)
+
+
+def check_levels(batch: SpectrogramBatch, floor: float) -> None:
+    """ValueError unless ``db`` is 10 log10(power) down to the floor."""
+    level = 10 * batch.power.double().clamp_min(1e-30).log10()
+    error = (batch.db.double() - level.clamp_min(floor)).abs()
+    worst = float(torch.where(level > floor + 20, error - 0.1, error - 4).max())  # an offset at the floor is 3 dB
+    if worst > 0:
+        i = int(torch.where(level > floor + 20, error - 0.1, error - 4).argmax())
+        got, expected = float(batch.db.flatten()[i]), float(level.clamp_min(floor).flatten()[i])
+        raise ValueError(
+            f"the spectrogram's db must be 10 log10(power) down to its floor of {floor:g} dB; got {got:.1f} where "
+            f"that is {expected:.1f} (natural logarithms, a range below the maximum or another floor? give floor=)"
+        )
+
+
+def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...]:
+    n = 2 if n == 1 else n
+    if classes is None:
+        return tuple(map(str, range(n)))
+    if n == 2 and len(classes) == 1:
+        return f"not {classes[0]}", classes[0]
+    if len(classes) != n:
+        raise ValueError(f"classes must name the model's {n} outputs; got {len(classes)} names")
+    return classes
+
+
+def _numbers(target: Callable, raw, output) -> torch.Tensor:
+    """(batch, 1) of a function of the output; ValueError for another shape."""
+    numbers = target(raw if output is None else pick(raw, output, check=False))
+    if not isinstance(numbers, torch.Tensor) or numbers.ndim != 1:
+        got = tuple(numbers.shape) if isinstance(numbers, torch.Tensor) else type(numbers).__name__
+        raise ValueError(f"target must return one number per clip, a tensor (batch,); got {got}")
+    return numbers[:, None]

@@ -1,0 +1,85 @@
+"""A model is used in evaluation mode and given back exactly as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in here; each module's own flag, and the values of every buffer, come back, also after an error."""
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module, _ in flags for name, buffer in module.named_buffers(recurse=False)
+        if not isinstance(buffer, nn.UninitializedBuffer)
+    ]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        with torch.no_grad():
+            for module, name, buffer, value in buffers:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+                if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
+                    setattr(module, name, buffer)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without parameter gradients in here; everything comes back at the end, also after an error.
+
+    Besides what `evaluation_mode` puts back, each module gets its attributes, hooks and parameters, and each
+    parameter its ``requires_grad`` and ``grad``: libraries leave hooks and even parameters behind (shap's ``x``
+    and ``y`` in nested blocks). Of a ScriptModule, which has no attributes of Python's, flags and buffers come back.
+    """
+    tensors = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    plain = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    states = [(m.__dict__, {key: _shallow(value) for key, value in m.__dict__.items()}) for m in plain]
+    try:
+        with evaluation_mode(model):
+            for parameter, _, _ in tensors:
+                parameter.requires_grad_(False)
+            yield
+    finally:
+        for live, saved in states:
+            _restore(live, saved)
+        for parameter, requires_grad, grad in tensors:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+def _shallow(value):
+    return value.copy() if isinstance(value, (dict, list, set)) else value
+
+
+def _restore(live: dict, saved: dict) -> None:
+    """Bring a module's ``__dict__`` back; its containers stay the same objects."""
+    for key in [key for key in live if key not in saved]:
+        del live[key]
+    for key, value in saved.items():
+        container = live.get(key)
+        if type(container) is not type(value) or not isinstance(value, (dict, list, set)):
+            live[key] = value
+        elif isinstance(value, list):
+            container[:] = value
+        else:
+            container.clear()
+            container.update(value)
+
+
+@contextmanager
+def recurrent_gradients(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """On CUDA, recurrences run without cuDNN in here, whose backward pass refuses evaluation mode."""
+    if device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield
