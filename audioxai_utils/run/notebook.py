@@ -237,7 +237,7 @@ def run_notebook(
 
     Prints one line when it starts and one when it ends. A step that ended well is recorded in ``steps/``.
     """
-    results_dir, started = Path.cwd(), time.monotonic()
+    results_dir, started = Path.cwd(), time.time()
     parameters = {"results_dir": str(results_dir)} | parameters
     step = Step(notebook.stem, *(parameters.get(name, "") for name in CONDITION))
     graph = graph_of(results_dir)
@@ -252,7 +252,7 @@ def run_notebook(
 
             build(results_dir)
         write_step(
-            results_dir, step, seconds=time.monotonic() - started, threads=threads, **used(), parameters=parameters,
+            results_dir, step, started=started, threads=threads, **used(), parameters=parameters,
             notebook=os.path.relpath(output, results_dir), depends_on=graph.depends_on(step) if graph else None,
         )
 

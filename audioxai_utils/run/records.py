@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .graph import Graph, Step
 
 SAVED = ("tables", "figures", "gallery")  # folders in which any notebook may leave something
+CLOCK = 0.05  # seconds by which a file's time of change may be early
 # What a step is there for, by the number of its notebook; a changed size is a damage.
 RESULTS = {
     "02": "models/{0.spectrogram_type}.pt",
@@ -25,7 +26,7 @@ RESULTS = {
 
 
 def write_step(
-    results_dir: Path, step: Step, *, seconds: float, cpu_seconds: float, peak_memory: int, threads: int,
+    results_dir: Path, step: Step, *, started: float, cpu_seconds: float, peak_memory: int, threads: int,
     depends_on: dict[str, Any] | None = None, parameters: dict[str, str] | None = None, notebook: str = "",
 ) -> Path:
     """Record that a step ended well, in ``steps/<step>.json``.
@@ -35,8 +36,8 @@ def write_step(
     results_dir : Path
         Folder of the results.
     step : Step
-    seconds : float
-        Wall-clock time of the step (s).
+    started : float
+        When it was started (s, as `time.time` has it).
     cpu_seconds : float
         Processor time of all its processes (s); it does not depend on what else the machine does.
     peak_memory : int
@@ -58,14 +59,14 @@ def write_step(
     record = {
         "step": step.name,
         "finished": now(),
-        "seconds": round(float(seconds), 3),
+        "seconds": round(max(0.0, time.time() - started), 3),
         "cpu_seconds": round(float(cpu_seconds), 3),
         "peak_memory_bytes": peak_memory,
         "threads": threads,
         "notebook": notebook,
         "parameters": parameters or {},
         "depends_on": depends_on or {},
-        "files": _files_of(results_dir, step, notebook, time.time() - seconds),
+        "files": _files_of(results_dir, step, notebook, started - CLOCK),
         "hardware": hardware(),
         "commit": commit(),
         "versions": versions(KEY_PACKAGES),

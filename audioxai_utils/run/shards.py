@@ -56,7 +56,7 @@ WORK = {"03_attributions": attribute, "04_mask_study": score}
 
 def run_shard(step: Step, threads: int) -> int:
     """Do a shard's work as a step of the study in the current folder; return the exit code."""
-    results_dir, started, graph = Path.cwd(), time.monotonic(), graph_of(Path.cwd())
+    results_dir, started, graph = Path.cwd(), time.time(), graph_of(Path.cwd())
 
     def work() -> None:
         from ..study.study import open_study
@@ -65,7 +65,7 @@ def run_shard(step: Step, threads: int) -> int:
             condition = open_study(results_dir).condition(step.spectrogram_type, step.noise_scenario)
             WORK[step.notebook](condition, shard_of(step.shard))
         write_step(
-            results_dir, step, seconds=time.monotonic() - started, threads=threads, **used(resource.RUSAGE_SELF),
+            results_dir, step, started=started, threads=threads, **used(resource.RUSAGE_SELF),
             depends_on=graph.depends_on(step) if graph else None,
         )
 

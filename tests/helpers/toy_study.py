@@ -36,7 +36,7 @@ from ..study.settings import FILE
 from .graph import Graph, Step
 from .progress import tell
 from .records import write_step
-started, words = time.monotonic(), sys.argv[1:]
+started, words = time.time(), sys.argv[1:]
 given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
 step = Step(Path(words[0]).stem, *given.values())
 tell(step.name, "started", text="started")
@@ -52,7 +52,7 @@ if step.notebook[:2] in left:
     path.write_text(str(given))
 Path(words[1]).parent.mkdir(exist_ok=True)
 Path(words[1]).write_text("executed")
-write_step(Path.cwd(), step, seconds=time.monotonic() - started, cpu_seconds=0.1, peak_memory=1, threads=1, parameters=given,
+write_step(Path.cwd(), step, started=started, cpu_seconds=0.1, peak_memory=1, threads=1, parameters=given,
            notebook=os.path.relpath(words[1]), depends_on=Graph(json.loads(Path(FILE).read_text())).depends_on(step))
 tell(step.name, "done", text="done in 0.1 s")
 """
