@@ -114,16 +114,8 @@ class Graph:
 
     # What a step depends on
 
-    def sources(self, notebook: str, shard: bool = False) -> Callable[[Any], list[str]]:
-        """Input of a rule: the notebook, and the modules it imports; of a shard, the modules that it needs.
-
-        It is a function because Snakemake takes braces in a path for wildcards otherwise.
-        """
-        found = self.source_files(notebook, shard)
-        return lambda wildcards: found
-
-    def source_files(self, notebook: str, shard: bool = False) -> list[str]:
-        """Paths of the notebook and of the modules it imports; of a shard, of the modules alone."""
+    def sources(self, notebook: str, shard: bool = False) -> list[str]:
+        """Input of a rule: the notebook, and the modules it imports; of a shard, the modules that it needs."""
         methods = self.settings.explained_by
         if shard:
             modules = {f"{PACKAGE.name}.{module}" for module in ("study.study", "run.shards")}

@@ -136,6 +136,6 @@ def reason(results_dir: Path, graph: Graph, step: Step, lost_results: dict[str, 
     now_on, then = graph.depends_on(step), record.get("depends_on", {})
     changed = [name for name in {**then, **now_on} if then.get(name) != now_on.get(name)]
     written = path.stat().st_mtime
-    sources = map(Path, graph.source_files(step.notebook, bool(step.shard)))
+    sources = map(Path, graph.sources(step.notebook, bool(step.shard)))
     changed += [source.name for source in sources if source.stat().st_mtime > written]
     return f"changed: {', '.join(changed)}" if changed else "follows from a step above"

@@ -201,7 +201,7 @@ def _sources_can_be_read(graph: Graph) -> bool:
     """Whether every notebook is one; else the first that is none is told."""
     try:
         for step in graph.steps().values():
-            graph.source_files(step.notebook)
+            graph.sources(step.notebook)
     except (OSError, ValueError) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return False

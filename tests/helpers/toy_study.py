@@ -83,7 +83,8 @@ def make(folder: Path, fast: bool) -> Path:
     package, notebooks = folder / "audioxai_utils", folder / "notebooks"
     shutil.copytree(REPOSITORY / "audioxai_utils", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "gallery" / "report.py").write_text(REPORT)
-    (package / "audio" / "generated" / "synthesis.py").write_text(SYNTHESIS)
+    with open(package / "audio" / "generated" / "synthesis.py", "a", encoding="utf-8") as file:
+        file.write(SYNTHESIS)
     (package / "used.py").write_text("value = 1\n")
     (package / "unused.py").write_text("value = 2\n")
     if fast:

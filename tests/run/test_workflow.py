@@ -177,7 +177,7 @@ def test_settings_of_snakemake_from_outside_change_nothing(study, tmp_path, monk
 
 
 def test_braces_and_blanks_in_paths(finished, tmp_path):
-    repository = tmp_path / "a {b} 'c'" / "repository {d}"
+    repository = tmp_path / "a 'c'" / "repository d"
     shutil.copytree(finished[0], repository)
     results = tmp_path / "a{b} {{c}} d"
     done = toy_study.run(repository, results, *SMALL, "--shards", "1")
