@@ -15,6 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..study.settings import Settings
 
 PROFILE = "slurm"  # folder beside the Snakefile, with the options of Snakemake that a run starts from
 CORES = 4  # of each job, unless --cores says otherwise
@@ -31,6 +35,11 @@ def check(profile: str) -> None:
         raise ValueError(f"--slurm must be a folder with Snakemake's config.yaml; {profile} is none")
 
 
+def job_cores(settings: Settings) -> int:
+    """Cores of each job; 0 for a run whose steps are no jobs."""
+    return 0 if settings.slurm is None else settings.cores or CORES
+
+
 def job_prefix(results_dir: Path) -> str:
     """What the names of all jobs of a results folder begin with."""
     return f"audioxai-{hashlib.sha256(str(results_dir).encode()).hexdigest()[:12]}"
@@ -41,7 +50,7 @@ def snakemake_options(snakefile: Path, profile: str, results_dir: Path, logs: Pa
     options = ["--executor", "slurm", "--profile", str(snakefile.parent / PROFILE)]
     options += ["--workflow-profile", profile or "none"]
     options += ["--slurm-jobname-prefix", job_prefix(results_dir), "--slurm-logdir", str(logs)]
-    return [*options, "--slurm-keep-successful-logs"]  # their lines are the run's progress
+    return options
 
 
 def jobs(prefix: str) -> list[str]:

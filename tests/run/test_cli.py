@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.run import command_line
+from audioxai_utils.run import command_line, workflow
+from audioxai_utils.study.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,85 +32,99 @@ def esc(tmp_path):
     return tmp_path / "esc"
 
 
-def test_defaults():
-    options = command_line.parse([])
-    assert (options.profile, options.dataset, options.protocol, options.device) == ("quick", "generated", "both", "")
-    assert options.conditions == constants.STUDY_CONDITIONS and options.methods == constants.STUDY_METHODS
-    assert options.cores == len(os.sched_getaffinity(0))
-    assert options.results_dir == REPOSITORY / "results" / "generated-quick"
-    assert (options.data_root, options.noise_root, options.audioset_weights, options.seed) == ("", "", "", "")
-    assert options.test is None and not options.dry_run
+def parse(*words: str) -> Settings:
+    return command_line.parse(words).settings
+
+
+def test_defaults(tmp_path):
+    command = command_line.parse([])
+    found = command.settings
+    assert (found.profile, found.dataset, found.protocol, found.device) == ("quick", "generated", "both", "auto")
+    assert found.conditions == constants.STUDY_CONDITIONS and found.explained_by == constants.STUDY_METHODS
+    assert found.results == REPOSITORY / "results" / "generated-quick" and found.seed == constants.SEED
+    assert {found.data_root, found.noise_root, found.audioset_weights, found.n_clips, found.cores, found.slurm} == {None}
+    assert command.test is None and not command.dry_run and not command.check_only
+    assert workflow.written(found, tmp_path)[1].cores == len(os.sched_getaffinity(0))
+    assert found == replace(Settings(), results_dir=str(found.results))  # what is not given is the field's default
+
+
+def test_every_option_is_a_field_and_every_field_a_flag():
+    known = {flag for action in command_line.build_parser()._actions for flag in action.option_strings}
+    flags = {command_line.flag_of(each) for each in fields(Settings)}
+    assert known - flags == {"-h", "--help", "--dry-run", "--test", "--check-only"} and flags < known
 
 
 def test_lists_may_be_repeated_or_separated_and_keep_the_studys_order():
-    options = command_line.parse(["--scenario", "room,white", "--scenario", "clean", "--method", "shap, saliency"])
-    assert options.methods == ("saliency", "shap")
-    assert options.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white"), ("mel_db", "room"))
-    assert command_line.parse(["--spectrogram", "stft_db"]).conditions == (("stft_db", "clean"),)
-    assert len(command_line.parse(["--full-grid"]).conditions) == 8
-    assert command_line.parse(["--full-grid", "--spectrogram", "stft_db", "--scenario", "horse"]).conditions == (("stft_db", "horse"),)
+    found = parse("--scenario", "room,white", "--scenario", "clean", "--method", "shap, saliency")
+    assert found.explained_by == ("saliency", "shap") and found.scenarios == ("clean", "white", "room")
+    assert found.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white"), ("mel_db", "room"))
+    assert parse("--spectrogram", "stft_db").conditions == (("stft_db", "clean"),)
+    assert len(parse("--full-grid").conditions) == 8
+    assert parse("--full-grid", "--spectrogram", "stft_db", "--scenario", "horse").conditions == (("stft_db", "horse"),)
 
 
 def test_every_registered_method_may_be_asked_for_and_groups_stand_for_many():
     """The command line knows the methods without importing them; the registry is the judge."""
     from audioxai_utils.attributions import METHODS
 
-    every = command_line.parse(["--method", "all"]).methods
+    every = parse("--method", "all").explained_by
     assert every[: len(constants.STUDY_METHODS)] == constants.STUDY_METHODS and len(set(every)) == len(every)
     assert set(every) == {name for name in METHODS if METHODS[name].__module__.startswith("audioxai_utils.")}
-    assert command_line.parse(["--method", "study"]).methods == constants.STUDY_METHODS
-    assert command_line.parse(["--method", "rise,study", "--method", "occlusion"]).methods == (*constants.STUDY_METHODS, "occlusion", "rise")
+    assert parse("--method", "study") == parse()  # and so reruns nothing
+    assert parse("--method", "rise,study", "--method", "occlusion").methods == (*constants.STUDY_METHODS, "occlusion", "rise")
     assert all(name in command_line.build_parser().format_help() for name in every)
 
 
-def test_paths_are_made_absolute(esc, tmp_path, monkeypatch):
+def test_paths_are_made_absolute_and_kept_so(esc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"w")
     (tmp_path / "noises").mkdir()
     for name in ("white.wav", "Room-tone.flac", "horse.ogg"):
         (tmp_path / "noises" / name).touch()
-    options = command_line.parse(["--dataset", "esc10", "--data-root", "esc", "--noise-root", "noises", "--results", "out/deep",
-                         "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7", "--clips", "80"])
-    assert (options.data_root, options.noise_root) == (str(esc), str(tmp_path / "noises"))
-    assert options.results_dir == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
-    assert options.audioset_weights == str(tmp_path / "w.pth") and options.seed == "7" and options.n_clips == "80"
-    assert command_line.parse(["--profile", "paper", "--audioset-weights", "download"]).audioset_weights == "download"
+    found = parse("--dataset", "esc10", "--data-root", "esc", "--noise-root", "noises", "--results", "out/deep",
+                  "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7", "--clips", "80")
+    assert (found.data_root, found.noise_root) == (str(esc), str(tmp_path / "noises"))
+    assert found.results == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
+    assert found.audioset_weights == str(tmp_path / "w.pth") and (found.seed, found.n_clips) == (7, 80)
+    assert parse("--profile", "paper", "--audioset-weights", "download").audioset_weights == "download"
+    found.write()
+    assert Settings.read(tmp_path / "out" / "deep") == found
 
 
 def test_folders_from_the_environment(esc, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_DATA", str(esc))
     monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "out"))
-    options = command_line.parse(["--dataset", "esc10"])
-    assert (options.data_root, options.results_dir) == (str(esc), tmp_path / "out" / "esc10-quick")
-    assert command_line.parse(["--profile", "smoke"]).results_dir == tmp_path / "out" / "generated-smoke"  # side by side
-    assert command_line.parse(["--results", str(tmp_path / "x")]).results_dir == tmp_path / "x"
-    assert command_line.parse([]).data_root == ""  # the generated set has its own place
+    found = parse("--dataset", "esc10")
+    assert (found.data_root, found.results) == (str(esc), tmp_path / "out" / "esc10-quick")
+    assert parse("--profile", "smoke").results == tmp_path / "out" / "generated-smoke"  # side by side
+    assert parse("--results", str(tmp_path / "x")).results == tmp_path / "x"
+    assert parse().data_root is None  # the generated set has its own place
 
 
 def test_an_audio_file_is_a_noise_scenario(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("Café, noon.WAV", "rain.ogg"):
         (tmp_path / name).touch()
-    options = command_line.parse(["--scenario", "Café, noon.WAV", "--scenario", "rain.ogg,clean,rain.ogg"])
+    found = parse("--scenario", "Café, noon.WAV", "--scenario", "rain.ogg,clean,rain.ogg")
     files = {"cafe_noon": str(tmp_path / "Café, noon.WAV"), "rain": str(tmp_path / "rain.ogg")}
-    assert options.noise_files == files
-    assert options.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "cafe_noon"), ("mel_db", "rain"))
-    assert command_line.parse(["--scenario", "rain.ogg"]).conditions == (("mel_db", "rain"),)
-    assert command_line.parse(["--scenario", "rain.ogg", "--full-grid"]).conditions == (("stft_db", "rain"), ("mel_db", "rain"))
+    assert found.noise_files == files and found.scenarios == ("clean", *files.values())
+    assert found.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "cafe_noon"), ("mel_db", "rain"))
+    assert parse("--scenario", "rain.ogg").conditions == (("mel_db", "rain"),)
+    assert parse("--scenario", "rain.ogg", "--full-grid").conditions == (("stft_db", "rain"), ("mel_db", "rain"))
 
 
 def test_only_the_chosen_noises_need_a_recording(tmp_path):
     (tmp_path / "white.wav").touch()
-    options = command_line.parse(["--noise-root", str(tmp_path), "--scenario", "white,clean"])
-    assert options.noise_root == str(tmp_path) and len(options.conditions) == 3
-    assert command_line.parse(["--noise-root", str(tmp_path), "--scenario", "clean"]).conditions[0] == ("stft_db", "clean")
+    found = parse("--noise-root", str(tmp_path), "--scenario", "white,clean")
+    assert found.noise_root == str(tmp_path) and len(found.conditions) == 3
+    assert parse("--noise-root", str(tmp_path), "--scenario", "clean").conditions[0] == ("stft_db", "clean")
 
 
 def test_the_help_says_what_the_seed_governs(capsys):
     with pytest.raises(SystemExit):
         command_line.parse(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "seed of initial weights and training (default: 42)" in printed and "AUDIOXAI_RESULTS the folder in which" in printed
+    assert "seed of initial weights and training;" in printed and "are fixed (default: 42)" in printed and "AUDIOXAI_RESULTS the folder in which" in printed
 
 
 def test_what_follows_test_goes_to_pytest():
@@ -196,10 +212,10 @@ def test_cuda_is_refused_without_a_device(monkeypatch, capsys):
 def clone(tmp_path):
     """What of the repository the set-up reads."""
     folder = tmp_path / "clone"
-    (folder / "audioxai_utils").mkdir(parents=True)
-    for name in ("run_all.sh", "constraints.txt", "pyproject.toml", "audioxai_utils/__init__.py",
-                 "audioxai_utils/cli.py", "audioxai_utils/config.py", "audioxai_utils/inputs.py", "audioxai_utils/slurm.py"):
+    for name in ("run_all.sh", "constraints.txt", "pyproject.toml"):
+        folder.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
+    shutil.copytree(REPOSITORY / "audioxai_utils", folder / "audioxai_utils", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
