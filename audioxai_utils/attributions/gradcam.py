@@ -44,6 +44,23 @@ def gradcam(
     batch_size : int
         Clips in one backward pass.
     """
+    coarse = class_activation(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
+    return functional.interpolate(coarse, db.shape[2:], mode="bilinear", align_corners=False)
+
+
+def class_activation(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    layer: nn.Module | str | None = None,
+    feature_axes: tuple[str, str] | None = None,
+    batch_size: int = 16,
+) -> torch.Tensor:
+    """The map before it is spread over the input's bins: (batch, 1, f, t), one value a cell of the layer's own grid.
+
+    Parameters are those of `gradcam`.
+    """
     from captum.attr import LayerGradCam
 
     axes = tuple(feature_axes or getattr(model, "feature_axes", AXES))
@@ -52,11 +69,11 @@ def gradcam(
     cam = LayerGradCam(model, find_layer(model, layer))
     maps = []
     for part, classes in zip(db.split(batch_size), target.split(batch_size)):
-        rows_columns = cam.attribute(part.requires_grad_(), target=classes).detach()
+        rows_columns = cam.attribute(part.detach().requires_grad_(), target=classes).detach()
         if rows_columns.ndim != 4:
             raise ValueError(f"layer must return (batch, channels, rows, columns); its map is {rows_columns.shape}")
         maps.append(rows_columns if axes == AXES else rows_columns.transpose(2, 3))  # (batch, 1, f, t)
-    return functional.interpolate(torch.cat(maps), db.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat(maps)
 
 
 def find_layer(model: nn.Module, layer: nn.Module | str | None = None) -> nn.Module:

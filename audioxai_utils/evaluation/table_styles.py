@@ -1,7 +1,7 @@
 """Tables II-VI in the study's colours, as HTML and as LaTeX.
 
 Every coloured cell sets its own dark text on a pale ground, so it reads the same on a light and on a
-dark page; the best figure is bold and the worst in italics, so that nothing hangs on colour alone.
+dark page; the best figure is bold and the worst in italics, so that nothing depends on colour alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ LAYOUT = [
     {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
     {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
 ]
-DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2}  # decimals; 3 where nothing is said
+DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2, "seconds": 2} | dict.fromkeys(  # decimals; 3 where none are said
+    ("train_acc", "val_acc", "test_acc"), 1
+)
 
 
 def metric_of(column: str) -> str | None:
@@ -73,13 +75,18 @@ def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]
     for column in frame.columns:
         low, high = f"{column}_low", f"{column}_high"
         if low in frame and high in frame:
-            digits = DIGITS.get(metric_of(column), 3)
+            digits = DIGITS.get(metric_of(column) or column, 3)
             texts[column] = {
                 row: f"{value:.{digits}f} [{a:.{digits}f},{space}{b:.{digits}f}]"
                 for row, value, a, b in zip(frame.index, frame[column], frame[low], frame[high])
                 if not pd.isna(value)
             }
     return texts
+
+
+def _format(column: str) -> str:
+    """How a column's numbers are written; errors span orders of magnitude."""
+    return "{:.1e}" if column.endswith("error") else f"{{:.{DIGITS.get(metric_of(column) or column, 3)}f}}"
 
 
 def _heading(column: str, latex: bool) -> str:
@@ -118,8 +125,7 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     bounds = [column + side for column in texts for side in ("_low", "_high")]
     styler = styler.hide(axis="columns", subset=bounds)
     styler = styler.set_uuid(f"{zlib.crc32(frame.to_csv().encode()):08x}")
-    formats = {column: f"{{:.{DIGITS.get(metric_of(column) or column, 3)}f}}"
-               for column in frame.select_dtypes("floating").columns}
+    formats = {column: _format(column) for column in frame.select_dtypes("floating").columns}
     styler = styler.format(formats, na_rep="n/a", escape="latex" if latex else "html")
     for column, cells in texts.items():
         for row, text in cells.items():
