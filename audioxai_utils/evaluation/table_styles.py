@@ -7,6 +7,7 @@ dark page; the best figure is bold and the worst in italics, so that nothing dep
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 GREEN, ORANGE, BLUE, YELLOW = "#b7e1b0", "#fbc99b", "#aed4f5", "#f6e58d"
 TEXT = "#111111"
 NO_BREAK = "\N{NO-BREAK SPACE}"
-COMPARED = ("", "this run", "published")  # but not rows "published, our mask", which are for reading
+COMPARED = ("this run", "published")  # but not rows "published, our mask", which are for reading
 LAYOUT = [
     {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; vertical-align: top"},
     {"selector": "th", "props": "white-space: nowrap"},
@@ -51,16 +52,25 @@ def best_and_worst(values: pd.Series, lower_is_better: bool) -> tuple[pd.Series,
     return values == best, values == worst
 
 
-def _colours(values: pd.Series, sources: pd.Series) -> pd.Series:
-    """CSS of one metric's cells; rows of different sources are not compared with each other."""
+def _colours(values: pd.Series, groups: pd.Series) -> pd.Series:
+    """CSS of one metric's cells; rows of different groups are not compared with each other, "" with none."""
     css = pd.Series("", index=values.index)
-    for source, part in values.groupby(sources):
-        if source in COMPARED:
-            css[part.index] = _source_colours(part)
+    for group, part in values.groupby(groups):
+        if group:
+            css[part.index] = _group_colours(part)
     return css
 
 
-def _source_colours(values: pd.Series) -> np.ndarray:
+def _groups(frame: pd.DataFrame, compared: Sequence[str]) -> pd.Series:
+    """Which rows are compared with each other, as words; "" for rows that are only for reading."""
+    if compared:
+        return frame[list(compared)].astype(str).agg(" ".join, axis=1)
+    if "source" not in frame:
+        return pd.Series("all", index=frame.index)
+    return frame["source"].where(frame["source"].isin(COMPARED), "")
+
+
+def _group_colours(values: pd.Series) -> np.ndarray:
     metric = metric_of(values.name)
     good, bad = (BLUE, YELLOW) if metric in CONCISENESS_METRICS else (GREEN, ORANGE)
     best, worst = best_and_worst(values, metric in LOWER_IS_BETTER)
@@ -98,7 +108,9 @@ def _heading(column: str, latex: bool) -> str:
     return name + (down if metric in LOWER_IS_BETTER else up)
 
 
-def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = False) -> Styler:
+def style_table(
+    frame: pd.DataFrame, caption: str | None = None, latex: bool = False, compared: Sequence[str] = ()
+) -> Styler:
     """Colour a table of methods: per metric the best and the worst row.
 
     Green and orange for the faithfulness metrics, blue and yellow for SPS and COMP; arrows in the
@@ -113,6 +125,8 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     caption : str, optional
     latex : bool
         Escape text for LaTeX; call ``.to_latex(convert_css=True)``, or use `latex_table`.
+    compared : sequence of str
+        Columns whose rows of equal values are compared with each other; by default those of a source, else all.
 
     Returns
     -------
@@ -130,9 +144,9 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     for column, cells in texts.items():
         for row, text in cells.items():
             styler = styler.format(lambda value, text=text: text, subset=([row], [column]))
-    sources = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
+    groups = _groups(frame, compared)
     for column in (column for column in frame.columns if metric_of(column)):
-        styler = styler.apply(_colours, sources=sources, subset=[column], axis=0)
+        styler = styler.apply(_colours, groups=groups, subset=[column], axis=0)
     styler = styler if latex else styler.set_table_styles(LAYOUT)
     styler = styler.format_index(lambda column: _heading(column, latex), axis="columns")
     return styler.set_caption(caption) if caption else styler

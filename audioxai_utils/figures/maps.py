@@ -51,7 +51,7 @@ def attribution_over(db, attribution, spectrogram, title: str | None = None):
     picture = show_attribution(grid[0, 0], db, attribution, axes)
     label_axes(grid[0, 0], axes)
     grid[0, 0].set_title(title or "")
-    attribution_bar(figure, picture, ax=grid[0, 0], extend="both")
+    attribution_bar(figure, picture, wide=False, ax=grid[0, 0], extend="both")
     return figure
 
 
