@@ -34,6 +34,13 @@ METRIC_LABELS = {
     "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
     "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
 }
+COLUMN_LABELS = {
+    "spectrogram_type": "spectrogram", "noise_scenario": "noise", "train_acc": "training (%)", "val_acc": "validation (%)",
+    "test_acc": "test (%)", "not_better_than": "not better than", "snr_db": "SNR (dB)", "seconds": "s a clip",
+    "n_compared": "derivatives", "relative_error": "relative error", "own_type_error": "own type's error",
+    "additivity_error": "additivity error", "p_winner_changes": "another wins", "r2": "R²", "COMP_rel": "COMP / ln d",
+    "better_heard": "better, heard", "undecided_heard": "undecided, heard", "worse_heard": "worse, heard",
+}
 
 # How each mask is made of an attribution L, as matplotlib writes it; L+ is max(0, L), q_a the a-quantile.
 MASK_FORMULAS = {
@@ -57,6 +64,12 @@ MASK_FORMULAS = {
 def method_label(method: str) -> str:
     """The method's printed name."""
     return METHOD_LABELS.get(method, method)
+
+
+def combination_label(names: str) -> str:
+    """A method and mask in print: ``gradcam + bin`` is Grad-CAM + bin."""
+    method, plus, mask = names.partition(" + ")
+    return method_label(method) + plus + mask
 
 
 def scenario_label(noise_scenario: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..constants import CONCISENESS_METRICS, LOWER_IS_BETTER, STUDY_METRICS
+from ..words import COLUMN_LABELS, SPECTROGRAM_LABELS, combination_label, method_label, scenario_label
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -28,6 +29,10 @@ LAYOUT = [
     {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
     {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
 ]
+WORDS = {  # how the names in these columns are printed
+    "method": method_label, "best": combination_label, "second": combination_label, "noise_scenario": scenario_label,
+    "spectrogram_type": lambda name: SPECTROGRAM_LABELS.get(name, name),
+}
 DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2, "seconds": 2} | dict.fromkeys(  # decimals; 3 where none are said
     ("train_acc", "val_acc", "test_acc"), 1
 )
@@ -101,7 +106,8 @@ def _format(column: str) -> str:
 
 def _heading(column: str, latex: bool) -> str:
     metric = metric_of(column)
-    name = column.replace("_", r"\_") if latex else column
+    name = COLUMN_LABELS.get(column, column)
+    name = name.replace("_", r"\_").replace("%", r"\%") if latex else name
     if metric is None:
         return name
     up, down = (r" $\uparrow$", r" $\downarrow$") if latex else (" ↑", " ↓")
@@ -140,6 +146,7 @@ def style_table(
     styler = styler.hide(axis="columns", subset=bounds)
     styler = styler.set_uuid(f"{zlib.crc32(frame.to_csv().encode()):08x}")
     formats = {column: _format(column) for column in frame.select_dtypes("floating").columns}
+    formats |= {column: words for column, words in WORDS.items() if column in frame}
     styler = styler.format(formats, na_rep="n/a", escape="latex" if latex else "html")
     for column, cells in texts.items():
         for row, text in cells.items():

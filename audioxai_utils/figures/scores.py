@@ -146,11 +146,13 @@ def _heat(ax, values, metric: str) -> None:
 
     lower = metric in LOWER_IS_BETTER
     colours = ("YlGnBu" if metric in CONCISENESS_METRICS else "YlGn") + ("_r" if lower else "")
-    digits = 1 if np.nanmax(np.abs(values), initial=0) >= 20 else 2
+    finite = values.to_numpy()[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    digits = 1 if max(-low, high) >= 20 else 2
     ax.set_facecolor("#cfcfcf")
     seaborn.heatmap(
-        values, cmap=colours, annot=True, fmt=f".{digits}f", annot_kws={"fontsize": 6.8}, cbar=False, ax=ax,
-        xticklabels=[method_label(method) for method in values.columns], yticklabels=values.index,
+        values, vmin=low, vmax=high, cmap=colours, annot=True, fmt=f".{digits}f", annot_kws={"fontsize": 6.8}, cbar=False,
+        xticklabels=[method_label(method) for method in values.columns], yticklabels=values.index, ax=ax,
     )
     for text in ax.texts:
         text.set_in_layout(False)  # it lies inside its axes: measuring hundreds of them costs a second
@@ -158,7 +160,7 @@ def _heat(ax, values, metric: str) -> None:
     ax.tick_params(length=0)
     ax.set(xlabel="", ylabel="", title=f"{metric} {'↓' if lower else '↑'}")
     good = -values.to_numpy() if lower else values.to_numpy()
-    if np.isfinite(good).any():
+    if len(finite):
         row, column = np.unravel_index(np.nanargmax(good), good.shape)
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
 
