@@ -94,12 +94,41 @@ def classified(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Te
 
 def regress(clip: Neighbourhood, probability: np.ndarray) -> np.ndarray:
     """Ridge weights (superpixels,); neighbours count by exp(-cosine distance^2 / width^2)^(1/2)."""
+    return _surrogate(clip, probability)[0].coef_
+
+
+def _surrogate(clip: Neighbourhood, probability: np.ndarray):
+    """(fitted ridge regression, presence of superpixels (n_samples, superpixels), weights of neighbours)."""
     from sklearn.linear_model import Ridge
 
     visible = clip.visible.astype(np.float64)
     distance = 1 - np.sqrt(visible.mean(axis=1))  # cosine distance to the row of ones
     proximity = np.sqrt(np.exp(-(distance**2) / KERNEL_WIDTH**2))
-    return Ridge(alpha=ALPHA, fit_intercept=True).fit(visible, probability, sample_weight=proximity).coef_
+    ridge = Ridge(alpha=ALPHA, fit_intercept=True).fit(visible, probability, sample_weight=proximity)
+    return ridge, visible, proximity
+
+
+def surrogate_fit(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, n_samples: int = 1000, seed: int = 12345
+) -> list[dict]:
+    """How well LIME's linear model describes the classifier around each clip.
+
+    Parameters are those of ``lime``; the same neighbours are classified anew.
+
+    Returns
+    -------
+    list of dict
+        Per clip ``superpixels`` (their number) and ``r2``: the share of the neighbours' weighted variance of
+        probability that the linear model explains, 1 at best.
+    """
+    fast, found = inference_copy(model, db), []
+    for image, label in zip(db.cpu(), target.tolist()):
+        clip = prepare(image, n_samples, seed)
+        probability = classify(fast, clip, label, db, BATCH_SIZE.get(db.device.type, 64))
+        ridge, visible, proximity = _surrogate(clip, probability)
+        r2 = ridge.score(visible, probability, sample_weight=proximity)
+        found.append({"superpixels": visible.shape[1], "r2": float(r2)})
+    return found
 
 
 def _ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:

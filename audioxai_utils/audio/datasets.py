@@ -176,6 +176,11 @@ def load_noise(
     return noise
 
 
+def one_a_class(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first clip of every class, in the order of the labels."""
+    return frame.drop_duplicates("label").sort_values("label").reset_index(drop=True)
+
+
 def background_clips(dataset: Dataset, n: int | None = None) -> pd.DataFrame:
     """Deep SHAP's reference clips: the first training clips of each class, in file order.
 

@@ -1,6 +1,6 @@
 """What every picture and page shares: one colour per method, names, and true time and frequency axes.
 
-Only numbers and words live here; matplotlib and HTML come in `plots`, `gallery` and `report`.
+Only numbers and words live here; matplotlib comes in `maps` and `scores`, HTML in `gallery`.
 """
 
 from __future__ import annotations
