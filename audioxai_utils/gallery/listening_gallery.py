@@ -21,6 +21,7 @@ from ..constants import (
     LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, PROTOCOLS, SPECTROGRAM_TYPES,
 )
 from .html import escape, navigation, page, read_script_data, script_data, whole_directory, write_stylesheet
+from .players import playback_volumes
 from ..figures.style import (
     METHOD_COLOURS, METHOD_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, Axes, axes_of, condition_label,
     method_label, template, two_dimensional,
@@ -165,7 +166,7 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
 def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
     """What the page needs to play original, kept and removed, and what the model hears in them."""
     found = {part: assets.sound(getattr(entry, part), entry.sample_rate) for part in PARTS}
-    volumes = encoding.playback_volumes({part: stored for part, (_, stored) in found.items()})
+    volumes = playback_volumes({part: stored for part, (_, stored) in found.items()})
     records = []
     for part in PARTS:
         name, stored = found[part]
@@ -300,7 +301,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
     links : sequence of (address, words)
         Navigation to other pages, relative to ``directory``.
     compression : float
-        Of the sounds, 0 (largest) to 1 (smallest), see `sounds.store`. With the default one explanation
+        Of the sounds, 0 (largest) to 1 (smallest), see `encoding.store`. With the default one explanation
         takes about 65 kB, so that 30 MB hold more than 400.
 
     Returns
