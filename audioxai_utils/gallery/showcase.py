@@ -121,7 +121,9 @@ class _Masked:
     tags: list[str]
 
 
-def entries(study: Study, protocols: list[str] | None = None) -> Iterator[GalleryEntry]:
+def entries(
+    study: Study, protocols: list[str] | None = None, n_clips: int | None = None
+) -> Iterator[GalleryEntry]:
     """Gallery entries of a study, the main condition first; of a clip, the explanation that is most faithful by ear first.
 
     Every condition shows the last of ``protocols``; the main condition shows all of them, and all masks of its first
@@ -133,16 +135,20 @@ def entries(study: Study, protocols: list[str] | None = None) -> Iterator[Galler
         With scores and ``best_masks``.
     protocols : list of str, optional
         Those of the run that were scored, if not given.
+    n_clips : int, optional
+        Only the best masks of so many clips, by the last protocol.
     """
     scores, best = methods_only(study.scores()), study.table("best_masks")
     protocols = protocols or [name for name in study.settings.protocols if name in set(scores["protocol"])]
     shown, deep = protocols[-1], study.main_condition.pair
     tags = gallery_clips(scores[scores["protocol"] == shown], best[best["protocol"] == shown], deep)
+    if n_clips is not None:
+        protocols, tags = [shown], dict(list(tags.items())[:n_clips])
     for condition in sorted(study.conditions, key=lambda condition: condition.pair != deep):
         here = _Shown(condition, of_condition(scores, condition.pair), of_condition(best, condition.pair), tags)
         methods = [method for method in condition.methods if method in set(here.scores["method"])]
         maps = {method: condition.attributions(method) for method in methods}
-        n_deep = study.settings.sizes.clips_of_all_masks if condition.pair == deep else 0
+        n_deep = study.settings.sizes.clips_of_all_masks if condition.pair == deep and n_clips is None else 0
         for protocol in reversed(protocols) if condition.pair == deep else [shown]:
             yield from _of_condition(here, maps, protocol, n_deep if protocol == shown else 0)
 
@@ -192,6 +198,19 @@ def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked
         correct=bool(shown.scored["correct"]), degenerate=bool(shown.scored["degenerate"]),
         area=float(shown.scored["area"]), tags=shown.tags,
     )
+
+
+def heard_shares(study: Study) -> pd.Series:
+    """Share of the clips whose kept sound still gives the explained class, per method at its best mask (main condition).
+
+    By the last protocol that was scored; of the masked spectrogram where the sound was not scored. Highest first.
+    """
+    pair = study.main_condition.pair
+    scores, best = methods_only(study.main_condition.scores()), of_condition(study.table("best_masks"), pair)
+    shown = [name for name in study.settings.protocols if name in set(scores["protocol"])][-1]
+    rows = scores.merge(best[best["protocol"] == shown][["protocol", "method", "mask"]])
+    shares = rows.assign(kept=[by_ear(row)[0] for _, row in rows.iterrows()]).groupby("method")["kept"].mean()
+    return shares.sort_values(ascending=False, kind="stable")
 
 
 def method_grid_rows(study: Study, clip: str) -> list[dict]:
