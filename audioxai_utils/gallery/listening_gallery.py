@@ -29,6 +29,7 @@ from ..figures.style import (
 
 PARTS = ("original", "kept", "removed")
 BEST_MASK = "best mask"  # tag of the entry that stands for its method in comparisons
+VERDICTS = {"class kept by ear": "good", "class lost by ear": "bad", "class kept": "good", "class lost": "bad"}  # tags
 DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
 
@@ -197,6 +198,7 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
     return {
         "id": entry.name, "clip": entry.clip, "category": entry.category,
         "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario,
+        "words": condition_label(entry.spectrogram_type, entry.noise_scenario),
         "method": entry.method, "mask": entry.mask_name,
         "protocol": entry.protocol, "correct": bool(entry.correct), "degenerate": constant,
         "area": _number(area), "tags": [str(tag) for tag in entry.tags], "axes": key,
@@ -211,13 +213,13 @@ def _axes_record(axes: Axes) -> dict:
             "upscaled": axes.n_bins < 128}
 
 
-def _data(records: list[dict], axes: dict, title: str) -> dict:
+def _data(records: list[dict], axes: dict, title: str, order: str) -> dict:
     """Everything the page's script reads."""
     return {
         "title": title, "entries": records, "axes": axes, "metrics": STUDY_METRICS, "lower": LOWER_IS_BETTER,
-        "bestMask": BEST_MASK,
+        "bestMask": BEST_MASK, "verdicts": VERDICTS,
         "order": {"spectrogram": SPECTROGRAM_TYPES, "scenario": NOISE_SCENARIOS, "method": STUDY_METHODS,
-                  "mask": MASK_NAMES, "protocol": PROTOCOLS},
+                  "mask": MASK_NAMES, "protocol": PROTOCOLS, "first": order},
         "labels": {"spectrogram": SPECTROGRAM_LABELS, "scenario": SCENARIO_LABELS, "method": METHOD_LABELS},
         "colours": METHOD_COLOURS,
     }
@@ -229,7 +231,7 @@ def _static_card(record: dict, axes: dict) -> str:
                        for name, value in record["scores"].items())
     layers = "".join(_static_layer(record, axes, layer) for layer in ("spectrogram", "attribution", "kept"))
     players = "".join(
-        f"<p>{sound['part']}: {escape(sound['class'])} (p = {sound['p']})"
+        f"<p>{sound['part']}: {escape(sound['class'].replace('_', ' '))} (p = {sound['p']})"
         + (f'<br><audio controls preload="none" src="assets/{sound["file"]}"></audio></p>' if sound["file"]
            else ", silent</p>") for sound in record["sounds"])
     head = f"{record['category'].replace('_', ' ')}: {method_label(record['method'])}, {record['mask']}"
@@ -287,7 +289,7 @@ def read_gallery(directory: str | Path) -> dict:
 
 
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
-                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85) -> dict:
+                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85, order: str = "as listed") -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
 
     Parameters
@@ -300,6 +302,8 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         Heading of the page.
     links : sequence of (address, words)
         Navigation to other pages, relative to ``directory``.
+    order : str
+        What the order of the entries is, in words.
     compression : float
         Of the sounds, 0 (largest) to 1 (smallest), see `encoding.store`. With the default one explanation
         takes about 65 kB, so that 30 MB hold more than 400.
@@ -322,7 +326,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
             raise ValueError("entries must hold at least one GalleryEntry; got none")
         if len(set(names)) < len(names):
             raise ValueError(f"entries must differ; got {max(names, key=names.count)} more than once")
-        data = _data(records, axes, title)
+        data = _data(records, axes, title, order)
         _write_page(folder, data, links)
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         return {"entries": len(records), "files": len(sizes), "bytes": sum(sizes)}

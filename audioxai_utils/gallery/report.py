@@ -149,7 +149,7 @@ def _index(notebook: Path | None, folder: Path, titles: dict[str, str]) -> str:
         links.insert(1, ("gallery/listening.html", "Listening test"))
     if (folder / "gallery" / "index.html").is_file():
         links.insert(1, ("gallery/index.html", "Gallery"))
-    parts = [body, _notebooks_part(titles), _files_part(folder), _manifest_part(folder)]
+    parts = [f'<div class="report">{body}</div>', _notebooks_part(titles), _files_part(folder), _manifest_part(folder)]
     return page(TITLE, "\n".join(parts), navigation=navigation(links, "index.html"))
 
 

@@ -33,7 +33,7 @@ def answer(study) -> HTML:
         text = sentence(study.results)
         words = escape(text) if text else '<span class="missing">not computed in this run.</span>'
         items.append(f"<li><strong>{escape(question)}</strong> {words}</li>")
-    return HTML(f"<ol>{''.join(items)}</ol>")
+    return HTML(f"<ol class='answer'>{''.join(items)}</ol>")
 
 
 def figure(study, name: str, condition=None, words: str = "") -> Image | HTML:
@@ -112,7 +112,7 @@ def every_method(study) -> HTML:
 
 def _styled(table: pd.DataFrame, words: str) -> str:
     """A table of methods in the study's colours, with its heading."""
-    table = table.assign(method=table["method"].map(method_label))
+    table = table.assign(method=table["method"].map(method_label)).rename(columns={"not_better_than": "not better than"})
     text = style_table(table).to_html()
     return (f'<h4>{escape(words)}</h4><div class="scroll methods" tabindex="0" role="region" aria-label="{escape(words)}">'
             f"{text}</div>")

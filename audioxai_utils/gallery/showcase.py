@@ -22,10 +22,7 @@ from ..words import method_label
 from .listening_gallery import BEST_MASK, PARTS, GalleryEntry
 
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
-VERDICTS = {  # (measured on the sound, the class is kept) -> tag
-    (True, True): "class kept by ear", (True, False): "class lost by ear",
-    (False, True): "class kept", (False, False): "class lost",
-}
+ORDER = "most faithful by ear first"
 
 
 def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]) -> dict[str, list[str]]:
@@ -81,7 +78,7 @@ def by_ear(scored: pd.Series) -> tuple[float, float]:
 
 def verdict(scored: pd.Series) -> str:
     """Whether an explanation's kept part still gives the explained class, as a tag."""
-    return VERDICTS[_is_heard(scored), by_ear(scored)[0] >= 0.5]
+    return f"class {'kept' if by_ear(scored)[0] >= 0.5 else 'lost'}{' by ear' if _is_heard(scored) else ''}"
 
 
 def _is_heard(scored: pd.Series) -> bool:
@@ -168,7 +165,8 @@ def _of_condition(
         batch, own, clip = here.spectrograms(i), maps[method][i : i + 1], frame["clip"].iloc[i]
         for name, mask in build_masks(own.to(batch.db), protocol, names).items():
             scored = rows.loc[(clip, method, name)]
-            tags = [*here.tags[clip], *([BEST_MASK, verdict(scored)] if name == best[method] else [])]
+            tags = [tag for tag in here.tags[clip] if tag.endswith(f"({method_label(method)})")]
+            tags += [BEST_MASK, verdict(scored)] if name == best[method] else []
             yield _entry(here.condition, i, batch, _Masked(method, protocol, name, own, mask, scored, tags))
 
 
