@@ -14,6 +14,8 @@ from string import Template
 
 from ..figures.style import template
 
+# What a page may run: its own script files and nothing that stands in its text, whatever came from a user's files.
+SCRIPTS, NO_SCRIPTS = "script-src 'self' file:", "script-src 'none'"
 MISSING = '<p class="missing">Not computed in this run.</p>'
 
 
@@ -65,6 +67,7 @@ def page(
         navigation=navigation,
         head=head,
         scripts=scripts,
+        policy=f"{SCRIPTS if scripts else NO_SCRIPTS}; object-src 'none'; base-uri 'none'",
     )
 
 

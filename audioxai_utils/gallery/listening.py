@@ -280,17 +280,12 @@ def krippendorff_alpha(codes) -> float:
     float
         NaN where no unit has two answers, or where there is only one category in all of them.
     """
+    import krippendorff
+
     codes = np.asarray(codes, dtype=float)
     if codes.ndim != 2:
         raise ValueError(f"codes must be (units, raters); got shape {codes.shape}")
-    categories = np.unique(codes[~np.isnan(codes)])
-    counts = (codes[:, :, None] == categories).sum(1)  # (units, categories)
-    counts = counts[counts.sum(1) > 1]  # a single answer can agree with none
-    n_answers = counts.sum(1, keepdims=True)
-    totals = counts.sum(0)
-    n = totals.sum()
-    expected = n**2 - (totals**2).sum()  # ordered pairs of different categories, over all answers
-    if expected == 0:
+    answered = codes[(~np.isnan(codes)).sum(1) > 1]  # a single answer can agree with none
+    if len(np.unique(answered[~np.isnan(answered)])) < 2:
         return float("nan")
-    observed = ((n_answers**2 - (counts**2).sum(1, keepdims=True)) / (n_answers - 1)).sum()
-    return float(1 - (n - 1) * observed / expected)
+    return float(krippendorff.alpha(answered.T, level_of_measurement="nominal"))

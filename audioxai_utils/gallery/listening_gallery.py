@@ -21,6 +21,7 @@ from ..constants import (
     LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, PROTOCOLS, SPECTROGRAM_TYPES,
 )
 from .html import escape, navigation, page, read_script_data, script_data, whole_directory, write_stylesheet
+from .players import playback_volumes
 from ..figures.style import (
     METHOD_COLOURS, METHOD_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, Axes, axes_of, condition_label,
     method_label, template, two_dimensional,
@@ -28,6 +29,7 @@ from ..figures.style import (
 
 PARTS = ("original", "kept", "removed")
 BEST_MASK = "best mask"  # tag of the entry that stands for its method in comparisons
+VERDICTS = {"class kept by ear": "good", "class lost by ear": "bad", "class kept": "good", "class lost": "bad"}  # tags
 DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
 
@@ -165,7 +167,7 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
 def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
     """What the page needs to play original, kept and removed, and what the model hears in them."""
     found = {part: assets.sound(getattr(entry, part), entry.sample_rate) for part in PARTS}
-    volumes = encoding.playback_volumes({part: stored for part, (_, stored) in found.items()})
+    volumes = playback_volumes({part: stored for part, (_, stored) in found.items()})
     records = []
     for part in PARTS:
         name, stored = found[part]
@@ -196,6 +198,7 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
     return {
         "id": entry.name, "clip": entry.clip, "category": entry.category,
         "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario,
+        "words": condition_label(entry.spectrogram_type, entry.noise_scenario),
         "method": entry.method, "mask": entry.mask_name,
         "protocol": entry.protocol, "correct": bool(entry.correct), "degenerate": constant,
         "area": _number(area), "tags": [str(tag) for tag in entry.tags], "axes": key,
@@ -210,13 +213,13 @@ def _axes_record(axes: Axes) -> dict:
             "upscaled": axes.n_bins < 128}
 
 
-def _data(records: list[dict], axes: dict, title: str) -> dict:
+def _data(records: list[dict], axes: dict, title: str, order: str) -> dict:
     """Everything the page's script reads."""
     return {
         "title": title, "entries": records, "axes": axes, "metrics": STUDY_METRICS, "lower": LOWER_IS_BETTER,
-        "bestMask": BEST_MASK,
+        "bestMask": BEST_MASK, "verdicts": VERDICTS,
         "order": {"spectrogram": SPECTROGRAM_TYPES, "scenario": NOISE_SCENARIOS, "method": STUDY_METHODS,
-                  "mask": MASK_NAMES, "protocol": PROTOCOLS},
+                  "mask": MASK_NAMES, "protocol": PROTOCOLS, "first": order},
         "labels": {"spectrogram": SPECTROGRAM_LABELS, "scenario": SCENARIO_LABELS, "method": METHOD_LABELS},
         "colours": METHOD_COLOURS,
     }
@@ -228,7 +231,7 @@ def _static_card(record: dict, axes: dict) -> str:
                        for name, value in record["scores"].items())
     layers = "".join(_static_layer(record, axes, layer) for layer in ("spectrogram", "attribution", "kept"))
     players = "".join(
-        f"<p>{sound['part']}: {escape(sound['class'])} (p = {sound['p']})"
+        f"<p>{sound['part']}: {escape(sound['class'].replace('_', ' '))} (p = {sound['p']})"
         + (f'<br><audio controls preload="none" src="assets/{sound["file"]}"></audio></p>' if sound["file"]
            else ", silent</p>") for sound in record["sounds"])
     head = f"{record['category'].replace('_', ' ')}: {method_label(record['method'])}, {record['mask']}"
@@ -286,7 +289,7 @@ def read_gallery(directory: str | Path) -> dict:
 
 
 def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
-                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85) -> dict:
+                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85, order: str = "as listed") -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
 
     Parameters
@@ -299,8 +302,10 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         Heading of the page.
     links : sequence of (address, words)
         Navigation to other pages, relative to ``directory``.
+    order : str
+        What the order of the entries is, in words.
     compression : float
-        Of the sounds, 0 (largest) to 1 (smallest), see `sounds.store`. With the default one explanation
+        Of the sounds, 0 (largest) to 1 (smallest), see `encoding.store`. With the default one explanation
         takes about 65 kB, so that 30 MB hold more than 400.
 
     Returns
@@ -321,7 +326,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
             raise ValueError("entries must hold at least one GalleryEntry; got none")
         if len(set(names)) < len(names):
             raise ValueError(f"entries must differ; got {max(names, key=names.count)} more than once")
-        data = _data(records, axes, title)
+        data = _data(records, axes, title, order)
         _write_page(folder, data, links)
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         return {"entries": len(records), "files": len(sizes), "bytes": sum(sizes)}

@@ -14,8 +14,8 @@ from pathlib import Path
 from .listening_gallery import BEST_MASK, read_gallery
 from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
 from .html import escape, navigation, page, script_data
+from .players import matched_cuts
 from ..files import atomic_path
-from ..audio.encoding import matched_cuts
 from ..figures.style import template
 
 PAGE = "listening.html"

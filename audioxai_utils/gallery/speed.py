@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import HTML
+
+from .html import escape
+from .report_parts import table_html
 
 FOLDER = "benchmarks"  # in the results
 TABLES = {
@@ -33,19 +36,14 @@ def about_words(about: dict) -> str:
     return ", ".join(words)
 
 
-def speed_part(folder: Path) -> str:
-    """The section as HTML, of the tables in a report's folder; empty where no benchmark was run."""
+def speed(study) -> HTML:
+    """Every benchmark's table with what it was measured on; a note where none was run."""
     parts = []
     for name, caption in TABLES.items():
-        path = folder / FOLDER / f"{name}.csv"
+        path = Path(study.results) / FOLDER / f"{name}.csv"
         if path.is_file() and path.with_suffix(".json").is_file():
-            table = pd.read_csv(path).to_html(
-                index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"
-            )
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            parts.append(
-                f"<p>{escape(caption)}</p>"
-                f'<div class="scroll" tabindex="0" role="region" aria-label="Speed, {escape(name)}">{table}</div>'
-                f'<p>{escape(about_words(about))} (<a href="{FOLDER}/{name}.csv">as a file</a>)</p>'
-            )
-    return f'<h2 id="speed">Speed</h2>{"".join(parts)}' if parts else ""
+            parts.append(f"<p>{escape(caption)}</p>{table_html(pd.read_csv(path), f'Speed, {name}')}"
+                         f"<p>{escape(about_words(about))}</p>")
+    note = '<p class="missing">No benchmark was run; <code>python benchmarks/all.py --results FOLDER</code> measures them.</p>'
+    return HTML("".join(parts) or note)

@@ -15,6 +15,7 @@ from browser import WIDTHS, Visit, chromium, needs_browser
 from gallery_entries import chirps, entries
 
 from audioxai_utils.audio import encoding
+from audioxai_utils.gallery import players
 from audioxai_utils.figures import pictures
 from audioxai_utils.constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS
 from audioxai_utils.gallery.listening_gallery import PARTS, write_gallery
@@ -98,7 +99,7 @@ def test_playback_volumes_match_loudness_or_keep_true_levels():
         "kept": encoding.store(waveform / 4, 16000),
         "removed": encoding.store(np.zeros(16000), 16000),
     }
-    volumes = encoding.playback_volumes(stored)
+    volumes = players.playback_volumes(stored)
     assert set(volumes) == {"original", "kept"}
     heard = {
         name: stored[name].loudness + 20 * np.log10(volume["matched"]) for name, volume in volumes.items()
