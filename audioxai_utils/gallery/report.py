@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from ..constants import PROTOCOLS
-from ..audit.findings import SENTENCES, read_table
+from ..audit.sentences import SENTENCES, read_table
 from ..run.graph import Study, study_of
 from .notebook_pages import notebook_body, notebook_title
 from .html import MISSING, escape, navigation, page, readable_size, whole_directory, write_stylesheet

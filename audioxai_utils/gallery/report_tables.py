@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..evaluation.comparisons import scored_and_heard
 from ..constants import STUDY_METHODS, STUDY_CONDITIONS, TABLE_NUMBERS
-from ..audit.findings import read_table, study_tables
+from ..audit.sentences import read_table, study_tables
 from ..run.graph import study_of
 from .html import MISSING, escape
 from ..published import published_accuracies

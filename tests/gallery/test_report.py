@@ -14,7 +14,7 @@ from gallery_entries import entries
 
 from audioxai_utils import files
 from audioxai_utils.figures import plots
-from audioxai_utils.audit.findings import SENTENCES
+from audioxai_utils.audit.sentences import SENTENCES
 from audioxai_utils.gallery.listening_gallery import write_gallery
 from audioxai_utils.gallery.notebook_pages import mathml, notebook_body, relink, sounds_to_files
 from audioxai_utils.gallery.report import build
