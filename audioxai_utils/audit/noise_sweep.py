@@ -1,34 +1,39 @@
-"""Where do accuracy and faithfulness give way as the noise gets louder? :func:`snr_sweep` of a trained classifier."""
+"""Where do accuracy and faithfulness give way as the noise gets louder? `snr_sweep` of a trained classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from .. import constants
-from ..evaluation import bootstrap
-from ..study import pipeline, study
 from ..attributions import METHODS
+from ..audio import inputs
 from ..audio.datasets import load_noise
+from ..audio.noise import alpha_for_snr, mix
+from ..evaluation import bootstrap
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.metrics import faithfulness
-from ..audio.noise import alpha_for_snr, mix
 from ..evaluation.scoring import probabilities
+from ..study.attribute import AT_ONCE, clip_options
+from ..study.clips import split_clips
 
-SNR_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)
+if TYPE_CHECKING:
+    from ..study.clips import Clips
+    from ..study.study import Condition
+
 SWEPT_METRICS = ("FF", "FidIn", "AD")
 
 
 def snr_sweep(
-    settings: study.Settings,
-    classifier: study.Classifier,
-    noise_scenarios: Sequence[str],
-    snr_db: Sequence[float] = SNR_DB,
+    condition: Condition,
+    noise_scenarios: Sequence[str] = constants.NOISE_SCENARIOS,
     best: pd.DataFrame | None = None,
     methods: Sequence[str] = constants.STUDY_METHODS,
+    snr_db: Sequence[float] | None = None,
     n_clips: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -36,17 +41,19 @@ def snr_sweep(
 
     Parameters
     ----------
+    condition : Condition
+        A clean one, whose clips are mixed.
     noise_scenarios : sequence of str
         ``clean`` among them is skipped: the clean clips are always a row, at infinite SNR.
-    snr_db : sequence of float
-        Clip-to-noise ratios; the study's 0.6/0.4 mixture is +3.52 dB.
     best : DataFrame, optional
         From ``tables.best_masks``: the mask of each method under the audited protocol, from the
         scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy alone.
     methods : sequence of str
         Explained anew at every SNR, on the clips that the study explains and for the predicted class.
+    snr_db : sequence of float, optional
+        Clip-to-noise ratios, by default the profile's; the study's 0.6/0.4 mixture is +3.52 dB.
     n_clips : int, optional
-        Of those clips, spread over the classes; default all. Accuracy takes the whole test split.
+        Of those clips, spread over the classes, by default the profile's. Accuracy takes the whole test split.
     seed : int
         Of the bootstrap.
 
@@ -57,43 +64,40 @@ def snr_sweep(
         per cent of the test clips; FF, FidIn, AD, audited), n, mean, low, high (95 %, bootstrap over
         clips).
     """
-    spectrogram = classifier.spectrogram
-    test = study.split_clips(settings, spectrogram.sample_rate, "test")
-    explained = study.first_clips(study.explained_clips(settings, spectrogram.sample_rate, "clean"), n_clips)
-    options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
-    labels, rows = test.frame["label"].to_numpy(), []
-    for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
-        p = probabilities(classifier.folded, _decibels(classifier, _mixed(test, noise, snr)))
-        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu().numpy() == labels)}
+    if condition.noise_scenario != "clean":
+        raise ValueError(f"condition must be a clean one, whose clips are mixed; got {condition.title}")
+    study, rate = condition.study, condition.classifier.sample_rate
+    test, explained = split_clips(study, rate, "test"), condition.clips.first(n_clips or study.settings.sizes.n_swept)
+    mixtures = _mixtures(condition, noise_scenarios, snr_db or study.settings.sizes.snr_db)
+    options, rows = {method: condition.method_options(method) for method in methods}, []
+    for number, (scenario, snr, noise) in enumerate(mixtures, 1):
+        p = probabilities(condition.classifier.fused, condition.decibels(_mixed(test, noise, snr)))
+        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu() == test.labels).double().numpy()}
         if best is not None:
             waveform = _mixed(explained, noise, snr)
             for method, its in options.items():
-                mask = _best_mask(best, spectrogram.name, scenario, method)
-                values |= _faithfulness(classifier, waveform, method, mask, its)
-        names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
+                mask = _best_mask(best, condition.spectrogram_type, scenario, method)
+                values |= _faithfulness(condition, waveform, method, mask, its)
+        names = {"spectrogram_type": condition.spectrogram_type, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
+        study.progress("clip-to-noise ratios", number, len(mixtures))
     return pd.DataFrame(rows)
 
 
-def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator[tuple]:
+def _mixtures(condition: Condition, noise_scenarios: Sequence[str], snr_db: Sequence[float]) -> list[tuple]:
     """(scenario's name, SNR, noise or None), the clean one first."""
-    yield "clean", float("inf"), None
+    found, study = [("clean", float("inf"), None)], condition.study
     for scenario in noise_scenarios:
-        argument = study.scenario_argument(settings, scenario)
-        noise = load_noise(argument, sample_rate, settings.noise_root or None)
+        source = study.noise_source(scenario)
+        noise = load_noise(source, condition.classifier.sample_rate, study.settings.noise_root)
         if noise is not None:
-            yield from ((study.scenario_name(scenario), float(snr), noise) for snr in snr_db)
+            found += [(inputs.scenario_name(scenario), float(snr), noise) for snr in snr_db]
+    return found
 
 
-def _mixed(clips: study.Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
+def _mixed(clips: Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
     """Waveforms (n, samples) of clean clips with noise at a clip-to-noise ratio."""
     return clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
-
-
-def _decibels(classifier: study.Classifier, waveform: torch.Tensor) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T), on the classifier's device."""
-    parts = waveform.to(next(classifier.model.parameters()).device, classifier.dtype).split(study.LOAD_CHUNK)
-    return torch.cat([classifier.spectrogram.decibels(part) for part in parts])
 
 
 def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method: str) -> str:
@@ -107,19 +111,18 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
 
 
 def _faithfulness(
-    classifier: study.Classifier, waveform: torch.Tensor, method: str, mask: str, options: dict
+    condition: Condition, waveform: torch.Tensor, method: str, mask: str, options: dict
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
-    db = _decibels(classifier, waveform)
-    p = probabilities(classifier.folded, db)
-    target = p.argmax(1)
-    size = pipeline.AT_ONCE.get(db.device.type, 1)
+    classifier, db = condition.classifier, condition.decibels(waveform)
+    p = probabilities(classifier.fused, db)
+    target, size = p.argmax(1), AT_ONCE.get(db.device.type, 1)
     attribution = torch.cat([
-        METHODS[method](classifier.model, *clips, **options, **pipeline.clip_options(classifier, method, sound))
+        METHODS[method](classifier.model, *clips, **options, **clip_options(classifier, method, sound))
         for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
     ])
     kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
-    parts = (probabilities(classifier.folded, part) for part in (kept, removed))
+    parts = (probabilities(classifier.fused, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 

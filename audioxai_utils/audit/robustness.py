@@ -8,20 +8,69 @@ classified by a model that was trained on its own.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ..evaluation.masks import apply_mask
-from ..evaluation.metrics import faithfulness
-from ..audio.spectrograms import kept_audio, removed_audio
-from ..evaluation.scoring import MaskScorer, decibels, probabilities
 from ..audio.encoding import store
+from ..audio.spectrograms import kept_audio, removed_audio
+from ..evaluation.controls import all_ones
+from ..evaluation.frames import of_condition
+from ..evaluation.masks import apply_mask, build_masks
+from ..evaluation.metrics import faithfulness
+from ..evaluation.scoring import MaskScorer, decibels, probabilities
+from ..models import training
+from ..models.cnn14 import load_panns_weights
+from ..models.inference import inference_copy
+
+if TYPE_CHECKING:
+    from ..study.study import Condition
 
 SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
 ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")
+WHOLE_CLIP = "the whole clip"
+SHORTER = 3  # the second classifier is trained for this part of the epochs
+
+
+def second_classifier(condition: Condition) -> tuple[nn.Module, training.TrainingRun]:
+    """A classifier of the condition's spectrograms that is trained from the next seed, a third as long.
+
+    Returns
+    -------
+    model : nn.Module
+        Its copy for inference, on the condition's device.
+    run : TrainingRun
+        How the training went.
+    """
+    study, kind = condition.study, condition.spectrogram_type
+    settings = study.settings
+    sizes, seed = replace(settings.sizes, epochs=max(1, settings.sizes.epochs // SHORTER)), settings.seed + 1
+    model = study.new_model(kind, seed)
+    if settings.audioset_weights:
+        load_panns_weights(model, settings.audioset_weights)
+    train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
+    run = training.train_classifier(model, train, validation, sizes, seed, study.device)
+    return inference_copy(run.model.to(condition.spectrograms.device), condition.spectrograms), run
+
+
+def best_masks(condition: Condition, best: pd.DataFrame) -> dict[str, torch.Tensor]:
+    """``method + mask`` -> each method's best audited mask of the condition's clips, after a mask of ones.
+
+    Parameters
+    ----------
+    best : DataFrame
+        From ``tables.best_masks``.
+    """
+    masks = {WHOLE_CLIP: all_ones(condition.spectrograms)}
+    rows = of_condition(best[best["protocol"] == "audited"], condition.pair).dropna(subset="mask")
+    for row in rows.itertuples():
+        attribution = condition.attributions(row.method).to(condition.spectrograms)
+        masks[f"{row.method} + {row.mask}"] = build_masks(attribution, "audited", [row.mask])[row.mask]
+    return masks
 
 
 def shifted(mask: torch.Tensor, n_bins: int, n_frames: int) -> torch.Tensor:
