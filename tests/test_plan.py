@@ -1,6 +1,4 @@
-"""The plan for a large set of clips: every number follows from a run's records, and is reckoned again here by
-hand.
-"""
+"""The plan for a large set of clips: every number follows from a run's records, and is reckoned again here by hand."""
 
 from __future__ import annotations
 
@@ -29,26 +27,17 @@ def results(tmp_path):
         for clip in clips:
             (folder / f"{clip}.npz").write_bytes(b"x" * 2000)
         (tmp_path / "tables" / "attributions").mkdir(parents=True, exist_ok=True)
-        frame = pd.DataFrame(
-            {"clip": clips, "seconds": [seconds] * (N - 1) + [seconds + 5]}
-        )  # one that warms up
+        frame = pd.DataFrame({"clip": clips, "seconds": [seconds] * (N - 1) + [seconds + 5]})  # one that warms up
         frame.to_csv(tmp_path / "tables" / "attributions" / f"mel_db_clean_{method}.csv", index=False)
-        steps[f"03_attributions-mel_db-clean-{method}"] = {
-            "seconds": START + frame["seconds"].sum(),
-            "threads": 1,
-        }
+        steps[f"03_attributions-mel_db-clean-{method}"] = {"seconds": START + frame["seconds"].sum(), "threads": 1}
     for i in (1, 2):  # scored in two shards, which the notebook merged
         steps[f"04_mask_study-mel_db-clean-{i}of2"] = {"seconds": START + SCORING * N / 2, "threads": 1}
     steps["04_mask_study-mel_db-clean"] = {"seconds": START, "threads": 1}
     steps["04_mask_study-mel_db-clean_2"] = {"seconds": 9999.0, "threads": 1}  # another condition's
     (tmp_path / "scores" / "mel_db").mkdir(parents=True)
     (tmp_path / "scores" / "mel_db" / "clean.parquet").write_bytes(b"x" * 400 * N)
-    manifest = {
-        "steps": steps,
-        "device": "cpu",
-        "settings": {"profile": "paper", "dataset": "esc50"},
-        "hardware": {"processor": "a processor", "gpus": []},
-    }
+    manifest = {"steps": steps, "device": "cpu", "settings": {"profile": "paper", "dataset": "esc50"},
+                "hardware": {"processor": "a processor", "gpus": []}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -68,47 +57,31 @@ def test_the_plan_is_what_the_records_say(results):
     done = run(results, "--clips", 100_000, "--jobs", 10, "--hours", 2, "--memory", 64)
     assert done.returncode == 0, done.stderr
     planned = rows(done.stdout)
-    held = 4 * (
-        3 * 5 * 32000 + 2 * 64 * 501
-    )  # bytes of a clip: a mixture and two stems, spectrogram and attribution
+    held = 4 * (3 * 5 * 32000 + 2 * 64 * 501)  # bytes of a clip: a mixture and two stems, spectrogram and attribution
     folders = -(-100_000 // (64 * 2**30 // held))
     clips = -(-100_000 // folders)
     shards = -(-clips * 2 // (2 * 3600 - 10))  # LIME takes longest
     jobs = folders * (shards + 1)
     assert (folders, shards) == (4, 7)
-    for work, seconds, size in (
-        ("attributions, saliency", 0.5, 2000),
-        ("attributions, lime", 2, 2000),
-        ("masks and scores", 1.5, 800),
-    ):
+    for work, seconds, size in (("attributions, saliency", 0.5, 2000), ("attributions, lime", 2, 2000),
+                                ("masks and scores", 1.5, 800)):
         hours = (100_000 * seconds + jobs * START) / 3600
         longest = (-(-clips // shards) * seconds + START) / 3600
         expected = [seconds, jobs, longest, hours, hours / 10, size / 1e3, 100_000 * size / 1e12]
         assert planned[work] == pytest.approx(expected, abs=0.51 if size == 800 else 0.06), work
         assert longest <= 2
     assert planned["**all**"][0] == pytest.approx(4.0) and planned["**all**"][1] == 3 * jobs
-    assert (
-        f"**Planned:** {folders} results folders of {clips:,} clips each, {shards} shards a condition"
-        in done.stdout
-    )
+    assert f"**Planned:** {folders} results folders of {clips:,} clips each, {shards} shards a condition" in done.stdout
     assert f"--shards {shards} --profile paper" in done.stdout and "A job starts in 10.0 s" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ("--condition", "mel_db/horse"),
-            "no attributions of mel_db horse; its conditions are in tables/attributions",
-        ),
-        (("--hours", "0.001"), "--hours must be more than a job takes to start (10 s); got 0.001"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    (("--condition", "mel_db/horse"), "no attributions of mel_db horse; its conditions are in tables/attributions"),
+    (("--hours", "0.001"), "--hours must be more than a job takes to start (10 s); got 0.001"),
+])
 def test_what_cannot_be_planned_is_one_line(results, words, message):
     done = run(results, *words)
-    assert (
-        done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
-    )
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):
@@ -118,12 +91,8 @@ def test_a_folder_without_a_run_is_one_line(tmp_path):
 
 def test_the_committed_page_is_one_that_the_script_writes(results):
     """Its words, that is: the numbers are those of the run that it names."""
-    words = lambda page: re.sub(r"[\d.,]+", "#", page)
+    words = lambda page: re.sub(r"[\d.,]+", "#", page)  # noqa: E731
     committed = words((ROOT / "benchmarks" / "AUDIOSET.md").read_text(encoding="utf-8")).splitlines()
     printed = words(run(results).stdout).splitlines()
-    prose = [
-        line
-        for line in printed
-        if line and "--profile" not in line and not line.startswith(("|", "**Measured"))
-    ]
+    prose = [line for line in printed if line and "--profile" not in line and not line.startswith(("|", "**Measured"))]
     assert [line for line in prose if line not in committed] == []
