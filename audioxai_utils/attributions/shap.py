@@ -63,10 +63,11 @@ def shap(
     if engine == "reference":
         return _reference(model, db, target, background)
     if engine != "exact":
-        from .shap_fast import attribute
+        from .shap_fast import STRICT, TOLERANCE, attribute
 
         try:
-            return attribute(model, db, target, background, chunk_size)
+            tolerance = TOLERANCE if engine == "fast" else STRICT
+            return attribute(model, db, target, background, chunk_size, tolerance)
         except (NotAdditive, RuntimeError):  # a RuntimeError is an operation in place on an expanded clip
             if engine == "fast":
                 raise

@@ -202,7 +202,8 @@ class LogMelSpectrogram(Spectrogram):
             waveform = functional.pad(waveform, (1 if d.pre_emphasis else 0, 0))  # a first sample that is not known
         waveform = functional.pad(waveform, (0, length - waveform.shape[1]))
         if d.pre_emphasis:
-            back = torch.tensor([1.0, -d.pre_emphasis]).to(waveform), torch.tensor([1.0, 0.0]).to(waveform)
+            like = {"dtype": waveform.dtype, "device": waveform.device}
+            back = torch.tensor([1.0, -d.pre_emphasis], **like), torch.tensor([1.0, 0.0], **like)
             waveform = lfilter(waveform, *back, clamp=False)
         return waveform / d.scale
 

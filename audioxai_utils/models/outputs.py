@@ -35,6 +35,8 @@ def pick(raw, output=None, check: bool = True):
 def _found(raw, output):
     if output is None:
         return raw
+    if isinstance(raw, torch.Tensor) and not callable(output):
+        raise ValueError(f"output={output!r} is not in what net returns, {_described(raw)}; leave it out")
     try:
         if isinstance(output, str):
             return getattr(raw, output[1:]) if output.startswith(".") else raw[output]
