@@ -16,6 +16,7 @@ from test_data import server  # noqa: F401  (a server on this machine)
 from audioxai_utils import constants
 from audioxai_utils.audio import datasets, downloads, inputs
 from audioxai_utils.run import command_line, preparation
+from audioxai_utils.study.settings import Settings
 
 WEIGHTS = np.random.default_rng(1).bytes(300_000)
 
@@ -30,8 +31,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def options(*words: str) -> command_line.Options:
-    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words])
+def settings(*words: str) -> Settings:
+    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words]).settings
 
 
 def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):  # noqa: F811
@@ -40,10 +41,10 @@ def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, serv
     monkeypatch.setattr(downloads, "PANNS_SIZE", len(WEIGHTS))
     monkeypatch.setattr(downloads, "PANNS_MD5", hashlib.md5(WEIGHTS).hexdigest())
     path = place / "data" / downloads.PANNS_NAME
-    planned = preparation.prepare(options("--dry-run"))
+    planned = preparation.prepare(settings(), dry_run=True)
     assert planned.audioset_weights == str(path) and not path.exists() and server.log == []
     for _ in range(2):
-        assert preparation.prepare(options()).audioset_weights == str(path)
+        assert preparation.prepare(settings()).audioset_weights == str(path)
     assert path.read_bytes() == WEIGHTS and server.log == [None]
     assert downloads.PANNS_NAME in capfd.readouterr().err  # the progress bar
 

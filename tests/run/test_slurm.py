@@ -54,7 +54,7 @@ def study(tmp_path_factory):
     path = repository / "notebooks" / "01_data_and_noise.ipynb"
     source = "import json, os\nfrom pathlib import Path\n"
     source += "Path(results_dir, 'environment.json').write_text(json.dumps(dict(os.environ)))"
-    toy_study.write_notebook(path, (*toy_study.COMMON, "conditions"), source)
+    toy_study.write_notebook(path, toy_study.COMMON, source)
     return repository, (*words, "--slurm", str(folder / "profile"), "--cores", "1"), folder
 
 
@@ -110,7 +110,7 @@ def test_shards_on_slurm_equal_the_whole_here_though_jobs_are_killed(study):
     said = log.read_text()
     assert said.count("SLURM status is: 'CANCELLED'") == 1 and said.count("SLURM status is: 'FAILED'") >= 1
     assert said.count("Trying to restart job") >= 2
-    assert "14/14  report  done in" in printed and "04_mask_study mel_db white 2of2  done in" in printed
+    assert "11/11  00_report  done in" in printed and "04_mask_study mel_db white 2of2  done in" in printed
     assert not jobs("PENDING,RUNNING,COMPLETING")
 
 
