@@ -53,4 +53,5 @@ def fill_rankings(fills: pd.DataFrame, metric: str = "FF") -> pd.DataFrame:
     ordered = fills.sort_values([metric, "method"], ascending=[False, True])
     ordered = ordered.assign(method=ordered["method"].map(method_label))
     ranks = ordered.groupby([*CONDITION, "fill"], sort=False)["method"].agg(" > ".join)
-    return ranks.unstack("fill")[list(FILLS)]
+    conditions = pd.MultiIndex.from_frame(fills[CONDITION].drop_duplicates())
+    return ranks.unstack("fill").loc[conditions, list(FILLS)].rename_axis(columns=None)

@@ -181,7 +181,7 @@ def last_epoch(study: Study) -> dict:
     history = study.table(f"history_{condition.spectrogram_type}").set_index("epoch")["validation_accuracy"]
     kept = condition.classifier.info["best_epoch"]
     return {
-        "finding": "Last epoch sold as best", "measured": "validation accuracy (%) of the weights that are kept",
+        "finding": "Last epoch sold as best", "measured": "validation accuracy (%) of the kept weights",
         "paper": f"{100 * history.iloc[-1]:.1f} (last epoch)", "audited": f"{100 * history[kept]:.1f} (epoch {kept})",
         "published": "epoch 20 of 20, for both types",
     }

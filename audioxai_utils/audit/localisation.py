@@ -26,6 +26,7 @@ from ..evaluation import comparisons
 from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
+from ..words import condition_label, method_label
 
 if TYPE_CHECKING:
     from ..study.study import Condition, Study
@@ -35,6 +36,8 @@ FAITHFULNESS = ("FidIn_heard", "FF_heard", "AD_heard")
 LEAST_SI_SDR = -30.0  # dB; silence and what is below count as this
 REFERENCE = "energy"  # the clip's own power as relevance: what knows nothing of the classifier
 N_RESAMPLES = 2000
+COLUMNS = [*CONDITION, "clip", "correct", "method", "mass", "rank", "pointing", "area", "source_share"]
+AGREED = [*CONDITION, "measure", "metric", "n_methods", "n_clips", "spearman", "low", "high"]
 
 
 # --- one attribution -------------------------------------------------------------------------
@@ -117,6 +120,12 @@ def _attributions(condition: Condition, methods: Sequence[str] | None) -> Iterat
     yield REFERENCE, 10 ** (condition.spectrograms / 10)
 
 
+def localisations(study: Study) -> pd.DataFrame:
+    """`localisation` of every condition whose clips are mixtures of known parts, below each other; empty for none."""
+    frames = [localisation(condition) for condition in conditions_of_known_parts(study)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
 def conditions_of_known_parts(study: Study) -> list[Condition]:
     """The conditions whose clips are mixtures of known parts: all of generated sounds, the noisy ones of recordings."""
     generated = study.settings.dataset == "generated"
@@ -152,7 +161,7 @@ def beside_faithfulness(localised: pd.DataFrame, scores: pd.DataFrame, best: pd.
     gains = si_sdr_gains(scores).merge(chosen, on=[*CONDITION, "method", "mask"])
     columns = [*CONDITION, "method", "mask", "clip", *FAITHFULNESS, "si_sdr_gain"]
     both = localised.merge(gains[columns], on=[*CONDITION, "method", "clip"])
-    if both.empty:
+    if both.empty and len(localised):
         raise ValueError("localised and scores must share conditions, methods and clips; they share none")
     return both
 
@@ -182,7 +191,7 @@ def agreement(both: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0)
             about = {**dict(zip(CONDITION, pair)), "measure": measure, "metric": metric}
             sizes = {"n_methods": values[0].shape[1], "n_clips": int(defined.sum())}
             rows.append({**about, **sizes, **_correlated(values, n_resamples, seed)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=AGREED)
 
 
 def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[str, float]:
@@ -213,3 +222,25 @@ def means(both: pd.DataFrame) -> pd.DataFrame:
     wide = comparisons.with_intervals(comparisons.mean_intervals(both, metrics, n_resamples=N_RESAMPLES))
     chance = both.groupby([*CONDITION, "method"], sort=False)[["area", "source_share"]].mean().reset_index()
     return wide.merge(chance, on=[*CONDITION, "method"])
+
+
+def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
+    """What points at the source, and whether faithfulness goes with it, as Markdown; a line a condition.
+
+    Parameters
+    ----------
+    localised, agreed : DataFrame
+        From `localisations` and `agreement`.
+    """
+    lines = []
+    for pair, here in localised.groupby(CONDITION, sort=False):
+        mass = here[here["method"] != REFERENCE].groupby("method")["mass"].mean()
+        rho = of_condition(agreed, pair).set_index(["measure", "metric"])["spearman"]
+        lines.append(
+            f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the source "
+            f"({mass.max():.0%}; by chance {here['area'].mean():.0%}, the clips' own power "
+            f"{here.loc[here['method'] == REFERENCE, 'mass'].mean():.0%}). Over the methods the fidelity of the sound goes "
+            f"with that share at ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
+            f"ρ = {rho['si_sdr_gain', 'FidIn_heard']:.2f}."
+        )
+    return "\n".join(lines) or "No clip of this run is a mixture of known parts."

@@ -20,6 +20,7 @@ from ..evaluation.metrics import faithfulness
 from ..evaluation.scoring import probabilities
 from ..study.attribute import AT_ONCE, clip_options
 from ..study.clips import split_clips
+from ..words import SCENARIO_LABELS
 
 if TYPE_CHECKING:
     from ..study.clips import Clips
@@ -30,9 +31,9 @@ SWEPT_METRICS = ("FF", "FidIn", "AD")
 
 def snr_sweep(
     condition: Condition,
-    noise_scenarios: Sequence[str] = constants.NOISE_SCENARIOS,
+    noise_scenarios: Sequence[str] | None = None,
     best: pd.DataFrame | None = None,
-    methods: Sequence[str] = constants.STUDY_METHODS,
+    methods: Sequence[str] | None = None,
     snr_db: Sequence[float] | None = None,
     n_clips: int | None = None,
     seed: int = 0,
@@ -43,13 +44,15 @@ def snr_sweep(
     ----------
     condition : Condition
         A clean one, whose clips are mixed.
-    noise_scenarios : sequence of str
-        ``clean`` among them is skipped: the clean clips are always a row, at infinite SNR.
+    noise_scenarios : sequence of str, optional
+        By default all of the project and the run's own. ``clean`` is skipped: the clean clips are always a row, at
+        infinite SNR.
     best : DataFrame, optional
         From ``tables.best_masks``: the mask of each method under the audited protocol, from the
         scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy alone.
-    methods : sequence of str
-        Explained anew at every SNR, on the clips that the study explains and for the predicted class.
+    methods : sequence of str, optional
+        Explained anew at every SNR, on the clips that the study explains and for the predicted class; by default
+        the study's own as far as ``best`` has them, else all of ``best``.
     snr_db : sequence of float, optional
         Clip-to-noise ratios, by default the profile's; the study's 0.6/0.4 mixture is +3.52 dB.
     n_clips : int, optional
@@ -68,7 +71,9 @@ def snr_sweep(
         raise ValueError(f"condition must be a clean one, whose clips are mixed; got {condition.title}")
     study, rate = condition.study, condition.classifier.sample_rate
     test, explained = split_clips(study, rate, "test"), condition.clips.first(n_clips or study.settings.sizes.n_swept)
+    noise_scenarios = noise_scenarios or list(dict.fromkeys([*constants.NOISE_SCENARIOS, *study.noise_scenarios]))
     mixtures = _mixtures(condition, noise_scenarios, snr_db or study.settings.sizes.snr_db)
+    methods = _swept(best) if methods is None else methods
     options, rows = {method: condition.method_options(method) for method in methods}, []
     for number, (scenario, snr, noise) in enumerate(mixtures, 1):
         p = probabilities(condition.classifier.fused, condition.decibels(_mixed(test, noise, snr)))
@@ -82,6 +87,11 @@ def snr_sweep(
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
         study.progress("clip-to-noise ratios", number, len(mixtures))
     return pd.DataFrame(rows)
+
+
+def _swept(best: pd.DataFrame | None) -> list[str]:
+    found = [] if best is None else list(dict.fromkeys(best["method"]))
+    return [method for method in constants.STUDY_METHODS if method in found] or found
 
 
 def _mixtures(condition: Condition, noise_scenarios: Sequence[str], snr_db: Sequence[float]) -> list[tuple]:
@@ -137,3 +147,26 @@ def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
         low, high = bootstrap.interval(bootstrap.resampled_means(values, seed=seed), n)
     numbers = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
     return {**dict(zip(("method", "mask", "metric"), key)), "n": n, **numbers}
+
+
+def summary(swept: pd.DataFrame) -> str:
+    """What louder noise does to accuracy and fidelity, as Markdown.
+
+    Parameters
+    ----------
+    swept : DataFrame
+        From `snr_sweep`.
+    """
+    accuracy = swept[swept["metric"] == "accuracy"].set_index("noise_scenario")
+    lines = [f"Accuracy is {accuracy.loc['clean', 'mean']:.0f} % on the clean clips."]
+    for scenario in accuracy.index.unique().drop("clean"):
+        steps = accuracy.loc[[scenario]].sort_values("snr_db")[["mean", "snr_db"]].to_numpy()
+        (low, quiet), (high, loud) = steps[0], steps[-1]
+        text = f"- {SCENARIO_LABELS.get(scenario, scenario)}: {low:.0f} % at {quiet:+.0f} dB, {high:.0f} % at {loud:+.0f} dB"
+        kept = swept[(swept["noise_scenario"] == scenario) & (swept["metric"] == "FidIn")]
+        kept = kept.groupby("snr_db")["mean"].mean()
+        if len(kept):
+            text += f"; the best masks keep the class on {kept.iloc[0]:.0%} and {kept.iloc[-1]:.0%} of the clips"
+        lines.append(f"{text}.")
+    lines.append(f"\nThe study's own mixture is at {constants.STUDY_SNR_DB:+.2f} dB.")
+    return "\n".join(lines)

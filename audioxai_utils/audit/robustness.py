@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
 ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")
 WHOLE_CLIP = "the whole clip"
+N_CLIPS = 20  # on which masks are tried elsewhere
 SHORTER = 3  # the second classifier is trained for this part of the epochs
 
 
@@ -169,3 +170,25 @@ def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
     asked = robustness.assign(**{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS})
     rows = asked.groupby(["mask", "test"], sort=False)
     return rows[list(ROBUSTNESS_METRICS)].mean().assign(n_clips=rows["agrees"].sum()).reset_index()
+
+
+def summary(robustness: pd.DataFrame, other: str) -> str:
+    """On how many clips each mask keeps the class under every test, as Markdown.
+
+    Parameters
+    ----------
+    robustness : DataFrame
+        From `mask_robustness`.
+    other : str
+        Name of the other model in it.
+    """
+    kept = summarised(robustness).pivot(index="mask", columns="test", values="FidIn")
+    kept = kept.assign(shifted=kept[list(SHIFTS)].min(axis=1)).reindex(robustness["mask"].unique())
+    words = kept.map("{:.0%}".format).replace("nan%", "n/a")
+    lines = [
+        f"- `{mask}` keeps the class on {row['scored']} of the clips as scored, {row['heard']} as heard, {row['MP3']} "
+        f"through MP3, {row['shifted']} after its worst shift, and {row[other]} in the {other} ({row[f'{other} heard']} "
+        "heard)." for mask, row in words.iterrows()
+    ]
+    asked = robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean()
+    return "\n".join([*lines, f"- The {other} predicts the explained class on {asked:.0%} of the clips; it is asked only there."])

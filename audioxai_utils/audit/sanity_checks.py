@@ -21,13 +21,21 @@ from ..attributions import lime_fast
 from ..attributions.gradient_check import gradient_check
 from ..attributions.lime import ALPHA, KERNEL_WIDTH
 from ..models.inference import inference_copy
+from ..evaluation.frames import CONDITION
 from ..numerics import tensor_float32
+from ..words import method_label
 
 if TYPE_CHECKING:
-    from ..study.study import Condition
+    from ..study.study import Condition, Study
 
 CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
 N_GRADIENT_CLIPS = 2  # clips whose gradient is checked
+LIME_CHECKS = {  # check -> column of `lime_stability`
+    "LIME's fit on its own neighbours": "r2", "LIME's fit on fresh neighbours": "r2_fresh",
+    "LIME's weights under other seeds": "spearman",
+}
+ANEW = " on a model drawn anew"
+SAME_WINNER = "the same winner with other clips"
 
 
 # --- Is the gradient that of the model? -------------------------------------------------------
@@ -183,6 +191,53 @@ def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
     if np.ptp(probability) == 0:
         return float("nan")  # nothing to explain
     return float(ridge.score(visible, probability, sample_weight=proximity(visible)))
+
+
+# --- what came out ----------------------------------------------------------------------------
+
+
+def summary(study: Study) -> pd.DataFrame:
+    """The checks of notebook 08 in a table: check, measure, value, n (clips); read from the tables that it saved."""
+    checked, errors, lime = (study.table(name) for name in ("gradient_check", "additivity", "lime_stability"))
+    randomised, ranks = study.table("randomisation"), study.table("rank_stability")
+    gradient_error = checked["relative_error"].max(), checked["n_clips"].max()
+    rows = [("input gradient against central differences", "relative error", *gradient_error)]
+    for method, error in errors.groupby("method", sort=False)["additivity_error"]:
+        rows.append((f"{method_label(method)} adds up", "relative error, median", error.median(), len(error)))
+    for check, column in LIME_CHECKS.items():
+        measure = "Spearman" if column == "spearman" else "R²"
+        rows.append((check, measure, lime[column].mean(), len(lime)))
+    last = randomised[(randomised["stage"] == randomised["stage"].iloc[-1]) & (randomised["kind"] == "absolute")]
+    for method, values in last.groupby("method", sort=False)["spearman"]:
+        rows.append((f"{method_label(method)}{ANEW}", "Spearman, absolute", values.mean(), len(values)))
+    top = ranks[ranks["rank"] == 1].groupby(["protocol", *CONDITION, "metric"])["share"].max()
+    rows.append((SAME_WINNER, "share of resamples", top.mean(), len(study.main_condition.clips)))
+    return pd.DataFrame(rows, columns=["check", "measure", "value", "n"])
+
+
+def sentence(checks: pd.DataFrame) -> str:
+    """The checks in words, as Markdown.
+
+    Parameters
+    ----------
+    checks : DataFrame
+        From `summary`.
+    """
+    values = checks.set_index("check")["value"]
+    own, fresh, seeds = (values[name] for name in LIME_CHECKS)
+    text = (
+        f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep SHAP misses "
+        f"its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {own:.0%} of the model's answer on its own "
+        f"copies and {fresh:.0%} on fresh ones; two seeds agree with a rank correlation of {seeds:.2f}."
+    )
+    anew = values[values.index.str.endswith(ANEW)].dropna()
+    if len(anew):
+        method = anew.idxmax()
+        text += (
+            f" With every layer drawn anew {method.removesuffix(ANEW)} stays nearest to its map of the trained model "
+            f"(ρ = {anew[method]:.2f} of absolute values)."
+        )
+    return f"{text} The most frequent winner wins {values[SAME_WINNER]:.0%} of the resamples."
 
 
 # --- ranks -----------------------------------------------------------------------------------

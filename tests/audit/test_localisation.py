@@ -1,4 +1,4 @@
-"""Truth of attributions against loops, planted cases and SciPy; agreement with faithfulness on numbers."""
+"""Localisation against loops, planted cases and SciPy; agreement with faithfulness on numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from scipy.stats import spearmanr
 import tiny_study
 from audioxai_utils.audit import localisation
 from audioxai_utils.evaluation import tables
-from audioxai_utils.figures import sanity_checks
-from audioxai_utils.study import pipeline, study
-
-CONDITION = ("mel_db", "white")
+from audioxai_utils.evaluation.frames import CONDITION
+from audioxai_utils.figures import localisation as figures
 
 
 def maps(seed: int):
@@ -29,7 +27,7 @@ def maps(seed: int):
 
 def test_measures_against_loops():
     attribution, target, other = maps(0)
-    found = localisation.relevance_truth(attribution, target, other)
+    found = localisation.relevance_localisation(attribution, target, other)
     for clip in range(3):
         a, s, n = (values[clip, 0].flatten().tolist() for values in (attribution, target, other))
         inside = [x > y for x, y in zip(s, n)]
@@ -46,17 +44,17 @@ def test_measures_against_loops():
 def test_identities():
     _, target, other = maps(1)
     ideal = (target > other).double()
-    perfect = localisation.relevance_truth(ideal, target, other)
+    perfect = localisation.relevance_localisation(ideal, target, other)
     assert perfect["mass"].tolist() == perfect["rank"].tolist() == [1.0] * 3
-    wrong = localisation.relevance_truth(1 - ideal, target, other)
+    wrong = localisation.relevance_localisation(1 - ideal, target, other)
     assert wrong["mass"].tolist() == [0.0] * 3
-    everything = localisation.relevance_truth(torch.ones_like(target), target, other)
+    everything = localisation.relevance_localisation(torch.ones_like(target), target, other)
     torch.testing.assert_close(everything["mass"], everything["area"])
     torch.testing.assert_close(everything["pointing"], everything["source_share"])
-    nothing = localisation.relevance_truth(-torch.ones_like(target), target, other)
+    nothing = localisation.relevance_localisation(-torch.ones_like(target), target, other)
     assert all(math.isnan(float(value)) for name in ("mass", "rank", "pointing") for value in nothing[name])
-    scaled = localisation.relevance_truth(7.0 * maps(1)[0], target, other)
-    torch.testing.assert_close(scaled["mass"], localisation.relevance_truth(maps(1)[0], target, other)["mass"])
+    scaled = localisation.relevance_localisation(7.0 * maps(1)[0], target, other)
+    torch.testing.assert_close(scaled["mass"], localisation.relevance_localisation(maps(1)[0], target, other)["mass"])
 
 
 # --- agreement ----------------------------------------------------------------------------
@@ -107,55 +105,86 @@ def test_two_methods_cannot_be_ranked_and_neither_can_equal_ones():
 # --- on files -----------------------------------------------------------------------------
 
 
+METHODS = ["saliency", "gradcam", "guided_gradcam"]
+
+
 @pytest.fixture(scope="module")
-def condition(tmp_path_factory):
-    settings = tiny_study.make(tmp_path_factory.mktemp("tiny"))
-    classifier = study.load_classifier(settings, "mel_db")
-    clips = study.explained_clips(settings, 32000, CONDITION[1])
-    methods = ["saliency", "gradcam", "guided_gradcam"]
-    for method in methods:
-        list(pipeline.attribute(settings, classifier, clips, CONDITION, method))
-    scores = pd.concat(pipeline.score(settings, classifier, clips, CONDITION, methods, ["audited"]), ignore_index=True)
-    return settings, classifier, clips, methods, scores
+def scored(tmp_path_factory):
+    """(the white mel condition, its scores, its localisation)"""
+    study = tiny_study.make(tmp_path_factory.mktemp("tiny"))
+    study.settings = dataclasses.replace(study.settings, methods=tuple(METHODS), protocol="audited", scenarios=("white",))
+    condition = study.condition("mel_db", "white")
+    for method in METHODS:
+        condition.attribute(method)
+    return condition, condition.score_all(), localisation.localisation(condition)
 
 
-def test_a_condition_s_truth_is_that_of_its_stored_attributions_and_stems(condition):
-    settings, classifier, clips, methods, _ = condition
-    found = localisation.condition_truth(settings, classifier, clips, CONDITION, methods)
-    assert found.groupby("method").size().to_dict() == dict.fromkeys([*methods, "energy"], len(clips))
-    powers = [classifier.spectrogram(stem).power for stem in clips.stems]
-    expected = localisation.relevance_truth(pipeline.load_attributions(settings, clips, CONDITION, "gradcam")[0], *powers)
+def test_a_condition_is_localised_by_its_stored_attributions_and_stems(scored):
+    condition, _, found = scored
+    clips = condition.clips
+    assert found.groupby("method").size().to_dict() == dict.fromkeys([*METHODS, "energy"], len(clips))
+    assert found.columns.tolist() == localisation.COLUMNS
+    powers = [condition.spectrogram(stem).power for stem in clips.stems]
+    expected = localisation.relevance_localisation(condition.attributions("gradcam"), *powers)
     for name, values in expected.items():
         np.testing.assert_allclose(found.loc[found["method"] == "gradcam", name], values.numpy(), rtol=1e-9)
-    with pytest.raises(ValueError, match="must be mixtures of known parts; take a noisy condition"):
-        localisation.condition_truth(settings, classifier, dataclasses.replace(clips, stems=None), CONDITION, methods)
+    energy = localisation.relevance_localisation(10 ** (condition.spectrograms / 10), *powers)
+    np.testing.assert_allclose(found.loc[found["method"] == "energy", "mass"], energy["mass"].numpy(), rtol=1e-9)
+    with pytest.raises(ValueError, match="clips of mel, white noise must be mixtures of known parts; take a noisy"):
+        localisation.localisation(condition.of(dataclasses.replace(clips, stems=None)))
 
 
-def test_sound_is_gained_on_what_is_not_masked(condition):
-    scores = condition[-1]
+def test_only_conditions_of_known_parts_are_localised(scored):
+    study = scored[0].study
+    pd.testing.assert_frame_equal(localisation.localisations(study), scored[2])
+    clean = type(study)(dataclasses.replace(study.settings, scenarios=("clean",)))
+    empty = localisation.localisations(clean)  # recordings: nobody knows their parts
+    assert empty.empty and localisation.conditions_of_known_parts(clean) == []
+    best = tables.best_masks(tables.summarise(scored[1]))
+    agreed = localisation.agreement(localisation.beside_faithfulness(empty, scored[1], best))
+    assert agreed.empty and localisation.summary(empty, agreed).startswith("No clip")
+
+
+def test_sound_is_gained_on_what_is_not_masked(scored):
+    condition, scores, _ = scored
     gains = localisation.si_sdr_gains(scores)
     row = gains.iloc[20]
     whole = scores[(scores["control"] == "all_ones") & (scores["clip"] == row["clip"]) & (scores["protocol"] == "audited")]
     expected = max(row["si_sdr"], -30) - max(float(whole["si_sdr"].iloc[0]), -30)
-    assert row["si_sdr_gain"] == pytest.approx(expected) and len(gains) == 3 * 14 * len(condition[2])
+    assert row["si_sdr_gain"] == pytest.approx(expected) and len(gains) == 3 * 14 * len(condition.clips)
     assert localisation.si_sdr_gains(scores.drop(columns="si_sdr")).empty
 
 
-def test_the_figure_draws_the_means_and_says_the_correlation(condition):
-    settings, classifier, clips, methods, scores = condition
-    found = localisation.condition_truth(settings, classifier, clips, CONDITION, methods)
+def test_the_figures_draw_the_means_and_say_the_correlation(scored):
+    condition, scores, found = scored
     best = tables.best_masks(tables.summarise(scores))
-    both = localisation.beside_faithfulness(found, scores, best, CONDITION)
-    assert len(both) == 3 * len(clips) and set(both["method"]) == set(methods)
+    both = localisation.beside_faithfulness(found, scores, best)
+    assert len(both) == 3 * len(condition.clips) and set(both["method"]) == set(METHODS)
     for method, mask in best[["method", "mask"]].drop_duplicates().itertuples(index=False):
         assert set(both.loc[both["method"] == method, "mask"]) <= {mask}
     means, correlations = localisation.means(both), localisation.agreement(both)
-    figure = sanity_checks.truth_against_faithfulness(means, correlations)
+    assert set(map(tuple, correlations[CONDITION].to_numpy())) == {condition.pair}
+    figure = figures.against_faithfulness(means, correlations)
     assert len(figure.axes) == 6
     first = figure.axes[0].containers[0].lines[0]
-    row = means[means["method"] == methods[0]]
-    assert first.get_xdata()[0] == pytest.approx(row["mass"].item()) and first.get_ydata()[0] == pytest.approx(row["FidIn_heard"].item())
+    row = means[means["method"] == METHODS[0]]
+    assert first.get_xdata()[0] == pytest.approx(row["mass"].item())
+    assert first.get_ydata()[0] == pytest.approx(row["FidIn_heard"].item())
     rho = correlations.set_index(["measure", "metric"]).loc[("mass", "FidIn_heard"), "spearman"]
     assert figure.axes[0].get_title().startswith(f"ρ = {rho:.2f}")
     with pytest.raises(ValueError, match="they share none"):
-        localisation.beside_faithfulness(found.assign(method="x"), scores, best, CONDITION)
+        localisation.beside_faithfulness(found.assign(method="x"), scores, best)
+
+
+def test_the_points_and_the_summary_are_of_the_localisation(scored):
+    condition, scores, found = scored
+    axes = figures.localisation(found).axes
+    assert [ax.get_title() for ax in axes] == ["mass", "rank", "pointing"] and axes[0].get_ylabel() == "mel, white noise"
+    assert [text.get_text() for text in axes[0].get_yticklabels()][-1] == "Energy"
+    chance = [line for line in axes[2].get_lines() if line.get_linestyle() == "--"]
+    assert chance[0].get_xdata()[0] == pytest.approx(found["source_share"].mean())
+    best = tables.best_masks(tables.summarise(scores))
+    text = localisation.summary(found, localisation.agreement(localisation.beside_faithfulness(found, scores, best)))
+    means = found[found["method"] != "energy"].groupby("method")["mass"].mean()
+    names = {"saliency": "Saliency", "gradcam": "Grad-CAM", "guided_gradcam": "Guided Grad-CAM"}
+    assert text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most") and f"({means.max():.0%}; " in text

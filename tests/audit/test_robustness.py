@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -117,3 +118,37 @@ def test_transfer_is_scored_against_the_second_model_itself(batch):
     )
     np.testing.assert_allclose(rows["FF"], (whole - removed).numpy(), atol=1e-5)
     np.testing.assert_allclose(rows["AD"], (100 * (whole - kept).clamp_min(0) / whole).numpy(), atol=1e-3)
+
+
+def test_the_heat_map_and_the_summary_hold_the_means(batch):
+    from audioxai_utils.figures import localisation as figures
+
+    masks = {"the whole clip": torch.ones_like(batch.db), "lime + bin": band_mask(batch, 2000, 2400)}
+    table = robustness.mask_robustness(MaskScorer(Tones(1000), SPECTROGRAM, batch), masks, {"deaf": Tones(3000)})
+    means = robustness.summarised(table)
+    ax = figures.robustness(means).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["the whole clip", "LIME + bin"]
+    assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in means["FidIn"].dropna()]
+    lines = robustness.summary(table, "deaf").splitlines()
+    assert lines[0].startswith("- `the whole clip` keeps the class on 100% of the clips as scored, 100% as heard")
+    assert lines[1].startswith("- `lime + bin` keeps the class on 0%") and "n/a in the deaf (n/a heard)" in lines[1]
+    assert lines[2] == "- The deaf predicts the explained class on 0% of the clips; it is asked only there."
+
+
+def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(condition):
+    second, run = robustness.second_classifier(condition)
+    assert len(run.history) == condition.study.settings.sizes.epochs // 3
+    own = condition.study.new_model("mel_db").state_dict()
+    assert not torch.equal(run.model.state_dict()["head.weight"], own["head.weight"])
+    torch.testing.assert_close(
+        probabilities(second, condition.spectrograms), probabilities(run.model, condition.spectrograms), atol=1e-6, rtol=0
+    )
+    condition.attribute("saliency")
+    row = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": "saliency"}
+    best = pd.DataFrame([row | {"mask": "topK_5"}, row | {"protocol": "paper", "mask": "bin"}, row | {"noise_scenario": "white", "mask": "bin"}])
+    masks = robustness.best_masks(condition, best)
+    assert list(masks) == ["the whole clip", "saliency + topK_5"] and masks["the whole clip"].min() == 1
+    values = condition.attributions("saliency")
+    for mask, attribution in zip(masks["saliency + topK_5"], values):
+        kept = attribution[mask == 1]
+        assert len(kept) == round(0.05 * attribution.numel()) and kept.min() >= attribution[mask == 0].max()
