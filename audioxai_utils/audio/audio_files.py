@@ -20,7 +20,6 @@ from .noise import pad_or_cut, peak_normalise
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; outside of it a header is damaged
 MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
 ANTIPHASE = 1e-3  # -60 dB: a mean of channels below it is what rounding left of them
-MPEG_SLACK = 2304  # samples; two frames, by which decoders count the end of an MP3 differently
 UNKNOWN_FRAMES = 2**62  # libsndfile's count of a FLAC whose header does not tell, or more
 SHOWN = 3  # names in a line that speaks of many
 
@@ -138,14 +137,14 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
             samples = file.read(wanted, dtype="float64", always_2d=True)
         except soundfile.SoundFileError as error:
             raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
-        announced = len(samples) if file.frames >= UNKNOWN_FRAMES else min(wanted, file.frames)
-        slack = MPEG_SLACK if file.format == "MP3" else 0
-    if len(samples) < announced - slack:
+        guessed = file.frames >= UNKNOWN_FRAMES or file.format == "MP3"
+        announced = len(samples) if guessed else min(wanted, file.frames)
+    if len(samples) < announced:
         part = f"{len(samples):,} of {announced:,} samples"
         raise ValueError(f"{shown(path)}: decodes only in part ({part})")
     if len(samples) == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
-    lost = missing_part(path) if len(samples) < wanted else None
+    lost = missing_part(path, len(samples)) if len(samples) < wanted else None
     if lost:
         raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
     return torch.from_numpy(samples), rate

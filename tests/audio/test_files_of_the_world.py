@@ -292,6 +292,35 @@ def test_joined_files_are_told(tmp_path, suffix):
         load_waveform(path, 16000)
 
 
+@pytest.mark.parametrize("loud_first", [True, False])
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+def test_an_mp3_without_a_tag_is_read_whole_or_told(tmp_path, mode, loud_first):
+    """libsndfile guesses its length from the first frame, and reads no further."""
+    path, sound = tmp_path / "a.mp3", noise_of(4)
+    sound[slice(32000, None) if loud_first else slice(0, 32000)] *= 1e-4
+    soundfile.write(path, sound, 16000, bitrate_mode=mode, compression_level=0.3)
+    content = path.read_bytes()
+    path.write_bytes(content[content.index(content[:2], 100) :])
+    try:
+        waveform = load_waveform(path, 16000)
+    except ValueError as error:
+        assert "decodes only in part" in str(error) and mode == "VARIABLE"
+    else:
+        assert waveform[slice(40000, 60000)].any() and not waveform[70000:].any()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.97])
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_one_changed_byte_of_an_ogg_is_told(tmp_path, suffix, place):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise_of(2), 16000, format="OGG", subtype={"ogg": "VORBIS", "opus": "OPUS"}[suffix])
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="decodes only in part|damaged audio file|file is malformed"):
+        load_waveform(path, 16000)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "flac", "ogg", "mp3"])
 def test_what_lies_after_five_seconds_is_nobodys_loss(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
