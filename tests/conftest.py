@@ -2,34 +2,21 @@
 
 import dataclasses
 
-import numpy as np
-import pandas as pd
 import pytest
-import soundfile
+import tiny_study
 
-from audioxai_utils import constants
-from audioxai_utils.study import study
+from audioxai_utils.study import profiles
 
 
 @pytest.fixture(autouse=True, scope="session")
 def a_clip_of_each_class():
-    constants.PROFILES["smoke"] = dataclasses.replace(constants.PROFILES["smoke"], n_clips=3)
+    profiles.PROFILES["smoke"] = dataclasses.replace(profiles.PROFILES["smoke"], n_clips=3)
 
 
 @pytest.fixture(scope="module")
 def condition(tmp_path_factory, a_clip_of_each_class):
-    """(settings, classifier) over two classes of tones, with a mel classifier drawn at random."""
-    root, rows = tmp_path_factory.mktemp("two"), []
-    for folder in ("meta", "audio"):
-        (root / folder).mkdir()
-    for fold in range(1, 6):
-        for target, category in enumerate(("low", "high")):
-            name, t = f"{fold}-{target}-A-{target}.wav", np.arange(5 * 16000) / 16000
-            sound = np.sin(2 * np.pi * (300 + 2000 * target + 40 * fold) * t) * np.exp(-t) / 2
-            soundfile.write(root / "audio" / name, sound, 16000)
-            rows.append({"filename": name, "fold": fold, "target": target, "category": category})
-    pd.DataFrame(rows).to_csv(root / "meta" / "esc50.csv", index=False)
-    results = tmp_path_factory.mktemp("results")
-    settings = study.Settings("smoke", "esc50", str(root), "", str(results), 3, "cpu")
-    study.save_classifier(settings, study.new_model(settings, study.get_spectrogram("mel_db")), "mel_db", {})
-    return settings, study.load_classifier(settings, "mel_db")
+    """The clean mel condition over two classes of five-second tones, with a classifier drawn at random."""
+    study = tiny_study.make(
+        tmp_path_factory.mktemp("two"), seconds=5, categories=("low", "high"), frequency=lambda target: 300 + 2000 * target
+    )
+    return study.condition("mel_db", "clean")

@@ -61,7 +61,7 @@ class Methods(Mapping):
 
     def __init__(self, modules: Mapping[str, str], package: str) -> None:
         """``modules`` maps the name of a method to the module of ``package`` that registers it."""
-        self._modules, self._package = modules, package
+        self._modules, self.package = modules, package
         self._functions: dict[str, Callable] = {}
         self._traits: dict[str, Traits] = {}
 
@@ -74,7 +74,7 @@ class Methods(Mapping):
 
     def __getitem__(self, name: str) -> Callable:
         if name not in self._functions and name in self._modules:
-            importlib.import_module(f"{self._package}.{self._modules[name]}")
+            importlib.import_module(f"{self.package}.{self._modules[name]}")
         if name not in self._functions:
             raise KeyError(f"method must be one of {', '.join(self)}; got {name!r}")
         return self._functions[name]

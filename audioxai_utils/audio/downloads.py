@@ -13,7 +13,7 @@ import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from ..locks import locked
+from ..files import locked
 
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # GitHub packs the archive of the current commit, so that its bytes may change. This sum was

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..constants import SPECTROGRAMS, SpectrogramParameters
+from ..words import METHOD_LABELS, METRIC_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label  # noqa: F401
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "gallery" / "templates"
 
@@ -62,35 +63,6 @@ METHOD_MARKERS = {
     "lmac": "2",
     "lmac_ft": "3",
 }
-METHOD_LABELS = {
-    "saliency": "Saliency",
-    "gradcam": "Grad-CAM",
-    "lime": "LIME",
-    "shap": "SHAP",
-    "shap_functional": "SHAP (functional)",
-    "random": "Random",
-    "energy": "Energy",
-    "oracle": "Oracle",
-    "integrated_gradients": "Integrated gradients",
-    "smoothgrad": "SmoothGrad",
-    "gradient_shap": "Gradient SHAP",
-    "occlusion": "Occlusion",
-    "guided_gradcam": "Guided Grad-CAM",
-    "rise": "RISE",
-    "slime": "SLIME",
-    "slime_hpss": "SLIME (HPSS)",
-    "optimised": "Optimised",
-    "optimised_20": "Optimised, 20 %",
-    "optimised_heard": "Optimised, heard",
-    "lmac": "L-MAC",
-    "lmac_ft": "L-MAC, fine-tuned",
-}
-SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
-SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel"}
-METRIC_LABELS = {
-    "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
-    "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
-}
 PANELS = 6  # side by side, before a figure goes on below or its panels get narrower
 SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#999933")
 
@@ -117,17 +89,6 @@ def method_colour(method: str) -> str:
     if method in METHOD_COLOURS:
         return METHOD_COLOURS[method]
     return SPARE_COLOURS[sum(method.encode()) % len(SPARE_COLOURS)]
-
-
-def method_label(method: str) -> str:
-    """The method's printed name."""
-    return METHOD_LABELS.get(method, method)
-
-
-def condition_label(spectrogram_type: str, noise_scenario: str) -> str:
-    """A condition of the study in words, such as ``mel, white noise``."""
-    kind = SPECTROGRAM_LABELS.get(spectrogram_type, spectrogram_type)
-    return f"{kind}, {SCENARIO_LABELS.get(noise_scenario, noise_scenario)}"
 
 
 def hz_to_mel(frequency):

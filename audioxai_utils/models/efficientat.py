@@ -27,6 +27,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .checkpoints import load_state
+
 EFFICIENTAT_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt"
 EFFICIENTAT_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 EFFICIENTAT_SIZE = 4066513  # bytes
@@ -190,7 +192,7 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
         raise FileNotFoundError(f"path: {path} is no file; download {EFFICIENTAT_URL}")
     if check:
         _check_file(path)
-    state = _read_state(path)
+    state = load_state(path)
     n_classes = len(state["classifier.5.bias"]) if "classifier.5.bias" in state else 527
     model = EfficientAT(n_classes, width)
     _check_state(path, state, model)
@@ -208,17 +210,6 @@ def _check_file(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != EFFICIENTAT_SHA256:
         raise ValueError(f"{path} has SHA-256 {digest}, expected {EFFICIENTAT_SHA256}; download it again")
-
-
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not a readable PyTorch checkpoint ({reason[:120]})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a dictionary of tensors, as mn04_as_mAP_432.pt holds")
-    return state
 
 
 def _check_state(path: Path, state: dict[str, torch.Tensor], model: EfficientAT) -> None:

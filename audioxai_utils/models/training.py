@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -21,8 +22,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
-from ..constants import Profile
 from ..numerics import round_to_bfloat16, tensor_float32
+
+if TYPE_CHECKING:
+    from ..study.profiles import Profile
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
 

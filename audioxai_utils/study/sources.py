@@ -1,11 +1,18 @@
-"""What a notebook's result depends on: itself, and the package's modules it imports."""
+"""What a result depends on: the notebook, and the package's modules that it imports, directly or not.
+
+One digest through the imports keys what is stored, and the same modules are the inputs of the graph's rules.
+"""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from .. import constants
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -21,14 +28,14 @@ def package_modules(package: Path = PACKAGE) -> dict[str, Path]:
 
 
 def imported_names(tree: ast.AST, importer: str = "", is_package: bool = False) -> set[str]:
-    """Dotted names that ``tree`` may import or use, wherever in it the import stands.
+    """Dotted names that ``tree`` may import when it runs, wherever in it the import stands.
 
     Relative imports are resolved against the module ``importer``; ``from a import b`` gives
-    ``a.b``, ``a.b`` in an expression too, ``import a as c`` also ``a.*``, and every dotted string
-    literal is taken for a name (for ``import_module``).
+    ``a.b``, ``a.b`` in an expression too, ``import a as c`` also ``a.*``. What stands under ``if TYPE_CHECKING`` is
+    left out.
     """
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _running(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
             names.update(f"{alias.name}.*" for alias in node.names if alias.asname)
@@ -39,31 +46,35 @@ def imported_names(tree: ast.AST, importer: str = "", is_package: bool = False) 
             names.update(f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             names.add(f"{node.value.id}.{node.attr}")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
-            names.add(node.value)
     return names
 
 
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        yield from _running(node)
+
+
 @cache
-def _imports_of(name: str, package: Path) -> tuple[frozenset[str], dict[str, frozenset[str]]]:
-    """What a module imports, and for each name that its ``__getattr__`` knows what that loads at first use."""
+def _imports_of(name: str, package: Path) -> tuple[frozenset[str], dict[str, str]]:
+    """What a module imports, and its ``LAZY`` table: names that it loads at first use, and from where."""
     path = package_modules(package)[name]
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    where = (name, path.name == "__init__.py")
-    getattrs = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"]
-    tree.body = [node for node in tree.body if node not in getattrs]
-    lazy = ast.Module(getattrs, [])
-    known = {node.value for node in ast.walk(lazy) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    loaded = frozenset(imported_names(lazy, *where))
-    return frozenset(imported_names(tree, *where)), dict.fromkeys(known | {"*"}, loaded)
+    lazy = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LAZY":
+            lazy = {key: f"{name}.{module}" for key, module in ast.literal_eval(node.value).items()}
+    return frozenset(imported_names(tree, name, path.name == "__init__.py")), lazy
 
 
-def module_closure(names: set[str], package: Path = PACKAGE, siblings: bool = True) -> list[Path]:
+def module_closure(names: Iterable[str], package: Path = PACKAGE) -> list[Path]:
     """Files of the package's modules among ``names``, and of all that these import in turn.
 
-    A package brings its ``__init__``; a subpackage, such as the methods, all its modules,
-    because they register themselves (unless ``siblings`` is False). What a module's ``__getattr__`` loads at first use of a
-    name counts where that name is imported or used.
+    A module brings the ``__init__`` of its packages. A name that a package loads lazily (its table ``LAZY``) brings
+    the module it comes from.
     """
     modules = package_modules(package)
     waiting, seen, found = set(names), set(), set()
@@ -71,16 +82,28 @@ def module_closure(names: set[str], package: Path = PACKAGE, siblings: bool = Tr
         name = waiting.pop()
         seen.add(name)
         parent, _, attribute = name.rpartition(".")
-        more = {parent}
+        more = {parent} if parent else set()
         if name in modules:
             found.add(name)
             more |= _imports_of(name, package)[0]
-            if siblings and name != package.name:
-                more |= {other for other in modules if other.startswith(f"{name}.")}
         elif parent in modules:
-            more |= _imports_of(parent, package)[1].get(attribute, frozenset())
+            lazy = _imports_of(parent, package)[1]
+            more |= set(lazy.values()) if attribute == "*" else {lazy[attribute]} if attribute in lazy else set()
         waiting |= more - seen
     return sorted(modules[name] for name in found)
+
+
+@cache
+def digest(*modules: str) -> str:
+    """Digest of the code of modules and of all that they import: what was computed by it changes with it."""
+    files = module_closure(modules)
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def method_modules(methods: Iterable[str]) -> set[str]:
+    """Dotted names of the modules that register these attribution methods; they are imported by name."""
+    files = constants.method_files()
+    return {f"{PACKAGE.name}.attributions.{files[method]}" for method in methods if method in files}
 
 
 def notebook_code(notebook: Path) -> str:
@@ -95,8 +118,10 @@ def notebook_code(notebook: Path) -> str:
 
 
 @cache
-def notebook_sources(notebook: Path, package: Path = PACKAGE) -> tuple[str, ...]:
+def notebook_sources(notebook: Path, methods: tuple[str, ...] = (), package: Path = PACKAGE) -> tuple[str, ...]:
     """Paths of a notebook and of exactly the package's modules that it imports, directly or not.
+
+    Those of ``methods`` come along where the notebook uses attribution methods at all.
 
     Raises
     ------
@@ -109,7 +134,11 @@ def notebook_sources(notebook: Path, package: Path = PACKAGE) -> tuple[str, ...]
         tree = ast.parse(notebook_code(notebook), filename=str(notebook))
     except (SyntaxError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{notebook} must be a notebook with Python cells: {error}") from error
-    return (str(notebook), *(str(path) for path in module_closure(imported_names(tree), package)))
+    names = imported_names(tree)
+    paths = module_closure(names, package)
+    if package / "attributions" / "registry.py" in paths:
+        paths = module_closure(names | method_modules(methods), package)
+    return (str(notebook), *(str(path) for path in paths))
 
 
 @cache

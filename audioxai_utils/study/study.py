@@ -1,378 +1,429 @@
-"""One run of the study: its settings, its clips and its classifiers.
+"""The study that everybody carries: its settings, its conditions, and what it has on file.
 
-A condition is a spectrogram type with a noise scenario. What is computed in a condition is in ``pipeline``.
+A condition is a spectrogram type with a noise scenario. ``open_study(results_dir)`` opens a run, finished or not;
+everything in it is read or made when it is first asked for.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from .. import constants
+from ..attributions import METHODS
 from ..audio import inputs
-from ..audio.datasets import Dataset, load_dataset, load_noise, load_stems, load_waveforms, usable
-from ..numerics import to_device
-from ..models.inference import inference_copy
-from ..models.cnn14 import Cnn14, load_state
-from ..audio.noise import mix_stems
-from ..numerics import default_dtype, one_thread
-from ..files import atomic_path
-from ..evaluation.scoring import probabilities
+from ..audio.datasets import Dataset, background_clips, load_dataset
 from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..evaluation.scoring import MaskScorer, probabilities, score_masks
+from ..files import save_figure, save_parquet, save_table
+from ..words import condition_label
+from . import attribute, clips, decoders, score
+from .classifiers import Classifier, load_classifier, new_model, save_classifier
+from .settings import Settings, results_of
 
-LOAD_CHUNK = 16  # clips turned into spectrograms at once
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One run's choices, as the notebooks' parameters give them; checked when made.
-
-    Attributes
-    ----------
-    profile : str
-        ``smoke``, ``quick`` or ``paper``.
-    dataset : str
-        ``generated``, ``esc10`` or ``esc50``.
-    data_root, noise_root, results_dir : str
-        Folders; empty is the default.
-    seed : int
-    device : str
-        ``cpu``, ``cuda`` or empty for CUDA where there is one.
-    n_clips : int
-        Test clips that are explained; 0 is the profile's number.
-    """
-
-    profile: str = "quick"
-    dataset: str = "generated"
-    data_root: str = ""
-    noise_root: str = ""
-    results_dir: str = ""
-    seed: int = constants.SEED
-    device: str = ""
-    n_clips: int = 0
-
-    def __post_init__(self) -> None:
-        constants.check_choice("profile", self.profile, constants.PROFILES)
-        constants.check_choice("dataset", self.dataset, constants.DATASETS)
-        device = self.device if self.device not in ("", "auto") else ("cuda" if torch.cuda.is_available() else "cpu")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device must be cpu here, PyTorch finds no CUDA; got {self.device!r}")
-        if self.n_clips < 0:
-            raise ValueError(f"n_clips must be a number of clips, or 0 for the profile's; got {self.n_clips}")
-        object.__setattr__(self, "device", device)
-        object.__setattr__(self, "seed", int(self.seed))
-
-    @property
-    def sizes(self) -> constants.Profile:
-        sizes = constants.PROFILES[self.profile]
-        return replace(sizes, n_clips=self.n_clips) if self.n_clips else sizes
-
-    @property
-    def results(self) -> Path:
-        return Path(self.results_dir) if self.results_dir else constants.default_results_dir(self.profile, self.dataset)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float64 if self.sizes.reproducible else torch.float32
-
-    @functools.cached_property
-    def data(self) -> Dataset:
-        return load_dataset(self.dataset, self.data_root or None)
+Pair = tuple[str, str]  # spectrogram type, noise scenario
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A trained model with what is needed to use it."""
-
-    model: Cnn14
-    spectrogram: Spectrogram
-    classes: tuple[str, ...]
-    info: dict
-    digest: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
-
-    @property
-    def training_mean(self) -> torch.Tensor:
-        """Mean dB of every bin over its training clips and frames, (1, 1, F, 1)."""
-        if "training_mean" not in self.info:
-            raise ValueError("the checkpoint holds no training mean; run notebook 02_fine_tuning again")
-        return torch.tensor(self.info["training_mean"], dtype=self.dtype)[None, None, :, None]
-
-    @functools.cached_property
-    def folded(self) -> nn.Module:
-        """The model's copy for inference (`inference.inference_copy`): the same logits to rounding, sooner."""
-        generator = torch.Generator().manual_seed(0)
-        second = torch.randn(1, self.spectrogram.sample_rate, generator=generator, dtype=torch.float64)
-        return inference_copy(self.model, self.spectrogram.decibels(second.to(next(self.model.parameters()))))
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Clips of a condition: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
-
-    ``stems`` are target and interferer, (n, samples) each, that add up to ``waveforms``: clip and
-    noise of a noisy scenario, event and background of a clean generated clip, else None. ``places`` (n,)
-    are the rows of the clips in the list they were chosen from: unusable ones are left out of it.
-    """
-
-    frame: pd.DataFrame
-    waveforms: torch.Tensor
-    problems: list[str]
-    stems: tuple[torch.Tensor, torch.Tensor] | None = None
-    places: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def blocks(self, size: int) -> Iterator[tuple[int, Clips]]:
-        """(number, clips) of each block of ``size`` places; its clips do not hang on which others are loaded."""
-        places = np.arange(len(self)) if self.places is None else self.places
-        for number in np.unique(places // size):
-            first, last = np.searchsorted(places, [number * size, (number + 1) * size])
-            stems = None if self.stems is None else tuple(stem[first:last] for stem in self.stems)
-            frame = self.frame.iloc[first:last].reset_index(drop=True)
-            yield int(number), Clips(frame, self.waveforms[first:last], [], stems, places[first:last])
-
-
-# --- clips -----------------------------------------------------------------------------------
-
-
-def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
-    """``n`` clips spread evenly over the classes, in file order; all of them for None."""
-    if n is None or n >= len(frame):
-        return frame.reset_index(drop=True)
-    rank = frame.groupby("label").cumcount()
-    picked = frame.assign(rank=rank).sort_values(["rank", "label"], kind="stable").index[:n]
-    return frame.loc[sorted(picked)].reset_index(drop=True)
-
-
-def first_clips(clips: Clips, n: int | None) -> Clips:
-    """``n`` of the clips, spread over the classes as the study's own are; all of them for None."""
-    chosen = clips.frame["clip"].isin(choose(clips.frame, n)["clip"]).to_numpy(copy=True)
-    stems = None if clips.stems is None else tuple(stem[chosen] for stem in clips.stems)
-    frame = clips.frame[chosen].reset_index(drop=True)
-    return replace(clips, frame=frame, waveforms=clips.waveforms[chosen], stems=stems, places=None)
-
-
-def load_clips(
-    settings: Settings, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean", may_be_none: bool = False
-) -> Clips:
-    """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out.
-
-    They are of the profile's dtype. None that can be used is a ValueError, unless there ``may_be_none``.
-    """
-    waveforms, problems = load_waveforms(frame, sample_rate, settings.dtype)
-    good = usable(waveforms)
-    places = np.flatnonzero(good.numpy())
-    frame, waveforms = frame.iloc[places].reset_index(drop=True), waveforms[good].to(settings.dtype)
-    if frame.empty and not may_be_none:
-        raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
-    noise = load_noise(scenario_argument(settings, noise_scenario), sample_rate, settings.noise_root or None)
-    if noise is None or frame.empty:
-        return Clips(frame, waveforms, problems, places=places)
-    with one_thread():  # a sum over threads would make a clip's last bit hang on their number
-        mixture, *stems = mix_stems(waveforms, noise.to(settings.dtype))
-    return Clips(frame, mixture, problems, tuple(stems), places)
-
-
-def shard_places(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
-    """Rows out of ``n`` that are a shard's, in order: blocks of ``block`` rows are dealt out to the shards in turn.
+def open_study(results_dir: str | Path | None = None) -> Study:
+    """Open a run.
 
     Parameters
     ----------
-    n : int
-        Number of rows.
-    shard : tuple of int
-        Number of the shard, from 0, and of shards.
-    block : int
-        Rows that stay together.
+    results_dir : path, optional
+        Folder of the run. Not given or empty: ``AUDIOXAI_RUN``, else the run that was started last, else the quick
+        study on generated sounds, which need not have been run.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A folder was named in which no run was started, or whose settings cannot be read.
     """
-    index, n_shards = shard
-    if not 0 <= index < n_shards:
-        raise ValueError(f"shard must be (number from 0, count) with the number below the count; got {shard}")
-    rows = np.arange(n)
-    return rows[rows // block % n_shards == index]
+    folder = results_of(results_dir)
+    return Study(Settings() if folder is None else Settings.read(folder))
 
 
-def explained_clips(
-    settings: Settings, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
-) -> Clips:
-    """The test clips that are explained, the same ones in every condition, with their stems where there are any.
+class Study:
+    """One run of the study.
 
-    Of them, a ``shard`` in blocks (`shard_places`) reads and keeps its own alone; it may have none.
+    Attributes
+    ----------
+    settings : Settings
+        Every option of the run.
+    results : Path
+        Folder of the results.
     """
-    frame = choose(settings.data.split("test"), settings.sizes.n_clips)
-    mine = shard_places(len(frame), shard, block)
-    clips = load_clips(settings, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
-    clips = replace(clips, places=mine[clips.places])
-    if clips.stems is None and len(clips) and settings.dataset == "generated":
-        stems = [load_stems(settings.data, clip, sample_rate, settings.dtype) for clip in clips.frame["clip"]]
-        clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
-    return clips
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.results = settings, settings.results
+        self._classifiers: dict[str, Classifier] = {}
+        self._backgrounds: dict[str, torch.Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"Study({self.settings.profile}, {self.settings.dataset}, {self.results})"
+
+    # What it is made of
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.settings.sizes.reproducible else torch.float32
+
+    @functools.cached_property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``; ValueError where CUDA was asked for and there is none."""
+        wanted, found = self.settings.device, torch.cuda.is_available()
+        if wanted == "cuda" and not found:
+            raise ValueError("device must be cpu here, PyTorch finds no CUDA; got 'cuda'")
+        return "cuda" if found and wanted != "cpu" else "cpu"
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        settings = self.settings
+        return load_dataset(settings.dataset, settings.data_root)
+
+    @functools.cached_property
+    def conditions(self) -> list[Condition]:
+        """The conditions of the run, in the order of the study's tables."""
+        return [Condition(self, *pair) for pair in in_order(self.settings.conditions)]
+
+    def condition(self, spectrogram_type: str, noise_scenario: str = "clean") -> Condition:
+        """A condition, of the run or not; ``noise_scenario`` is a name or the path of an audio file."""
+        constants.check_choice("spectrogram_type", spectrogram_type, constants.SPECTROGRAM_TYPES)
+        return Condition(self, spectrogram_type, noise_scenario)
+
+    @property
+    def main_condition(self) -> Condition:
+        """The one that is shown in most depth: clean mel where it is computed, else the first mel one, else the first."""
+        of_mel = [each for each in self.conditions if each.spectrogram_type == "mel_db"]
+        clean = [each for each in of_mel if each.noise_scenario == "clean"]
+        return (clean or of_mel or self.conditions)[0]
+
+    @property
+    def noise_scenarios(self) -> list[str]:
+        """Scenarios of the run, clean first."""
+        return list(dict.fromkeys(["clean", *(each.noise_scenario for each in self.conditions)]))
+
+    @property
+    def spectrogram_types(self) -> list[str]:
+        return list(dict.fromkeys(each.spectrogram_type for each in self.conditions))
+
+    def noise_source(self, noise_scenario: str) -> str:
+        """What ``load_noise`` takes for a scenario: its name, or the audio file it stands for."""
+        if noise_scenario in constants.NOISE_SCENARIOS or inputs.is_recording(noise_scenario):
+            return noise_scenario
+        files = self.settings.noise_files
+        if noise_scenario in files:
+            return files[noise_scenario]
+        paths = sorted(Path(self.settings.noise_root).glob("*")) if self.settings.noise_root else []
+        found = [str(path) for path in paths if inputs.is_recording(path.name)
+                 and inputs.scenario_name(path.name) == noise_scenario]
+        return found[0] if found else noise_scenario  # load_noise refuses it
+
+    # Classifiers
+
+    def spectrogram(self, spectrogram_type: str) -> Spectrogram:
+        """The study's spectrogram of that name, on the study's device."""
+        return get_spectrogram(spectrogram_type, self.dtype).to(self.device)
+
+    def new_model(self, spectrogram_type: str, seed: int | None = None):
+        """An untrained Cnn14 of the profile's width, its weights drawn from the seed."""
+        n_bins, n_classes = constants.SPECTROGRAMS[spectrogram_type].n_bins, len(self.dataset.classes)
+        seed = self.settings.seed if seed is None else seed
+        return new_model(n_bins, n_classes, self.settings.sizes, seed, self.dtype)
+
+    def checkpoint(self, spectrogram_type: str) -> Path:
+        return self.results / "models" / f"{spectrogram_type}.pt"
+
+    def save_classifier(self, model, spectrogram_type: str, info: dict) -> Path:
+        """Write a checkpoint that `classifier` reads."""
+        path = self.checkpoint(spectrogram_type)
+        save_classifier(path, model, self.dataset.classes, spectrogram_type, info)
+        self._classifiers.pop(spectrogram_type, None)
+        return path
+
+    def classifier(self, spectrogram_type: str) -> Classifier:
+        """The classifier of a spectrogram type that notebook 02 wrote, loaded once."""
+        if spectrogram_type not in self._classifiers:
+            path, classes = self.checkpoint(spectrogram_type), self.dataset.classes
+            loaded = load_classifier(path, classes, spectrogram_type, self.dtype, self.device)
+            self._classifiers[spectrogram_type] = loaded
+        return self._classifiers[spectrogram_type]
+
+    def background(self, spectrogram_type: str) -> torch.Tensor:
+        """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""
+        if spectrogram_type not in self._backgrounds:
+            frame = background_clips(self.dataset, self.settings.sizes.background_clips)
+            found = clips.load_clips(self, frame, self.classifier(spectrogram_type).sample_rate)
+            self._backgrounds[spectrogram_type] = Condition(self, spectrogram_type, "clean", found).spectrograms
+        return self._backgrounds[spectrogram_type]
+
+    def split(self, spectrogram_type: str, split: str, noise_scenario: str = "clean"):
+        """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of ``train``, ``validation`` or ``test``."""
+        spectrogram = self.spectrogram(spectrogram_type)
+        found = clips.split_clips(self, spectrogram.sample_rate, split, noise_scenario)
+        return clips.decibels_of(found.waveforms, spectrogram, torch.device(self.device)), found.labels, found
+
+    # Files
+
+    def path(self, folder: str, name: str, condition: Condition | None = None) -> Path:
+        """File of a table or figure, without its suffix: ``<folder>/<name>[_<condition>]``."""
+        return self.results / folder / (name if condition is None else f"{name}_{condition.name}")
+
+    def save(self, name: str, content, condition: Condition | None = None, **how):
+        """Save a frame under ``tables/`` (CSV, LaTeX) or a figure under ``figures/`` (PNG, SVG).
+
+        Returns
+        -------
+        The frame, or the figure's picture, so that it can be a notebook cell's last value.
+        """
+        if isinstance(content, pd.DataFrame):
+            save_table(content, self.path("tables", name, condition), **how)
+            return content
+        return save_figure(content, self.path("figures", name, condition), **how)
+
+    def table(self, name: str, condition: Condition | None = None) -> pd.DataFrame:
+        """A table that was saved; FileNotFoundError says what makes it."""
+        path = self.path("tables", name, condition).with_suffix(".csv")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such table; run the notebook that saves it first")
+        return pd.read_csv(path, keep_default_na=True)
+
+    def scores(self) -> pd.DataFrame:
+        """Scores of all conditions of the run; FileNotFoundError where one is missing."""
+        return pd.concat([each.scores() for each in self.conditions], ignore_index=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A line on stderr at every tenth part: readable in a terminal, in a log and in a notebook's page."""
+        if done == total or done * 10 // total > (done - 1) * 10 // total:
+            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
-def split_spectrograms(settings: Settings, spectrogram: Spectrogram, split: str, noise_scenario: str = "clean"):
-    """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of a split; computed where the transform is."""
-    clips, device = split_clips(settings, spectrogram.sample_rate, split, noise_scenario), spectrogram.window.device
-    parts = clips.waveforms.to(settings.dtype).split(LOAD_CHUNK)
-    db = torch.cat([spectrogram.decibels(to_device(part, device)).cpu() for part in parts])
-    return db, torch.tensor(clips.frame["label"].tolist()), clips
+class Condition:
+    """A spectrogram type with a noise scenario: its classifier, its clips, their attributions and scores.
 
-
-def split_clips(settings: Settings, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
-    """The clips of a split that the profile reads."""
-    frame = settings.data.split(split)
-    per_class = settings.sizes.clips_per_class
-    if per_class is not None:  # of the test fold too
-        frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
-    return load_clips(settings, frame, sample_rate, noise_scenario)
-
-
-def scenario_name(noise_scenario: str) -> str:
-    """A scenario given as an audio file goes by its stem, in [a-z0-9_], in tables and file names."""
-    return inputs.scenario_name(noise_scenario)
-
-
-def scenario_argument(settings: Settings, name: str) -> str:
-    """What ``load_noise`` takes for a scenario's name in a table: itself, or the audio file it stands for.
-
-    The file is found in the run's ``config.json``, else in ``noise_root``.
+    Attributes
+    ----------
+    study : Study
+    spectrogram_type, noise_scenario : str
+        The scenario by name, also where it was given as an audio file.
     """
-    if name in constants.NOISE_SCENARIOS or inputs.is_recording(name):
-        return name
-    path = settings.results / "config.json"
-    files = json.loads(path.read_text(encoding="utf-8")).get("noise_files", {}) if path.is_file() else {}
-    if name in files:
-        return files[name]
-    paths = sorted(Path(settings.noise_root).glob("*")) if settings.noise_root else []
-    found = [str(path) for path in paths if inputs.is_recording(path.name) and scenario_name(path.name) == name]
-    return found[0] if found else name  # load_noise refuses it
+
+    def __init__(
+        self, study: Study, spectrogram_type: str, noise_scenario: str, chosen: clips.Clips | None = None
+    ) -> None:
+        """``chosen`` are clips in the place of the study's own."""
+        self.study, self.spectrogram_type = study, spectrogram_type
+        self.source = study.noise_source(noise_scenario)
+        self.noise_scenario = inputs.scenario_name(noise_scenario)
+        self._chosen = chosen
+
+    def __repr__(self) -> str:
+        return f"Condition({self.spectrogram_type}, {self.noise_scenario})"
+
+    @property
+    def pair(self) -> Pair:
+        """(spectrogram type, noise scenario), as in the columns of tables."""
+        return self.spectrogram_type, self.noise_scenario
+
+    @property
+    def name(self) -> str:
+        """In file names: ``mel_db_white``."""
+        return "_".join(self.pair)
+
+    @property
+    def title(self) -> str:
+        """In words: ``mel, white noise``."""
+        return condition_label(*self.pair)
+
+    @property
+    def classifier(self) -> Classifier:
+        return self.study.classifier(self.spectrogram_type)
+
+    @property
+    def spectrogram(self) -> Spectrogram:
+        return self.classifier.spectrogram
+
+    @functools.cached_property
+    def clips(self) -> clips.Clips:
+        """The test clips that are explained, mixed with the noise, with their stems where these are known."""
+        if self._chosen is not None:
+            return self._chosen
+        return clips.explained_clips(self.study, self.classifier.sample_rate, self.source)
+
+    def shard(self, shard: tuple[int, int], block: int = 1) -> Condition:
+        """The same condition with a shard's clips alone (`clips.shard_rows`)."""
+        return self.of(clips.explained_clips(self.study, self.classifier.sample_rate, self.source, shard, block))
+
+    def first(self, n: int | None) -> Condition:
+        """The same condition with ``n`` of its clips, spread over the classes."""
+        return self.of(self.clips.first(n))
+
+    def of(self, chosen: clips.Clips) -> Condition:
+        """The same condition with other clips."""
+        return Condition(self.study, self.spectrogram_type, self.source, chosen)
+
+    @functools.cached_property
+    def spectrograms(self) -> torch.Tensor:
+        """dB spectrograms (n, 1, F, T) of the clips, on the classifier's device and in its dtype."""
+        return self.decibels(self.clips.waveforms)
+
+    def decibels(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """dB spectrograms (n, 1, F, T) of waveforms (n, samples), on the classifier's device and in its dtype."""
+        parts = waveforms.to(self.classifier.device, self.classifier.dtype).split(clips.LOAD_CHUNK)
+        return torch.cat([self.spectrogram.decibels(part) for part in parts])
+
+    def power(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Power (n, 1, F, T) of waveforms (n, samples), such as a stem's."""
+        parts = waveforms.to(self.classifier.device, self.classifier.dtype).split(clips.LOAD_CHUNK)
+        return torch.cat([self.spectrogram(part).power for part in parts])
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """True class indices, (n,) long."""
+        return self.clips.labels
+
+    @functools.cached_property
+    def probabilities(self) -> torch.Tensor:
+        """What the classifier says of the clips, (n, classes)."""
+        return probabilities(self.classifier.fused, self.spectrograms)
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """The classes that are explained, (n,) long: the predicted ones."""
+        return self.probabilities.argmax(1)
+
+    def accuracy(self) -> tuple[float, pd.DataFrame]:
+        """Test accuracy (per cent) on the whole test fold, and a row per clip: clip, category, label, predicted, p."""
+        db, labels, found = self.study.split(self.spectrogram_type, "test", self.source)
+        p = probabilities(self.classifier.fused, db.to(self.classifier.device)).cpu()
+        frame = found.frame[["clip", "category", "label"]].assign(predicted=p.argmax(1).numpy(), p=p.amax(1).numpy())
+        return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
+
+    # Attributions
+
+    def background(self) -> torch.Tensor:
+        """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""
+        return self.study.background(self.spectrogram_type)
+
+    def method_options(self, method: str) -> dict:
+        """The study's options of a method at this profile, by what the method says of itself."""
+        traits, options = METHODS.traits(method), {}
+        if traits.budget:
+            options[traits.budget] = self.study.settings.sizes.lime_samples
+        if traits.background:
+            options["background"] = self.background()
+        if traits.recipe is not None:
+            options["decoder"] = decoders.fitted_decoder(self.study, self.classifier, method)
+        return options
+
+    def attribution_folder(self, method: str) -> Path:
+        return self.study.results / "attributions" / self.spectrogram_type / self.noise_scenario / method
+
+    def explained(self, method: str) -> pd.DataFrame:
+        """Attribute every clip by a method, as far as it is not on file; a row a clip.
+
+        Returns
+        -------
+        DataFrame
+            clip, category, predicted, target, p, seconds; ``additivity_error`` (relative) for methods that promise
+            to add up.
+        """
+        options, rows = self.method_options(method), []
+        made = attribute.attribute(self.classifier, self.clips, method, options, self.attribution_folder(method))
+        for row in made:
+            rows.append(row)
+            self.study.progress(f"{method} on {self.title}", len(rows), len(self.clips))
+        frame = pd.DataFrame(rows).drop(columns="computed")
+        frame.insert(2, "predicted", [self.classifier.classes[target] for target in frame["target"]])
+        if METHODS.traits(method).additive:
+            frame["additivity_error"] = self.additivity_error(method)
+        return frame
+
+    def attribute(self, method: str) -> torch.Tensor:
+        """Attributions of the clips by a method, (n, 1, F, T), raw and signed; made where they are not on file."""
+        for _ in attribute.attribute(
+            self.classifier, self.clips, method, self.method_options(method), self.attribution_folder(method)
+        ):
+            pass
+        return self.attributions(method)
+
+    def attributions(self, method: str) -> torch.Tensor:
+        """Stored attributions (n, 1, F, T); FileNotFoundError where one is missing."""
+        return self._stored(method)[0]
+
+    def _stored(self, method: str) -> tuple[torch.Tensor, list[float]]:
+        options, folder = self.method_options(method), self.attribution_folder(method)
+        return attribute.load_attributions(self.classifier, self.clips, method, options, folder)
+
+    def additivity_error(self, method: str) -> np.ndarray:
+        """Relative additivity error per clip of a method that promises to add up."""
+        from ..attributions.shap import additivity_error
+
+        db, values = self.spectrograms, self.attributions(method)
+        error = additivity_error(self.classifier.model, db, self.targets, self.background(), values.to(db))
+        return error.cpu().numpy()
+
+    def training_seconds(self, method: str) -> float:
+        """What training cost before the method's first clip (s); 0 for a method that is not trained."""
+        return decoders.training_seconds(self.study, self.classifier, method)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods of the run that have attributions of this condition, the study's own first."""
+        found = [method for method in self.study.settings.explained_by if self.attribution_folder(method).is_dir()]
+        if not found:
+            raise FileNotFoundError(f"{self.attribution_folder('')}: no attributions; run 03_attributions first")
+        return found
+
+    # Scores
+
+    def scorer(self, n_clips: int | None = None) -> MaskScorer:
+        """Scores masks of the clips, or of ``n_clips`` of them; all at once, so for few clips."""
+        part = self.first(n_clips) if n_clips is not None else self
+        like = next(self.classifier.model.parameters())
+        return MaskScorer(self.classifier.fused, self.spectrogram, self.spectrogram(part.clips.waveforms.to(like)))
+
+    def score(self, masks: dict[str, torch.Tensor], protocol: str = "audited", heard: bool = False) -> pd.DataFrame:
+        """All metrics of masks (n, 1, F, T) of the clips, a row per clip and mask (`scoring.score_masks`)."""
+        return score_masks(self.scorer(), masks, protocol, heard)
+
+    def score_blocks(self, methods: list[str] | None = None) -> Iterator[pd.DataFrame]:
+        """Score all masks of the run's methods by its protocols, a block of clips at a time, as far as not on file."""
+        methods, done = methods or self.methods, 0
+        folder = self.study.results / "scores" / "blocks" / self.spectrogram_type / self.noise_scenario
+        names = dict(zip(("spectrogram_type", "noise_scenario"), self.pair))
+        for number, block in self.clips.blocks(score.BLOCK):
+            part = self.of(block)
+            attributed = {method: part._stored(method) for method in methods}
+            protocols = list(self.study.settings.protocols)
+            yield score.score_block(self.classifier, block, number, attributed, protocols, folder, names)
+            done += len(block)
+            self.study.progress(f"scores of {self.title}", done, len(self.clips))
+
+    def score_all(self) -> pd.DataFrame:
+        """Score everything (`score_blocks`), and save it as the condition's scores."""
+        scores = pd.concat(self.score_blocks(), ignore_index=True)
+        save_parquet(scores, self.scores_path)
+        return scores
+
+    @property
+    def scores_path(self) -> Path:
+        return self.study.results / "scores" / self.spectrogram_type / f"{self.noise_scenario}.parquet"
+
+    def scores(self) -> pd.DataFrame:
+        """The condition's saved scores: one row per protocol, clip, method, mask and control."""
+        if not self.scores_path.is_file():
+            raise FileNotFoundError(f"{self.scores_path}: no scores; run 04_mask_study first")
+        return pd.read_parquet(self.scores_path)
 
 
-# --- the classifier --------------------------------------------------------------------------
-
-
-def new_model(settings: Settings, spectrogram: Spectrogram) -> Cnn14:
-    """An untrained Cnn14 of the profile's width, its weights drawn from the seed."""
-    torch.manual_seed(settings.seed)
-    sizes = settings.sizes
-    with default_dtype(settings.dtype):
-        return Cnn14(spectrogram.n_bins, len(settings.data.classes), sizes.width, sizes.dropout)
-
-
-def checkpoint_path(settings: Settings, spectrogram_type: str) -> Path:
-    return settings.results / "models" / f"{spectrogram_type}.pt"
-
-
-def save_classifier(settings: Settings, model: Cnn14, spectrogram_type: str, info: dict) -> Path:
-    """Write a checkpoint that ``load_classifier`` reads with ``weights_only=True``."""
-    path = checkpoint_path(settings, spectrogram_type)
-    content = {
-        "model": model.state_dict(), "n_bins": model.n_bins, "n_classes": model.n_classes, "width": model.width,
-        "classes": list(settings.data.classes), "spectrogram_type": spectrogram_type, "info": info,
-    }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
-    return path
-
-
-def load_classifier(settings: Settings, spectrogram_type: str) -> Classifier:
-    """The classifier that notebook 02 wrote; FileNotFoundError or ValueError where it cannot be used."""
-    path = checkpoint_path(settings, spectrogram_type)
-    content = load_state(path)
-    lacking = {"model", "n_bins", "n_classes", "width", "classes", "info"} - set(content)
-    if lacking:
-        raise ValueError(f"{path}: lacks {', '.join(sorted(lacking))}; run notebook 02_fine_tuning again")
-    if tuple(content["classes"]) != settings.data.classes:
-        raise ValueError(f"{path}: was trained on other classes than {settings.dataset} has; use another --results")
-    spectrogram = get_spectrogram(spectrogram_type, settings.dtype).to(settings.device)
-    if content["n_bins"] != spectrogram.n_bins:
-        bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
-        raise ValueError(f"{path}: was trained on {bins}; run notebook 02_fine_tuning again")
-    model = _restored_model(path, content).eval().to(settings.device)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], digest)
-
-
-def _restored_model(path: Path, content: dict) -> Cnn14:
-    """The model of a checkpoint, in the dtype it was saved in; ValueError where a tensor does not fit."""
-    try:
-        like = content["model"].get("head.weight", torch.zeros(1))
-        with default_dtype(like.dtype):
-            model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
-        model.load_state_dict(content["model"])
-        return model
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        # torch's own message has a line for each tensor
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = (lines[1] if len(lines) > 1 else lines[0])[:160].rstrip(". ")
-        raise ValueError(f"{path}: does not fit the model ({reason}); run notebook 02_fine_tuning again") from error
-
-
-def accuracy(settings: Settings, classifier: Classifier, noise_scenario: str) -> tuple[float, pd.DataFrame]:
-    """Test accuracy (per cent) in a scenario, and a row per clip: clip, label, predicted, p."""
-    db, labels, clips = split_spectrograms(settings, classifier.spectrogram, "test", noise_scenario)
-    p = probabilities(classifier.folded, db.to(settings.device)).cpu()
-    frame = clips.frame[["clip", "category", "label"]].assign(predicted=p.argmax(1).numpy(), p=p.amax(1).numpy())
-    return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
-
-
-# --- small things the notebooks share --------------------------------------------------------
-
-
-def spectrograms_of(classifier: Classifier, clips: Clips) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T) of clips, on the classifier's device and in its dtype."""
-    device = next(classifier.model.parameters()).device
-    parts = clips.waveforms.to(device, classifier.dtype).split(LOAD_CHUNK)
-    return torch.cat([classifier.spectrogram(part).db for part in parts])
-
-
-def protocols(protocol: str) -> list[str]:
-    """``both`` is both of them, in order."""
-    constants.check_choice("protocol", protocol, (*constants.PROTOCOLS, "both"))
-    return list(constants.PROTOCOLS) if protocol == "both" else [protocol]
-
-
-def scenarios(conditions: str = "") -> list[str]:
-    """Noise scenarios of ``conditions`` ("mel_db/clean mel_db/white"), clean first; empty: the study's four."""
-    if not conditions:
-        return list(constants.NOISE_SCENARIOS)
-    return list(dict.fromkeys(["clean", *(condition.split("/", 1)[1] for condition in conditions.split())]))
-
-
-def conditions_of(scores: pd.DataFrame) -> list[tuple[str, str]]:
-    """Conditions of a frame, in the order of the study's tables."""
-    found = list(dict.fromkeys(zip(scores["spectrogram_type"], scores["noise_scenario"])))
-    return [*(c for c in constants.STUDY_CONDITIONS if c in found), *sorted(c for c in found if c not in constants.STUDY_CONDITIONS)]
-
-
-def of_condition(frame: pd.DataFrame, condition: tuple[str, str]) -> pd.DataFrame:
-    return frame[(frame["spectrogram_type"] == condition[0]) & (frame["noise_scenario"] == condition[1])]
-
-
-def table_number(condition: tuple[str, str]) -> str:
-    """II to VI for the study's conditions, else the condition's name."""
-    return constants.TABLE_NUMBERS.get(condition, "_".join(condition))
-
-
-def condition_title(condition: tuple[str, str]) -> str:
-    return f"{condition[0]}, {condition[1]}"
-
-
-def report_progress(what: str, done: int, total: int) -> None:
-    """A line on stderr at every tenth part: readable in a terminal, in a log and in a notebook's page."""
-    if done == total or done * 10 // total > (done - 1) * 10 // total:
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+def in_order(pairs) -> list[Pair]:
+    """Pairs in the order of the study's tables, others after them by name."""
+    pairs = list(dict.fromkeys(pairs))
+    known = [pair for pair in constants.STUDY_CONDITIONS if pair in pairs]
+    return [*known, *sorted(pair for pair in pairs if pair not in constants.STUDY_CONDITIONS)]

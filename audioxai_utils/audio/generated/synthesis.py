@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.random import Generator, default_rng
 
 from ...constants import NOISE_SCENARIOS, check_choice
-from ...locks import locked
+from ...files import locked
 from .sound_events import (
     EVENTS, N_SAMPLES, SAMPLE_RATE, add, band, curve, damped, envelope, formants, power_law, pulse_train,
     seconds, shape, shaped_noise, unit_rms, wander,

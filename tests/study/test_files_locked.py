@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from audioxai_utils.locks import locked
+from audioxai_utils.files import locked
 
 
 def test_the_second_one_waits_until_the_first_lets_go(tmp_path):

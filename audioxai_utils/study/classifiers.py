@@ -1,0 +1,110 @@
+"""The study's classifiers on file: made, saved, and loaded with what is needed to use them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..files import atomic_path
+from ..models.checkpoints import load_state
+from ..models.cnn14 import Cnn14
+from ..models.inference import inference_copy
+from ..numerics import default_dtype
+
+AGAIN = "run notebook 02_fine_tuning again"
+NEEDED = ("model", "n_bins", "n_classes", "width", "classes", "info")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model with what is needed to use it."""
+
+    model: Cnn14
+    spectrogram: Spectrogram
+    classes: tuple[str, ...]
+    info: dict
+    digest: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound that it takes, Hz."""
+        return self.spectrogram.sample_rate
+
+    @property
+    def training_mean(self) -> torch.Tensor:
+        """Mean dB of every bin over its training clips and frames, (1, 1, F, 1)."""
+        if "training_mean" not in self.info:
+            raise ValueError(f"the checkpoint holds no training mean; {AGAIN}")
+        return torch.tensor(self.info["training_mean"], dtype=self.dtype)[None, None, :, None]
+
+    @functools.cached_property
+    def fused(self) -> nn.Module:
+        """The model's copy for inference (`inference.inference_copy`): the same logits to rounding, sooner."""
+        generator = torch.Generator().manual_seed(0)
+        second = torch.randn(1, self.sample_rate, generator=generator, dtype=torch.float64)
+        return inference_copy(self.model, self.spectrogram.decibels(second.to(next(self.model.parameters()))))
+
+
+def new_model(n_bins: int, n_classes: int, sizes, seed: int, dtype: torch.dtype) -> Cnn14:
+    """An untrained Cnn14 of a profile's width (`constants.Profile`), its weights drawn from the seed."""
+    torch.manual_seed(seed)
+    with default_dtype(dtype):
+        return Cnn14(n_bins, n_classes, sizes.width, sizes.dropout)
+
+
+def save_classifier(path: Path, model: Cnn14, classes: tuple[str, ...], spectrogram_type: str, info: dict) -> None:
+    """Write a checkpoint that `load_classifier` reads with ``weights_only=True``."""
+    content = {
+        "model": model.state_dict(), "n_bins": model.n_bins, "n_classes": model.n_classes, "width": model.width,
+        "classes": list(classes), "spectrogram_type": spectrogram_type, "info": info,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_classifier(
+    path: Path, classes: tuple[str, ...], spectrogram_type: str, dtype: torch.dtype, device: str
+) -> Classifier:
+    """The classifier that notebook 02 wrote; FileNotFoundError or ValueError where it cannot be used."""
+    content = load_state(path)
+    lacking = set(NEEDED) - set(content)
+    if lacking:
+        raise ValueError(f"{path}: lacks {', '.join(sorted(lacking))}; {AGAIN}")
+    if tuple(content["classes"]) != classes:
+        raise ValueError(f"{path}: was trained on other classes than the dataset has; use another --results")
+    spectrogram = get_spectrogram(spectrogram_type, dtype).to(device)
+    if content["n_bins"] != spectrogram.n_bins:
+        bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
+        raise ValueError(f"{path}: was trained on {bins}; {AGAIN}")
+    model = _restored_model(path, content).eval().to(device)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], digest)
+
+
+def _restored_model(path: Path, content: dict) -> Cnn14:
+    """The model of a checkpoint, in the dtype it was saved in; ValueError where a tensor does not fit."""
+    try:
+        like = content["model"].get("head.weight", torch.zeros(1))
+        with default_dtype(like.dtype):
+            model = Cnn14(content["n_bins"], content["n_classes"], content["width"])
+        model.load_state_dict(content["model"])
+        return model
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        # torch's own message has a line for each tensor
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = (lines[1] if len(lines) > 1 else lines[0])[:160].rstrip(". ")
+        raise ValueError(f"{path}: does not fit the model ({reason}); {AGAIN}") from error

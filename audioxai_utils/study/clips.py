@@ -1,0 +1,141 @@
+"""The clips of a condition: chosen, loaded, mixed with noise, with their stems where these are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..audio.datasets import load_noise, load_stems, load_waveforms, usable
+from ..audio.noise import mix_stems
+from ..audio.spectrograms import Spectrogram
+from ..numerics import one_thread, to_device
+
+if TYPE_CHECKING:
+    from .study import Study
+
+LOAD_CHUNK = 16  # clips turned into spectrograms at once
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of a condition: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
+
+    ``stems`` are source and interferer, (n, samples) each, that add up to ``waveforms``: clip and
+    noise of a noisy scenario, event and background of a clean generated clip, else None. ``rows`` (n,)
+    are the clips' rows in the list they were chosen from: unusable ones are left out of it.
+    """
+
+    frame: pd.DataFrame
+    waveforms: torch.Tensor
+    problems: list[str]
+    stems: tuple[torch.Tensor, torch.Tensor] | None = None
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class indices, (n,) long."""
+        return torch.tensor(self.frame["label"].tolist())
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Clips]]:
+        """(number, clips) of each block of ``size`` rows; a block is the same whichever others are loaded."""
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        for number in np.unique(rows // size):
+            first, last = np.searchsorted(rows, [number * size, (number + 1) * size])
+            stems = None if self.stems is None else tuple(stem[first:last] for stem in self.stems)
+            frame = self.frame.iloc[first:last].reset_index(drop=True)
+            yield int(number), Clips(frame, self.waveforms[first:last], [], stems, rows[first:last])
+
+    def first(self, n: int | None) -> Clips:
+        """``n`` of the clips, spread over the classes as the study's own are; all of them for None."""
+        chosen = self.frame["clip"].isin(choose(self.frame, n)["clip"]).to_numpy(copy=True)
+        stems = None if self.stems is None else tuple(stem[chosen] for stem in self.stems)
+        frame = self.frame[chosen].reset_index(drop=True)
+        return replace(self, frame=frame, waveforms=self.waveforms[chosen], stems=stems, rows=None)
+
+
+def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    """``n`` clips spread evenly over the classes, in file order; all of them for None."""
+    if n is None or n >= len(frame):
+        return frame.reset_index(drop=True)
+    rank = frame.groupby("label").cumcount()
+    picked = frame.assign(rank=rank).sort_values(["rank", "label"], kind="stable").index[:n]
+    return frame.loc[sorted(picked)].reset_index(drop=True)
+
+
+def load_clips(
+    study: Study, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean", may_be_none: bool = False
+) -> Clips:
+    """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out.
+
+    They are of the profile's dtype. None that can be used is a ValueError, unless there ``may_be_none``.
+    """
+    waveforms, problems = load_waveforms(frame, sample_rate, study.dtype)
+    good = usable(waveforms)
+    rows = np.flatnonzero(good.numpy())
+    frame, waveforms = frame.iloc[rows].reset_index(drop=True), waveforms[good].to(study.dtype)
+    if frame.empty and not may_be_none:
+        raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
+    noise = load_noise(study.noise_source(noise_scenario), sample_rate, study.settings.noise_root)
+    if noise is None or frame.empty:
+        return Clips(frame, waveforms, problems, rows=rows)
+    with one_thread():  # a sum over threads would make a clip's last bit depend on their number
+        mixture, *stems = mix_stems(waveforms, noise.to(study.dtype))
+    return Clips(frame, mixture, problems, tuple(stems), rows)
+
+
+def shard_rows(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
+    """Rows out of ``n`` that are a shard's, in order: blocks of ``block`` rows are dealt out to the shards in turn.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    shard : tuple of int
+        Number of the shard, from 0, and of shards.
+    block : int
+        Rows that stay together.
+    """
+    index, n_shards = shard
+    if not 0 <= index < n_shards:
+        raise ValueError(f"shard must be (number from 0, count) with the number below the count; got {shard}")
+    rows = np.arange(n)
+    return rows[rows // block % n_shards == index]
+
+
+def explained_clips(
+    study: Study, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
+) -> Clips:
+    """The test clips that are explained, the same ones in every condition, with their stems where there are any.
+
+    Of them, a ``shard`` in blocks (`shard_rows`) reads and keeps its own alone; it may have none.
+    """
+    frame = choose(study.dataset.split("test"), study.settings.sizes.n_clips)
+    mine = shard_rows(len(frame), shard, block)
+    clips = load_clips(study, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
+    clips = replace(clips, rows=mine[clips.rows])
+    if clips.stems is None and len(clips) and study.settings.dataset == "generated":
+        stems = [load_stems(study.dataset, clip, sample_rate, study.dtype) for clip in clips.frame["clip"]]
+        clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
+    return clips
+
+
+def split_clips(study: Study, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
+    """The clips of a split (``train``, ``validation``, ``test``) that the profile reads."""
+    frame = study.dataset.split(split)
+    per_class = study.settings.sizes.clips_per_class
+    if per_class is not None:  # of the test fold too
+        frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
+    return load_clips(study, frame, sample_rate, noise_scenario)
+
+
+def decibels_of(waveforms: torch.Tensor, spectrogram: Spectrogram, device: torch.device) -> torch.Tensor:
+    """dB spectrograms (n, 1, F, T) of waveforms (n, samples), computed on ``device`` in chunks, on the CPU."""
+    return torch.cat([spectrogram.decibels(to_device(part, device)).cpu() for part in waveforms.split(LOAD_CHUNK)])

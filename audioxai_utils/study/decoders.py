@@ -1,0 +1,61 @@
+"""Decoders of methods that are trained: one file for a classifier, a recipe and a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..attributions import METHODS, decoder_training
+from ..files import locked
+from .attribute import method_digest
+from .clips import decibels_of, split_clips
+from .sources import digest
+
+if TYPE_CHECKING:
+    from .classifiers import Classifier
+    from .study import Study
+
+
+def fitted_decoder(study: Study, classifier: Classifier, method: str) -> Path:
+    """File of a method's decoder for a classifier; it is trained, on the training folds alone, where there is none.
+
+    A method that comes after another one trains the other one's decoder further. One process trains, the
+    others wait for it.
+    """
+    path, before = decoder_path(study, classifier, method), METHODS.traits(method).after
+    if path.is_file():
+        return path
+    start = fitted_decoder(study, classifier, before) if before else None
+    with locked(path.parent):
+        if not path.is_file():
+            clips = split_clips(study, classifier.sample_rate, "train")
+            db = decibels_of(clips.waveforms, classifier.spectrogram, classifier.device)
+            recipe, seed = decoder_recipe(study, method), study.settings.seed
+            fitted = decoder_training.train_decoder(classifier.model, db, recipe, seed, start=start)
+            decoder_training.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
+    return path
+
+
+def decoder_path(study: Study, classifier: Classifier, method: str) -> Path:
+    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its start."""
+    before = METHODS.traits(method).after
+    about = [classifier.digest, str(decoder_recipe(study, method)), str(study.settings.seed), method_digest(method)]
+    about += [digest(decoder_training.__name__)]
+    about += [decoder_path(study, classifier, before).name] if before else []
+    key = hashlib.sha256(" ".join(about).encode()).hexdigest()[:12]
+    return study.results / "decoders" / f"{classifier.spectrogram.name}_{method}_{key}.pt"
+
+
+def decoder_recipe(study: Study, method: str) -> decoder_training.Recipe:
+    """The method's recipe, with no more epochs than the profile's classifier has."""
+    recipe = METHODS.traits(method).recipe
+    return dataclasses.replace(recipe, epochs=min(recipe.epochs, study.settings.sizes.epochs))
+
+
+def training_seconds(study: Study, classifier: Classifier, method: str) -> float:
+    """What training cost before the method's first clip (s), all stages; 0 for a method that is not trained."""
+    if METHODS.traits(method).recipe is None:
+        return 0.0
+    return float(decoder_training.decoder_info(fitted_decoder(study, classifier, method))["seconds"])

@@ -1,0 +1,74 @@
+"""How much of the study is computed: its profiles, and where their results lie.
+
+The standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..constants import NOISE_SCENARIOS, REPOSITORY, SPECTROGRAM_TYPES, STUDY_CONDITIONS
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study is computed; ``paper`` is the published protocol to the letter."""
+
+    name: str
+    width: float  # multiplies Cnn14's 64..2048 channels
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str  # "constant" (Adam, as published) or "one_cycle" (AdamW, for training from scratch)
+    mixup: float  # Beta parameter; 0 is off
+    time_shift: bool  # random circular shift of training clips
+    iid_masks: bool  # a mask of its own for every clip; torchaudio's default is one for the batch
+    averaging: float  # decay per step of averaged weights, which are validated and kept; 0 is off
+    crop: float  # share of the frames that a shifted training clip keeps; Cnn14 pools over any number
+    dropout: float  # multiplies the published shares
+    n_clips: int | None  # test clips explained; None is all
+    lime_samples: int
+    background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
+    conditions: tuple[tuple[str, str], ...] = STUDY_CONDITIONS
+    clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
+    clips_of_all_masks: int = 2  # clips that the gallery shows with every mask
+    reproducible: bool = False  # float64, weights rounded after each epoch: no number hangs on threads or vector units
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
+            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.3, dropout=0.0,
+            n_clips=2, lime_samples=30, background_clips=4,
+            conditions=(("mel_db", "clean"), ("mel_db", "white")),
+            clips_per_class=2, clips_of_all_masks=1, reproducible=True,
+        ),
+        Profile(
+            "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
+            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.5, dropout=0.0,
+            n_clips=20, lime_samples=200, background_clips=20,
+        ),
+        Profile(
+            "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
+            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0,
+            n_clips=None, lime_samples=1000, background_clips=None,
+        ),
+    )
+}
+
+
+def conditions(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], ...]:
+    """(spectrogram_type, noise_scenario) pairs of a profile; ``full_grid`` adds the noisy STFT."""
+    if full_grid:
+        return tuple((kind, scenario) for kind in SPECTROGRAM_TYPES for scenario in NOISE_SCENARIOS)
+    return PROFILES[profile].conditions
+
+
+def default_results_dir(profile: str, dataset: str) -> Path:
+    """``<dataset>-<profile>`` in the folder ``AUDIOXAI_RESULTS``, or in ``results`` where that is not set."""
+    parent = os.environ.get("AUDIOXAI_RESULTS")
+    return (Path(parent).expanduser().resolve() if parent else REPOSITORY / "results") / f"{dataset}-{profile}"

@@ -1,0 +1,155 @@
+"""Scores on file: all masks of a condition's clips, a block of clips a file, with a key of all they were computed from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..constants import PROTOCOLS
+from ..evaluation.controls import all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask
+from ..evaluation.masks import build_masks
+from ..evaluation.scoring import MaskScorer, score_masks
+from ..files import save_parquet
+from .classifiers import Classifier
+from .sources import digest
+
+BLOCK = 8  # clips whose masks are in memory at once
+
+
+def score_block(
+    classifier: Classifier, block, number: int, attributed: dict, protocols: list[str], folder: Path, names: dict
+) -> pd.DataFrame:
+    """Score all masks of the methods on a block of clips, or read what was scored before.
+
+    Under ``audited`` what is heard is scored too, and every mask has its controls: rows with ``control``
+    random or energy of exactly the mask's area, and all_ones and oracle once per clip. Where source and
+    interferer are known, so is what a mask keeps of either (dB) and the SI-SDR (dB) of its sound.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    block : Clips
+    number : int
+        Of the block, in the file's name.
+    attributed : dict
+        Method -> (attributions (n, 1, F, T), seconds of each).
+    protocols : list of str
+    folder : Path
+        Of the condition's blocks.
+    names : dict
+        Columns that are the same in every row, such as the condition's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Tidy: one row per protocol, clip, method, mask and control ("" for the method itself).
+    """
+    path = folder / f"{number:06d}-{_key(classifier, block, attributed, protocols)}.parquet"
+    stored = _read(path)
+    if stored is not None:
+        return stored
+    frames = list(_scored(_Block.of(classifier, block), attributed, protocols))
+    save_parquet(_tidy(pd.concat(frames, ignore_index=True), block.frame, names), path)
+    for old in folder.glob(f"{number:06d}-*.parquet"):
+        if old != path:
+            old.unlink(missing_ok=True)
+    return pd.read_parquet(path)
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    """A stored block; None where there is none, or one that cannot be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        return None
+
+
+def _key(classifier: Classifier, block, attributed: dict, protocols: list[str]) -> str:
+    about = [digest(__name__), classifier.digest, *protocols]
+    about += [*block.frame["clip"], *block.frame["label"].astype(str)]
+    found = hashlib.sha256(" ".join(about).encode())
+    for waveforms in (block.waveforms, *(block.stems or ())):
+        found.update(waveforms.numpy().tobytes())
+    for method, (attribution, seconds) in attributed.items():
+        found.update(f"{method} {seconds}".encode() + attribution.numpy().tobytes())
+    return found.hexdigest()[:24]
+
+
+def _scored(block: _Block, attributed: dict, protocols: list[str]) -> Iterator[pd.DataFrame]:
+    """Scores of every method and protocol, with their controls and bounds under ``audited``."""
+    for method, (attribution, seconds) in attributed.items():
+        values = attribution.to(block.scorer.batch.db)
+        for protocol in protocols:
+            masks = build_masks(values, protocol)
+            scores = block.score(masks, protocol)
+            yield scores.assign(method=method, seconds=np.array(seconds)[scores["index"]])
+            if protocol == "audited":
+                yield from (frame.assign(method=method) for frame in block.controls(masks))
+    if "audited" in protocols:
+        yield from block.bounds()
+
+
+class _Block:
+    """A few clips of a condition with everything their masks are scored against."""
+
+    def __init__(self, scorer: MaskScorer, names: list[str], stems) -> None:
+        self.scorer, self.stems = scorer, stems
+        self.powers = None if stems is None else [scorer.spectrogram(stem).power for stem in stems]
+        self.ranks = control_ranks(scorer.batch.power, [clip_seed(name) for name in names])
+
+    @classmethod
+    def of(cls, classifier: Classifier, clips) -> _Block:
+        like, stems, clean = next(classifier.model.parameters()), None, None
+        batch = classifier.spectrogram(clips.waveforms.to(like))
+        if clips.stems is not None:
+            stems = [stem.to(like) for stem in clips.stems]
+            clean = stems[0]
+        scorer = MaskScorer(classifier.fused, classifier.spectrogram, batch, clean=clean)
+        return cls(scorer, list(clips.frame["clip"]), stems)
+
+    def score(self, masks: dict[str, torch.Tensor], protocol: str) -> pd.DataFrame:
+        scores = score_masks(self.scorer, masks, protocol, heard=protocol == "audited")
+        if protocol == "audited" and self.stems is not None:
+            parts = [self._parts(mask) for mask in masks.values()]
+            for name in parts[0]:
+                scores[name] = torch.cat([values[name] for values in parts]).cpu().numpy()
+        return scores.assign(protocol=protocol, control="")
+
+    def _parts(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the mask keeps of source and interferer, and how near its sound is to the source."""
+        return energy_kept(mask, *self.powers) | {"si_sdr": self.scorer.si_sdr(mask)}
+
+    def controls(self, masks: dict[str, torch.Tensor]) -> Iterator[pd.DataFrame]:
+        """random and energy at the area of every mask."""
+        by_name: dict[str, dict[str, torch.Tensor]] = {"random": {}, "energy": {}}
+        for name, mask in masks.items():
+            for control, matched in control_masks(mask, self.scorer.batch.power, ranks=self.ranks).items():
+                by_name[control][name] = matched
+        for control, matched in by_name.items():
+            yield score_masks(self.scorer, matched, "audited").assign(protocol="audited", control=control)
+
+    def bounds(self) -> Iterator[pd.DataFrame]:
+        """all_ones, and oracle where the stems are known."""
+        masks = {"all_ones": all_ones(self.scorer.batch.db)}
+        if self.stems is not None:
+            masks["oracle"] = oracle_mask(*self.powers).to(self.scorer.batch.db)
+        for name, mask in masks.items():
+            for protocol in PROTOCOLS:
+                yield self.score({"": mask}, protocol).assign(control=name, method="")
+
+
+def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFrame:
+    """Names of condition, method, mask, control and clip in front of the numbers."""
+    clip = frame.iloc[scores.pop("index").to_numpy()].reset_index(drop=True)
+    known = {
+        "protocol": scores.pop("protocol"), **names,
+        "method": scores.pop("method"), "mask": scores.pop("mask"), "control": scores.pop("control"),
+        "clip": clip["clip"], "category": clip["category"], "label": clip["label"],
+        "correct": clip["label"].to_numpy() == scores["target"].to_numpy(),
+    }
+    return pd.concat([pd.DataFrame(known), scores], axis=1)

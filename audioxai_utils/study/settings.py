@@ -1,0 +1,240 @@
+"""Every option of a run, once.
+
+A field of `Settings` is an option: the command line (``run/command_line.py``), the file in the results folder, the
+notebooks (``open_study(results_dir).settings``) and SLURM jobs follow from it. ``None`` always means "not given".
+
+This module imports the standard library alone, so that a wrong option ends in one line before anything is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .. import constants
+from ..audio import inputs
+from . import profiles
+
+FILE = "settings.json"  # in the results folder
+LATEST = "latest"  # beside the results folders: the path of the one that was run last
+
+
+def option(default: Any, help: str, *, since: str = "", **traits: Any) -> Any:
+    """A field of `Settings`.
+
+    Parameters
+    ----------
+    default
+        What holds where the option is not given.
+    help : str
+        One line for ``--help``.
+    since : str
+        Number of the first notebook that depends on it: a change reruns that one and those after it. "" is an option
+        of running alone, which changes no result.
+    **traits
+        ``flag`` (default: the field's name with dashes), ``metavar``, ``choices``, ``lowest`` and ``highest`` (of whole
+        numbers), ``is_path`` ("folder", "file"), ``bare`` (value where the flag stands alone).
+    """
+    return field(default=default, metadata={"help": help, "since": since, **traits})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's choices, checked when made; paths are absolute.
+
+    Attributes are described where they are defined, by their ``help``.
+    """
+
+    profile: str = option(
+        "quick", "smoke (a minute or two), quick or paper", since="01", choices=tuple(profiles.PROFILES)
+    )
+    dataset: str = option("generated", "generated, esc10 or esc50", since="01", choices=constants.DATASETS)
+    data_root: str | None = option(
+        None, "folder of the dataset, in the layout of ESC-50", since="01", is_path="folder"
+    )
+    noise_root: str | None = option(
+        None, "folder of noise recordings (default: generated noises)", since="01", is_path="folder"
+    )
+    audioset_weights: str | None = option(
+        None, "PANNs' Cnn14 weights, for the paper profile (default: train from scratch)", since="02",
+        metavar="PATH|download",
+    )
+    device: str = option(
+        "auto", "cpu, cuda or auto", since="02", choices=("cpu", "cuda", "auto")
+    )
+    spectrograms: tuple[str, ...] | None = option(
+        None, "only: " + ", ".join(constants.SPECTROGRAM_TYPES), flag="--spectrogram",
+        choices=constants.SPECTROGRAM_TYPES,
+    )
+    scenarios: tuple[str, ...] | None = option(
+        None, "only: " + ", ".join(constants.NOISE_SCENARIOS) + "; or any audio file, as noise of mel_db",
+        flag="--scenario", metavar="NAME|FILE",
+    )
+    methods: tuple[str, ...] | None = option(
+        None, "only: " + ", ".join(constants.known_methods()) + "; all for every one (default: the study's own, "
+        + ", ".join(constants.STUDY_METHODS) + ")", since="03", flag="--method", choices=constants.known_methods(),
+    )
+    protocol: str = option(
+        "both", "paper, audited or both", since="04", choices=(*constants.PROTOCOLS, "both")
+    )
+    n_clips: int | None = option(
+        None, "test clips to explain, spread over the classes (default: the profile's, smoke 2, quick 20, paper all)",
+        since="03", flag="--clips", lowest=1, highest=10**6,
+    )
+    full_grid: bool = option(False, "every noise scenario for every spectrogram type")
+    seed: int = option(
+        constants.SEED, "seed of initial weights and training; the seeds of generated sounds, LIME, controls and "
+        "bootstrap are fixed", since="02", lowest=0, highest=2**32 - 1,
+    )
+    cores: int | None = option(
+        None, "processor cores shared by everything that runs (default: all); with --slurm, those of each job "
+        "(default: 4)", lowest=1, highest=4096,
+    )
+    shards: int = option(1, "share the clips of each condition out over N jobs", lowest=1, highest=10000)
+    slurm: str | None = option(
+        None, "run every step as a SLURM job; PROFILE is a folder with a config.yaml of Snakemake", metavar="PROFILE",
+        bare="",
+    )
+    results_dir: str | None = option(
+        None, "folder of the results (default: results/DATASET-PROFILE)", flag="--results", metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, list):
+                object.__setattr__(self, each.name, tuple(value))
+            if value is not None:
+                check_value(each, getattr(self, each.name), each.name)
+
+    @property
+    def sizes(self) -> profiles.Profile:
+        """Sizes of the profile, with the asked number of clips."""
+        sizes = profiles.PROFILES[self.profile]
+        return sizes if self.n_clips is None else replace(sizes, n_clips=self.n_clips)
+
+    @property
+    def results(self) -> Path:
+        """Folder of the results."""
+        if self.results_dir is not None:
+            return Path(self.results_dir)
+        return profiles.default_results_dir(self.profile, self.dataset)
+
+    @property
+    def explained_by(self) -> tuple[str, ...]:
+        """Names of the methods that run, the study's own first."""
+        return constants.STUDY_METHODS if self.methods is None else self.methods
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols that masks are scored by."""
+        return constants.PROTOCOLS if self.protocol == "both" else (self.protocol,)
+
+    @property
+    def noise_files(self) -> dict[str, str]:
+        """Name -> path of the scenarios that are given as audio files."""
+        return {inputs.scenario_name(name): name for name in self.scenarios or () if inputs.is_recording(name)}
+
+    @property
+    def conditions(self) -> tuple[tuple[str, str], ...]:
+        """(spectrogram type, noise scenario) pairs of the run; scenarios by name.
+
+        A recording of one's own is mixed into mel_db clips, with ``full_grid`` into all.
+
+        Raises
+        ------
+        ValueError
+            ``spectrograms`` and ``scenarios`` leave none.
+        """
+        of_files = constants.SPECTROGRAM_TYPES if self.full_grid else ("mel_db",)
+        available = profiles.conditions(self.profile, self.full_grid)
+        available += tuple((kind, name) for kind in of_files for name in self.noise_files)
+        names = None if self.scenarios is None else {inputs.scenario_name(name) for name in self.scenarios}
+        chosen = tuple(
+            (kind, name) for kind, name in available
+            if kind in (self.spectrograms or constants.SPECTROGRAM_TYPES) and (names is None or name in names)
+        )
+        if not chosen:
+            known = ", ".join(" ".join(condition) for condition in available)
+            raise ValueError(
+                f"--spectrogram and --scenario leave no condition of profile {self.profile}; it has {known} "
+                "(--full-grid adds the rest)"
+            )
+        return chosen
+
+    def since(self, number: str) -> dict[str, Any]:
+        """The options on which notebook ``number`` ("03") depends, those of earlier ones included."""
+        names = [each.name for each in fields(self) if "" < each.metadata["since"] <= number]
+        return {name: getattr(self, name) for name in names}
+
+    def write(self, folder: Path | None = None, **more: Any) -> Path:
+        """Write the options, and whatever else a run keeps beside them, as ``settings.json`` of the results folder."""
+        from ..files import write_json
+
+        path = (folder or self.results) / FILE
+        write_json(path, asdict(self) | {"results_dir": str(self.results)} | more)
+        return path
+
+    @classmethod
+    def read(cls, results_dir: str | Path) -> Settings:
+        """The options of a results folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            No run was started there.
+        ValueError
+            The file is damaged, or of another version.
+        """
+        path = Path(results_dir) / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no run was started in this folder; start one with ./run_all.sh --results")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = {each.name for each in fields(cls)}
+            return cls(**{name: value for name, value in content.items() if name in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} must hold a run's settings ({error}); delete it and run again") from error
+
+
+def check_value(option, value: Any, name: str) -> None:
+    """Raise a ValueError or TypeError unless ``value`` is what an option (a field of `Settings`) takes."""
+    wanted, traits = option.type, option.metadata
+    if "tuple" in wanted:
+        for word in value:
+            if traits.get("choices"):
+                constants.check_choice(name, word, traits["choices"])
+        return
+    kind = bool if wanted.startswith("bool") else int if wanted.startswith("int") else str
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be of type {kind.__name__}; got {value!r}")
+    if traits.get("choices"):
+        constants.check_choice(name, value, traits["choices"])
+    if "lowest" in traits and not traits["lowest"] <= value <= traits["highest"]:
+        raise ValueError(f"{name} must be a whole number from {traits['lowest']} to {traits['highest']}; got {value}")
+
+
+def remember_latest(results: Path) -> None:
+    """Note which run was the last, for notebooks that are opened without saying which."""
+    from ..files import atomic_path
+
+    with atomic_path(profiles.default_results_dir("", "").parent / LATEST) as path:
+        path.write_text(f"{results}\n", encoding="utf-8")
+
+
+def latest_results() -> Path | None:
+    """Results folder of the run that was started last; None where there is none any more."""
+    path = profiles.default_results_dir("", "").parent / LATEST
+    if not path.is_file():
+        return None
+    folder = Path(path.read_text(encoding="utf-8").strip())
+    return folder if (folder / FILE).is_file() else None
+
+
+def results_of(results_dir: str | Path | None) -> Path | None:
+    """The folder that a notebook's ``results_dir`` means: itself, else ``AUDIOXAI_RUN``, else the latest run."""
+    named = results_dir or os.environ.get("AUDIOXAI_RUN")
+    return Path(named).expanduser().resolve() if named else latest_results()
