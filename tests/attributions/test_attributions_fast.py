@@ -204,13 +204,16 @@ class FunctionalReLU(nn.Module):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_shap_refuses_a_model_with_hidden_nonlinearities(scale):
+def test_hidden_nonlinearities_are_refused_by_the_fast_engine_and_left_to_the_exact_one(scale):
     model = FunctionalReLU().double()
     model.linear.weight.data *= scale  # an untrained model's logits hardly differ
     db, background = (clips(2, seed=1).double() + 60) / 10, (clips(3, seed=2).double() + 60) / 10
     with pytest.raises(ValueError, match="not additive on this model.*functional.relu") as caught:
-        METHODS["shap"](model, db, TARGET, background=background)
+        METHODS["shap"](model, db, TARGET, background=background, engine="fast")
     assert "\n" not in str(caught.value)
+    found = METHODS["shap"](model, db, TARGET, background=background)
+    assert torch.equal(found, METHODS["shap"](model, db, TARGET, background=background, engine="exact"))
+    assert float(additivity_error(model, db, TARGET, background, found).max()) < 1e-9
     with pytest.raises(ValueError, match="chunk_size must be 1 or more"):
         METHODS["shap"](model, db, TARGET, background=background, chunk_size=0)
 
