@@ -109,6 +109,8 @@ class Graph:
             if node.op == "get_attr":
                 constants[node] = getattr(trace.module, node.target).detach()
             elif node.op == "call_function":
+                if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                    raise NotExact(f"{name_of(node)} draws random numbers, so values are not exact; switch it off")
                 operation = Operation(node, trace, n, constants)
                 if node not in trace.dependent:
                     constants[node] = operation()
@@ -163,8 +165,6 @@ class Graph:
 def check(operation: Operation) -> None:
     """NotExact where a clip's and a reference's values cannot be compared."""
     value, name = operation.node.meta["val"], operation.name
-    if torch.Tag.nondeterministic_seeded in getattr(operation.node.target, "tags", ()):
-        raise NotExact(f"{name} draws random numbers, so values are not exact; switch it off")
     if isinstance(value, (list, tuple)):
         kind = None if name in LINEAR else "several outputs"
     elif value.dtype == torch.bool:

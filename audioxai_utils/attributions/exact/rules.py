@@ -150,12 +150,25 @@ def path(n_points: int) -> Callable:
             inputs = [(p * point + q * (1 - point)).requires_grad_() for p, q in zip(x, b)]
             with torch.enable_grad():
                 y = operation(*inputs)
+            if not y.requires_grad:
+                raise NotExact(f"{operation.name} has neither a rule nor a derivative")
             for sum_, part in zip(total, torch.autograd.grad(y, inputs, grad * weight, allow_unused=True)):
                 if part is not None:
                     sum_ += part
+        if n_points > 1:
+            _fits(operation, grad, x, b, total)
         return total
 
     return rule
+
+
+def _fits(operation, grad: torch.Tensor, x: Tensors, b: Tensors, multiplied: Tensors) -> None:
+    """NotExact where a mean gradient misses the rise, as across a kink."""
+    rise = (grad * (operation(*(p.expand_as(q) for p, q in zip(x, b))) - operation(*b)).conj()).real
+    shares = [(m * (p - q).conj()).real for m, p, q in zip(multiplied, x, b)]
+    error = (sum(share.sum() for share in shares) - rise.sum()).abs()
+    if error > 1e-4 * (rise.abs().sum() + sum(share.abs().sum() for share in shares)):
+        raise NotExact(f"{operation.name} has no rule, and its mean gradient misses its rise")
 
 
 def divide(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
