@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from audioxai_utils.run.manifest import commit, hardware, write_json
-from audioxai_utils.files import atomic_path
+from audioxai_utils.files import atomic_path, write_json
 from audioxai_utils.gallery.speed import FOLDER, about_words
+from audioxai_utils.run.manifest import commit, hardware
 from audioxai_utils.run.workflow import environment
 
 

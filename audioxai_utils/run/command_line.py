@@ -1,8 +1,8 @@
 """The command line of ``run_all.sh``: the options of `Settings` as flags, checked, then what they ask for.
 
 A field of `Settings` is a flag; those whose values need more than their type and choices have a reader in
-``READERS``. The checks need the standard library alone, so that a wrong option ends in one line before anything is
-installed.
+``READERS``. The checks need the standard library alone, so that a wrong option ends in one line before
+anything is installed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """A flag for every option of `Settings`, and those that are none; lists may be repeated or separated by commas."""
+    """A flag for every option of `Settings`, and those that are none; lists may be repeated or have commas."""
     parser = _OneLineParser(
         prog="run_all.sh",
         description="Explain an audio classifier's decisions in pictures and in sound, and score the explanations.",
@@ -166,7 +166,7 @@ def _integer(flag: str, text: str, lowest: int, highest: int) -> int:
 
 
 def _methods(given: list[str] | None, values: dict) -> tuple[str, ...] | None:
-    """The chosen methods; ``all`` and ``study`` stand for every one and for the study's own, which are None."""
+    """The chosen methods; ``all`` stands for every one, ``study`` for the study's own, which are None."""
     groups = {"all": constants.known_methods(), "study": constants.STUDY_METHODS}
     words = [name for word in _words(given or ["study"]) for name in groups.get(word, (word,))]
     chosen = _choices("--method", words, groups["all"])
@@ -184,7 +184,9 @@ def _scenarios(given: list[str] | None, values: dict) -> tuple[str, ...] | None:
         if word not in constants.NOISE_SCENARIOS:
             path, name = _recording(word)
             if files.setdefault(name, path) != path:
-                raise ValueError(f"--scenario: {files[name]} and {path} would both be called {name}; rename one")
+                raise ValueError(
+                    f"--scenario: {files[name]} and {path} would both be called {name}; rename one"
+                )
     return (*(name for name in constants.NOISE_SCENARIOS if name in words), *files.values())
 
 
@@ -194,7 +196,9 @@ def _recording(word: str) -> tuple[str, str]:
     name = inputs.scenario_name(str(path))
     if not word or not inputs.is_recording(str(path)):
         known = ", ".join(constants.NOISE_SCENARIOS)
-        raise ValueError(f"--scenario must be one of {known}, or an audio file (.wav, .flac, ...); got {word!r}")
+        raise ValueError(
+            f"--scenario must be one of {known}, or an audio file (.wav, .flac, ...); got {word!r}"
+        )
     if not path.is_file():
         raise ValueError(f"--scenario {word}: no such file")
     if not name or name in constants.NOISE_SCENARIOS:
@@ -230,7 +234,11 @@ def _weights(given: str | None, values: dict) -> str | None:
             f"--audioset-weights fit a Cnn14 of full width, that of --profile paper; {profile.name} has "
             f"1/{1 / profile.width:g} of it"
         )
-    return given if given in (None, "download") else _readable_file("--audioset-weights", given, " or 'download'")
+    return (
+        given
+        if given in (None, "download")
+        else _readable_file("--audioset-weights", given, " or 'download'")
+    )
 
 
 def _slurm_profile(given: str | None, values: dict) -> str | None:

@@ -1,7 +1,7 @@
 """The study as a graph of notebooks: what each step is called, reads and depends on.
 
-``notebooks/Snakefile`` asks a `Graph` for the names, inputs, parameters and threads of its rules; the run asks it
-which steps there are, whether their results are still there, and why one would run again.
+``notebooks/Snakefile`` asks a `Graph` for the names, inputs, parameters and threads of its rules; the run
+asks it which steps there are, and what each depends on.
 """
 
 from __future__ import annotations
@@ -77,9 +77,14 @@ class Graph:
 
     def steps(self) -> dict[str, Step]:
         """All steps by their names, in their order."""
-        steps = [Step("01_data_and_noise"), *(Step("02_fine_tuning", kind) for kind in self.spectrogram_types)]
+        steps = [
+            Step("01_data_and_noise"),
+            *(Step("02_fine_tuning", kind) for kind in self.spectrogram_types),
+        ]
         for notebook in ("03_attributions", "04_mask_study"):
-            steps += [Step(notebook, *each, shard) for each in self.conditions for shard in (*self.shards, "")]
+            steps += [
+                Step(notebook, *each, shard) for each in self.conditions for shard in (*self.shards, "")
+            ]
         whole = ("05_metrics_and_tables", "06_listening_gallery", *self.further(), REPORT)
         return {step.name: step for step in (*steps, *map(Step, whole))}
 
@@ -101,21 +106,23 @@ class Graph:
 
     def records(self, notebook: str) -> list[str]:
         """Records of a notebook's steps in every condition; of 02, in every spectrogram type."""
-        each = self.conditions if notebook[:2] in ("03", "04") else [(kind,) for kind in self.spectrogram_types]
+        each = (
+            self.conditions if notebook[:2] in ("03", "04") else [(kind,) for kind in self.spectrogram_types]
+        )
         return [self.record(notebook, *names) for names in each]
 
     def tables_of(self, notebook: str) -> list[str]:
-        """The record of the tables, which come before a further notebook unless it reads nothing of the study."""
+        """The record of the tables, before a further notebook unless it reads nothing of the study."""
         return [] if notebook in ALONE else [self.record("05_metrics_and_tables")]
 
     def shards_of(self, notebook: str) -> Callable[[Any], list[str]]:
-        """Input of a condition's step: records of the shards whose work it finds done; none without shards."""
+        """Input of a condition's step: records of the shards whose work it finds done, if there are any."""
         return lambda wildcards: [self.record(notebook, *wildcards, shard) for shard in self.shards]
 
     # What a step depends on
 
     def sources(self, notebook: str, shard: bool = False) -> list[str]:
-        """Input of a rule: the notebook, and the modules it imports; of a shard, the modules that it needs."""
+        """Input of a rule: the notebook and the modules it imports; of a shard, the modules it needs."""
         methods = self.settings.explained_by
         if shard:
             modules = {f"{PACKAGE.name}.{module}" for module in ("study.study", "run.shards")}
@@ -124,15 +131,16 @@ class Graph:
 
     def depends(self, notebook: str) -> Callable[[Any], str]:
         """Parameter of a rule: `depends_on` as JSON, so that a change of it reruns the step."""
+        names = WILDCARDS[:2]
         return lambda wildcards: json.dumps(
-            self.depends_on(Step(notebook, wildcards.get("spectrogram_type", ""), wildcards.get("noise_scenario", "")))
+            self.depends_on(Step(notebook, *(wildcards.get(name, "") for name in names)))
         )
 
     def depends_on(self, step: Step) -> dict[str, Any]:
         """The options on which a step depends, and what it reads besides the results of other steps.
 
-        A condition's step depends on its own noise, that of a spectrogram type on those of its conditions, any other
-        on all.
+        A condition's step depends on its own noise, that of a spectrogram type on those of its conditions, any
+        other on all.
         """
         number, states = step.notebook[:2] if step.notebook != REPORT else "99", self.states
         wanted = (step.spectrogram_type, step.noise_scenario)
@@ -163,8 +171,9 @@ class Graph:
 
     def command(self, *wildcards: str, report: bool = False) -> str:
         """Shell command of a notebook's rule."""
-        words = "python -P -m audioxai_utils.run.notebook {input[0]:q} {log[0]:q} --threads {threads}"
-        return words + "".join(f" -p {name} {{wildcards.{name}}}" for name in wildcards) + " --report" * report
+        words = ["python -P -m audioxai_utils.run.notebook {input[0]:q} {log[0]:q} --threads {threads}"]
+        words += [f"-p {name} {{wildcards.{name}}}" for name in wildcards]
+        return " ".join([*words, "--report"] if report else words)
 
     def shard_command(self, notebook: str) -> str:
         """Shell command of a rule that does a shard's part of what this notebook does."""

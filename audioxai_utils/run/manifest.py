@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,28 @@ from ..study.settings import Settings
 
 # Packages whose version can change a number; the manifest lists every installed one.
 KEY_PACKAGES = (
-    "torch", "torchaudio", "numpy", "scipy", "scikit-image", "scikit-learn", "pandas", "captum", "shap", "lime",
-    "librosa", "soundfile", "lightning",
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "scikit-learn",
+    "pandas",
+    "captum",
+    "shap",
+    "lime",
+    "librosa",
+    "soundfile",
+    "lightning",
 )
-STEP_FACTS = ("finished", "seconds", "cpu_seconds", "peak_memory_bytes", "threads")  # of each step in the manifest
+STEP_FACTS = ("finished", "seconds", "cpu_seconds", "peak_memory_bytes", "threads")  # in the manifest
 
 
 def build_manifest(results_dir: Path, settings: Settings, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Write ``manifest.json``: what the results of ``results_dir`` were computed with, from and how.
 
-    Versions, commit (``dirty`` when tracked files differ from it), settings, seeds, processor, fingerprint of the
-    data, seconds and peak memory of the steps that have the ``records``.
+    Versions, commit (``dirty`` when tracked files differ from it), settings, seeds, processor, fingerprint of
+    the data, seconds and peak memory of the steps that have the ``records``.
 
     Returns
     -------
@@ -57,7 +68,7 @@ def build_manifest(results_dir: Path, settings: Settings, records: list[dict[str
 
 
 def data_fingerprints(settings: Settings) -> dict[str, dict]:
-    """Fingerprints of the dataset's folder and, where there are any, of the noise recordings and weights in use."""
+    """Fingerprints of the dataset's folder and, where there are any, of noise recordings and weights."""
     folder = inputs.dataset_folder(settings.dataset, settings.data_root)
     found = {"dataset": inputs.fingerprint(folder)} if folder.is_dir() else {}
     scenarios = (scenario for _, scenario in settings.conditions)
@@ -76,7 +87,9 @@ def commit(repository: Path = constants.REPOSITORY) -> dict:
     """``id`` of the checked-out commit and whether tracked files are ``dirty``; ``None`` without git."""
     try:
         done = [
-            subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                ["git", "-C", str(repository), *words], capture_output=True, text=True, check=True
+            ).stdout
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.CalledProcessError):  # no git, or not a clone (an unpacked archive)
@@ -109,15 +122,19 @@ def _field(path: str | Path, name: str) -> str:
 
 def versions(names: tuple[str, ...] | None = None) -> dict[str, str]:
     """Version of Python, and of each installed package, or of those of ``names``."""
-    found = {entry.metadata["Name"]: entry.version for entry in metadata.distributions()} if names is None else {}
+    found = (
+        {entry.metadata["Name"]: entry.version for entry in metadata.distributions()} if names is None else {}
+    )
     for name in names or ():
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
-    return {"python": platform.python_version()} | dict(sorted(found.items(), key=lambda item: item[0].lower()))
+    return {"python": platform.python_version()} | dict(
+        sorted(found.items(), key=lambda item: item[0].lower())
+    )
 
 
 def now() -> str:
     """The time, to the second, as the records have it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

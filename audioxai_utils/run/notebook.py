@@ -1,8 +1,8 @@
 """Run one notebook as one step of the study: checked, bound to its parent, recorded.
 
-``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a notebook into
-OUTPUT with the current folder as ``results_dir``; with ``--report`` the manifest is written before it, and the pages
-of the report are made after it.
+``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a notebook
+into OUTPUT with the current folder as ``results_dir``; with ``--report`` the manifest is written before it,
+and the pages of the report are made after it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def bound_kernel_manager() -> type:
 
 
 def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
-    """Compare names with the notebook's own: papermill lets a misspelt one pass, and any without a parameters cell.
+    """Compare names with the notebook's own: papermill lets a misspelt one pass.
 
     Raises
     ------
@@ -66,7 +66,9 @@ def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
         raise FileNotFoundError(f"no notebook {notebook}")
     defaults = parameter_defaults(notebook)
     if not defaults:
-        raise ValueError(f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none")
+        raise ValueError(
+            f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none"
+        )
     unknown = sorted(set(parameters) - set(defaults))
     if unknown:
         known = ", ".join(sorted(defaults))
@@ -84,8 +86,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
         With one line naming the cell and its error, or saying that the kernel died. The
         executed notebook is written all the same, with the error in it.
     """
-    # JupyterLab brings a package with which jsonschema builds a grammar of web addresses at import, for two seconds
-    # and a check that no notebook needs.
+    # JupyterLab brings a package with which jsonschema builds a grammar of web addresses at import, for two
+    # seconds and a check that no notebook needs.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -93,8 +95,15 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}-partial.ipynb")
     work = functools.partial(
-        papermill.execute_notebook, notebook, partial, parameters, kernel_name="python3", progress_bar=False,
-        stderr_file=stderr, cwd=constants.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
+        papermill.execute_notebook,
+        notebook,
+        partial,
+        parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        stderr_file=stderr,
+        cwd=constants.REPOSITORY,
+        kernel_manager_class=bound_kernel_manager(),
         shutdown_kernel="immediate",  # all is on file by then; a kernel takes half a second to tidy up
     )
     try:
@@ -200,7 +209,7 @@ def say(step: str, what: str, text: str, **more: str) -> None:
 
 
 def told(step: str, output: str, work: Callable[[], None]) -> int:
-    """Do the ``work`` of a step, which leaves ``output``, between two lines; return the exit code, 0 for success."""
+    """Do the ``work`` of a step, which leaves ``output``, between two lines; return the exit code."""
     started = time.monotonic()
     say(step, "started", "started")
     try:
@@ -224,7 +233,7 @@ def graph_of(results_dir: Path) -> Graph | None:
 
 
 def used(who: int = resource.RUSAGE_CHILDREN) -> dict[str, float]:
-    """Processor seconds of this process and of those it started that have ended, and the largest memory of ``who``."""
+    """Processor seconds of this process and those it started that have ended; largest memory of ``who``."""
     times = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu_seconds = sum(each.ru_utime + each.ru_stime for each in times)
     return {"cpu_seconds": cpu_seconds, "peak_memory": resource.getrusage(who).ru_maxrss * 1024}
@@ -252,8 +261,14 @@ def run_notebook(
 
             build(results_dir)
         write_step(
-            results_dir, step, started=started, threads=threads, **used(), parameters=parameters,
-            notebook=os.path.relpath(output, results_dir), depends_on=graph.depends_on(step) if graph else None,
+            results_dir,
+            step,
+            started=started,
+            threads=threads,
+            **used(),
+            parameters=parameters,
+            notebook=os.path.relpath(output, results_dir),
+            depends_on=graph.depends_on(step) if graph else None,
         )
 
     return told(step.name, str(output), work)
@@ -261,10 +276,14 @@ def run_notebook(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of one step."""
-    parser = argparse.ArgumentParser(prog="audioxai_utils.run.notebook", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="audioxai_utils.run.notebook", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args(arguments)

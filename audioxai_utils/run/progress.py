@@ -1,7 +1,8 @@
-"""What happens in a run: steps and Snakemake append events to files of their own, which the run reads and prints.
+"""What happens in a run: steps and Snakemake append events to files of their own, which the run reads.
 
-An event is a line of JSON: ``{"step": ..., "is": "started", ...}``. The folder of these files is in the environment
-variable ``AUDIOXAI_EVENTS``; it is read in the same way whether the steps run here or on other machines.
+An event is a line of JSON: ``{"step": ..., "is": "started", ...}``. The folder of these files is in the
+environment variable ``AUDIOXAI_EVENTS``; it is read in the same way whether the steps run here or on other
+machines.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Progress:
         """Run ``command``, print its progress, and return its exit code."""
         variables = env | {EVENTS: str(self.events.folder)}
         with open(self.log, "wb") as log:
-            process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         try:
             while (code := process.poll()) is None:
                 self._look()

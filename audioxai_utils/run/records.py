@@ -1,4 +1,4 @@
-"""Records of finished steps: what each was run with and left behind, whether that is still there, why it runs again."""
+"""Records of finished steps: what each was run with and left behind, and why it would run again."""
 
 from __future__ import annotations
 
@@ -26,8 +26,16 @@ RESULTS = {
 
 
 def write_step(
-    results_dir: Path, step: Step, *, started: float, cpu_seconds: float, peak_memory: int, threads: int,
-    depends_on: dict[str, Any] | None = None, parameters: dict[str, str] | None = None, notebook: str = "",
+    results_dir: Path,
+    step: Step,
+    *,
+    started: float,
+    cpu_seconds: float,
+    peak_memory: int,
+    threads: int,
+    depends_on: dict[str, Any] | None = None,
+    parameters: dict[str, str] | None = None,
+    notebook: str = "",
 ) -> Path:
     """Record that a step ended well, in ``steps/<step>.json``.
 
@@ -77,9 +85,10 @@ def write_step(
 
 
 def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> dict[str, int | None]:
-    """Path -> size (bytes) of what a step is there for, and None for what else it left behind; of a shard, nothing.
+    """Path -> size (bytes) of what a step is there for, None for what else it left; of a shard, nothing.
 
-    What appeared in ``tables`` and the like while it ran may be another step's: it is missed here as well as there.
+    What appeared in ``tables`` and the like while it ran may be another step's: it is missed here as well as
+    there.
     """
     if step.shard:
         return {}

@@ -1,8 +1,9 @@
 """One shard of a condition: the clips of one job, without a notebook.
 
-``python -m audioxai_utils.run.shards NOTEBOOK TYPE SCENARIO 2of8 [--threads N]`` computes in the current folder what
-notebook 03_attributions or 04_mask_study would compute of those clips. The notebook then finds their files and merges
-them; a file that is missing or no longer fits is computed there, so that a shard saves time and changes no number.
+``python -m audioxai_utils.run.shards NOTEBOOK TYPE SCENARIO 2of8 [--threads N]`` computes in the current
+folder what notebook 03_attributions or 04_mask_study would compute of those clips. The notebook then finds
+their files and merges them; a file that is missing or no longer fits is computed there, so that a shard saves
+time and changes no number.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ def run_shard(step: Step, threads: int) -> int:
             condition = open_study(results_dir).condition(step.spectrogram_type, step.noise_scenario)
             WORK[step.notebook](condition, shard_of(step.shard))
         write_step(
-            results_dir, step, started=started, threads=threads, **used(resource.RUSAGE_SELF),
+            results_dir,
+            step,
+            started=started,
+            threads=threads,
+            **used(resource.RUSAGE_SELF),
             depends_on=graph.depends_on(step) if graph else None,
         )
 
@@ -74,7 +79,9 @@ def run_shard(step: Step, threads: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of one shard."""
-    parser = argparse.ArgumentParser(prog="audioxai_utils.run.shards", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="audioxai_utils.run.shards", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("notebook", choices=WORK)
     for name in ("spectrogram_type", "noise_scenario", "shard"):
         parser.add_argument(name)

@@ -21,9 +21,9 @@ LOOK = 0.2  # seconds between two looks where the system does not say when a pro
 def watch_run() -> None:
     """End this process at once when one of its ancestors ends, up to the run itself.
 
-    A shell stands between Snakemake and a step, so that the parent alone tells nothing. In a SLURM job, whose run may
-    be on another machine, the last ancestor is SLURM's own process of the job; where neither is among them, only the
-    parent is watched.
+    A shell stands between Snakemake and a step, so that the parent alone tells nothing. In a SLURM job, whose
+    run may be on another machine, the last ancestor is SLURM's own process of the job; where neither is among
+    them, only the parent is watched.
     """
     run_pid, ancestors, pid, last = os.environ.get(RUN_PID, ""), [], os.getppid(), False
     while pid > 1 and not last:
@@ -67,7 +67,9 @@ def _by_looking(processes: dict[int, list[str]]) -> Callable[[], object]:
 def _about(pid: int) -> list[str]:
     """Time of start of a process (in a list); empty where there is none, or one that has ended."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        words = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return []
     return [words[19]] if words[0] not in "ZX" else []

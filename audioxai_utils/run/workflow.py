@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from .. import constants
 from ..audio import inputs
 from ..files import CANNOT_LOCK
-from ..study.settings import FILE, Settings, remember_latest
+from ..study.settings import Settings, remember_latest
 from . import records, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph, n_gpus
 from .progress import EVENTS, Progress, duration
@@ -41,16 +40,17 @@ CACHES = {
 
 
 def environment() -> dict[str, str]:
-    """Environment of everything that is started: this package found, nothing written to the home, memory kept.
+    """Environment of all that is started: this package found, nothing written to the home, memory kept.
 
-    What Snakemake reads from variables is left out, but for the names of a cluster's partitions: no setting from
-    outside changes what runs.
+    What Snakemake reads from variables is left out, but for the names of a cluster's partitions: no setting
+    from outside changes what runs.
     """
     inside = Path(sys.prefix) / "cache"
     folder = inside if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK) else None
     cache_folder = folder or Path(os.environ.get("TMPDIR", "/tmp")) / f"audioxai-cache-{os.getuid()}"
     kept = {
-        name: value for name, value in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if name not in ("JUPYTER_PATH", EVENTS)
         and (not name.startswith("SNAKEMAKE_") or name == "SNAKEMAKE_SLURM_PARTITIONS")
     }
@@ -88,7 +88,8 @@ def locked(results_dir: Path) -> Iterator[None]:
     except Timeout:
         holder = path.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
         raise BlockingIOError(
-            f"another run (process {holder}) works on {results_dir}; wait for it, or choose another folder with --results"
+            f"another run (process {holder}) works on {results_dir}; wait for it, or choose "
+            "another folder with --results"
         ) from None
     except OSError as error:  # a file system that cannot lock at all
         if error.errno not in CANNOT_LOCK:
@@ -100,7 +101,7 @@ def locked(results_dir: Path) -> Iterator[None]:
 
 
 def states_of(settings: Settings) -> dict[str, Any]:
-    """What the run reads besides its options, as it is now: changed sounds or weights rerun what depends on them."""
+    """What the run reads besides its options, as it is now; a change reruns what depends on it."""
     scenarios = (scenario for _, scenario in settings.conditions)
     noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
     weights = settings.audioset_weights
@@ -133,7 +134,7 @@ def written(settings: Settings, folder: Path) -> tuple[Path, Graph]:
 
 
 def snakemake_command(graph: Graph, directory: Path, configuration: Path, again: list[str]) -> list[str]:
-    """Snakemake on these settings, with its own lock off (ours cannot be left behind); ``again`` is done anyhow."""
+    """Snakemake on these settings, its own lock off (ours cannot be left behind); ``again`` is redone."""
     snakefile, logs = NOTEBOOKS / "Snakefile", job_logs(directory)
     command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(snakefile), "--logger", "audioxai"]
     command += ["--directory", str(directory), "--configfile", str(configuration)]
@@ -163,8 +164,11 @@ def run(settings: Settings) -> int:
         configuration, graph = written(settings, results_dir)
         remember_latest(results_dir)
         where = f"SLURM jobs of {graph.cores} cores" if on_slurm else f"{graph.cores} cores"
-        print(f"{settings.profile} study on {settings.dataset} sounds: {len(graph.conditions)} conditions x "
-              f"{len(settings.explained_by)} methods, {where}\nresults: {results_dir}", flush=True)
+        print(
+            f"{settings.profile} study on {settings.dataset} sounds: {len(graph.conditions)} conditions x "
+            f"{len(settings.explained_by)} methods, {where}\nresults: {results_dir}",
+            flush=True,
+        )
         if not _sources_can_be_read(graph):
             return 1
         again = list(records.lost(results_dir, graph))

@@ -14,8 +14,22 @@ import pandas as pd
 import tiny_study
 import toy_study
 
-WORDS = ("--profile", "smoke", "--dataset", "esc50", "--spectrogram", "mel_db", "--scenario", "white",
-         "--method", "saliency,gradcam", "--protocol", "paper", "--device", "cpu")
+WORDS = (
+    "--profile",
+    "smoke",
+    "--dataset",
+    "esc50",
+    "--spectrogram",
+    "mel_db",
+    "--scenario",
+    "white",
+    "--method",
+    "saliency,gradcam",
+    "--protocol",
+    "paper",
+    "--device",
+    "cpu",
+)
 CONDITION = "mel_db/white"
 OPEN = """
 import time

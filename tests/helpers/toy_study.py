@@ -60,9 +60,16 @@ tell(step.name, "done", text="done in 0.1 s")
 
 def write_notebook(path: Path, parameters: tuple[str, ...], *sources: str, tagged: bool = True) -> None:
     """A notebook with a parameters cell (every value ``""``) and the given code cells."""
+
     def cell(source: str, tags: list[str]) -> dict:
-        return {"cell_type": "code", "execution_count": None, "id": f"c{abs(hash(source)) % 10**8}", "outputs": [],
-                "metadata": {"tags": tags} if tags else {}, "source": source.splitlines(keepends=True)}
+        return {
+            "cell_type": "code",
+            "execution_count": None,
+            "id": f"c{abs(hash(source)) % 10**8}",
+            "outputs": [],
+            "metadata": {"tags": tags} if tags else {},
+            "source": source.splitlines(keepends=True),
+        }
 
     cells = [cell("\n".join(f'{name} = ""' for name in parameters), ["parameters"] if tagged else [])]
     cells += [cell(source, []) for source in sources]
@@ -104,7 +111,17 @@ def make(folder: Path, fast: bool) -> Path:
 
 def command(repository: Path, results: Path, *words: str) -> tuple[list[str], dict[str, str]]:
     """Command line and environment of a run of the toy study."""
-    line = [sys.executable, "-P", "-m", "audioxai_utils.run.command_line", "--results", str(results), "--cores", "2", *words]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "audioxai_utils.run.command_line",
+        "--results",
+        str(results),
+        "--cores",
+        "2",
+        *words,
+    ]
     return line, os.environ | {"PYTHONPATH": str(repository)}
 
 

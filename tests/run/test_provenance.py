@@ -29,13 +29,22 @@ def test_a_step_is_recorded_whole(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mel_db.pt").write_bytes(b"weights")
     path = write_step(
-        tmp_path, Step("02_fine_tuning", "mel_db"), 12.34567, peak_memory=5 * 10**8, threads=2,
-        depends_on={"seed": 7}, notebook="notebooks/02_fine_tuning-mel_db.ipynb",
+        tmp_path,
+        Step("02_fine_tuning", "mel_db"),
+        12.34567,
+        peak_memory=5 * 10**8,
+        threads=2,
+        depends_on={"seed": 7},
+        notebook="notebooks/02_fine_tuning-mel_db.ipynb",
     )
     record = json.loads(path.read_text())
     assert path == tmp_path / "steps" / "02_fine_tuning-mel_db.json"
     assert record["seconds"] == pytest.approx(12.346, abs=0.2)
-    assert (record["peak_memory_bytes"], record["threads"], record["depends_on"]) == (5 * 10**8, 2, {"seed": 7})
+    assert (record["peak_memory_bytes"], record["threads"], record["depends_on"]) == (
+        5 * 10**8,
+        2,
+        {"seed": 7},
+    )
     assert record["files"] == {"models/mel_db.pt": 7, "notebooks/02_fine_tuning-mel_db.ipynb": None}
     assert record["versions"]["torch"] == metadata.version("torch")
     assert record["versions"]["python"] == platform.python_version()
@@ -54,7 +63,9 @@ def test_the_manifest_gathers_steps_data_and_versions(tmp_path):
     data = tmp_path / "data"
     (data / "audio").mkdir(parents=True)
     (data / "audio" / "b.wav").write_bytes(b"sound")
-    settings = Settings(dataset="esc10", data_root=str(data), seed=7, device="cpu", results_dir=str(tmp_path / "results"))
+    settings = Settings(
+        dataset="esc10", data_root=str(data), seed=7, device="cpu", results_dir=str(tmp_path / "results")
+    )
     for name, seconds, peak in (("01_a", 1.5, 10), ("02_b", 2.25, 20)):
         write_step(settings.results, Step(name), seconds, peak_memory=peak)
     steps = records.read_steps(settings.results, ["01_a", "02_b", "03_not_run"])
@@ -63,7 +74,10 @@ def test_the_manifest_gathers_steps_data_and_versions(tmp_path):
     assert (found["seed"], found["device"], found["settings"]["dataset"]) == (7, "cpu", "esc10")
     assert found["peak_memory_bytes"] == 20 and found["seconds"] == pytest.approx(3.75, abs=0.3)
     assert list(found["steps"]) == ["01_a", "02_b"]
-    assert found["data"] == {"dataset": inputs.fingerprint(data)} and found["fixed_seeds"] == constants.FIXED_SEEDS
+    assert (
+        found["data"] == {"dataset": inputs.fingerprint(data)}
+        and found["fixed_seeds"] == constants.FIXED_SEEDS
+    )
     installed = {entry.metadata["Name"] for entry in metadata.distributions()}
     assert installed | {"python"} == set(found["versions"])
     assert found["hardware"]["cores"] == len(os.sched_getaffinity(0)) and found["hardware"]["processor"]
@@ -73,7 +87,10 @@ def test_the_manifest_holds_noises_and_weights(tmp_path):
     (tmp_path / "cafe.wav").write_bytes(b"cups")
     (tmp_path / "w.pth").write_bytes(b"weights")
     settings = Settings(
-        "paper", "esc50", data_root=str(tmp_path / "none"), scenarios=(str(tmp_path / "cafe.wav"), "white"),
+        "paper",
+        "esc50",
+        data_root=str(tmp_path / "none"),
+        scenarios=(str(tmp_path / "cafe.wav"), "white"),
         audioset_weights=str(tmp_path / "w.pth"),
     )
     assert manifest.data_fingerprints(settings) == {
@@ -99,9 +116,9 @@ def test_the_listed_seeds_are_the_ones_that_are_drawn_from():
     assert default(METHODS["lime"]) == seeds["LIME"]
     assert default(controls.clip_seed) == seeds["random controls"]
     assert default(gradient_check.gradient_check) == seeds["gradient check"]
-    assert {default(f) for f in (bootstrap.resampled_means, comparisons.mean_intervals, comparisons.beats_control)} == {
-        seeds["bootstrap"]
-    }
+    assert {
+        default(f) for f in (bootstrap.resampled_means, comparisons.mean_intervals, comparisons.beats_control)
+    } == {seeds["bootstrap"]}
     assert Settings().seed == constants.SEED
 
 
@@ -113,8 +130,10 @@ def test_the_fingerprint_is_of_names_and_contents_alone(tmp_path):
     os.utime(tmp_path / "two" / "b.wav", (0, 0))
     (tmp_path / "two" / ".hidden").touch()
     found = inputs.fingerprint(tmp_path / "one")
-    lines = [(name, hashlib.sha256(content).hexdigest()) for name, content in
-             (("b.wav", b"sound"), ("meta/a.csv", b"x" * 100_000))]
+    lines = [
+        (name, hashlib.sha256(content).hexdigest())
+        for name, content in (("b.wav", b"sound"), ("meta/a.csv", b"x" * 100_000))
+    ]
     by_hand = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in lines).encode()).hexdigest()
     assert found == {"files": 2, "bytes": 100_005, "sha256": by_hand}
     assert inputs.fingerprint(tmp_path / "two") == found
@@ -125,7 +144,9 @@ def test_the_fingerprint_is_of_names_and_contents_alone(tmp_path):
 def test_the_commit_says_whether_files_differ(tmp_path):
     def git(*words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        done = subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     assert manifest.commit(tmp_path) == {"id": None, "dirty": None}

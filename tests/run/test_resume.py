@@ -78,5 +78,10 @@ def test_shards_give_the_same_numbers(reference, tmp_path):
     assert notebooks(tmp_path / "results") == notebooks(whole)
     steps = lambda folder: {path.stem for path in (folder / "steps").iterdir()}  # noqa: E731
     of_condition = [f"{notebook}-mel_db-white" for notebook in ("03_attributions", "04_mask_study")]
-    assert steps(tmp_path / "results") - steps(whole) == {f"{step}-{i}of2" for step in of_condition for i in (1, 2)}
-    assert toy_study.run(repository, tmp_path / "results", *words, "--shards", "2").stdout.count("nothing to do") == 1
+    assert steps(tmp_path / "results") - steps(whole) == {
+        f"{step}-{i}of2" for step in of_condition for i in (1, 2)
+    }
+    assert (
+        toy_study.run(repository, tmp_path / "results", *words, "--shards", "2").stdout.count("nothing to do")
+        == 1
+    )

@@ -21,7 +21,14 @@ PARAMETERS = (*toy_study.COMMON, *toy_study.CONDITION)
 def run_step(folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
     """Run a notebook of these cells as a step in ``folder``; (process, executed notebook, record)."""
     toy_study.write_notebook(folder / "03_toy.ipynb", PARAMETERS, *sources, tagged=tagged)
-    line = [sys.executable, "-P", "-m", "audioxai_utils.run.notebook", str(folder / "03_toy.ipynb"), "notebooks/03_toy-x.ipynb"]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "audioxai_utils.run.notebook",
+        str(folder / "03_toy.ipynb"),
+        "notebooks/03_toy-x.ipynb",
+    ]
     line += ["--threads", "1", "-p", "spectrogram_type", "mel_db", *words]
     (folder / "events").mkdir(exist_ok=True)
     env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY), "AUDIOXAI_EVENTS": str(folder / "events")}
@@ -45,7 +52,9 @@ def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
     assert [event["is"] for event in events(tmp_path)] == ["started", "done"]
     assert "WARNING" not in done.stderr and "TCP" not in done.stderr
     cells = nbformat.read(executed, as_version=4).cells
-    assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'spectrogram_type = "mel_db"' in cells[1].source
+    assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'spectrogram_type = "mel_db"' in cells[
+        1
+    ].source
     written = json.loads(record.read_text())
     assert written["parameters"] == {"spectrogram_type": "mel_db", "results_dir": str(tmp_path)}
     assert written["notebook"] == "notebooks/03_toy-x.ipynb" and written["seconds"] > 0.5
@@ -57,7 +66,10 @@ def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
 def test_a_step_tells_how_far_it_is(tmp_path):
     source = "import sys\nprint('lime: 3/20', file=sys.stderr)\nprint('a: warning 1/2 of it', file=sys.stderr)\nprint('x: 1/1')"
     done, _, _ = run_step(tmp_path, source, words=("-p", "noise_scenario", "cafe_1"))
-    assert done.stdout.splitlines()[:2] == ["[03_toy-mel_db-cafe_1] started", "[03_toy-mel_db-cafe_1] at lime: 3/20"]
+    assert done.stdout.splitlines()[:2] == [
+        "[03_toy-mel_db-cafe_1] started",
+        "[03_toy-mel_db-cafe_1] at lime: 3/20",
+    ]
     assert len(done.stdout.splitlines()) == 3 and (tmp_path / "steps/03_toy-mel_db-cafe_1.json").is_file()
 
 
@@ -66,7 +78,12 @@ def test_a_step_imports_no_library_of_the_study():
     code = "import sys\nfrom audioxai_utils.run import notebook\nsys.modules['rfc3987_syntax'] = None\nimport papermill\n"
     code += "print(sorted({'torch', 'pandas', 'scipy', 'matplotlib', 'soundfile'} & set(sys.modules)))"
     env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
-    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_what_the_summary_shows_is_put_under_the_title(tmp_path):
@@ -80,11 +97,15 @@ def test_what_the_summary_shows_is_put_under_the_title(tmp_path):
     notebook.execute(tmp_path / "05.ipynb", tmp_path / "out.ipynb", {"results_dir": "x"})
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert [cell.source for cell in cells[:2]] == ["# A question", "**45** of 100"]
-    assert [cell.metadata.get("tags", []) for cell in cells].count(["found"]) == 1 and cells[1].cell_type == "markdown"
+    assert [cell.metadata.get("tags", []) for cell in cells].count(["found"]) == 1 and cells[
+        1
+    ].cell_type == "markdown"
 
 
 def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
-    done, executed, record = run_step(tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')")
+    done, executed, record = run_step(
+        tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')"
+    )
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("cell [4]: ValueError: no clip in fold 5")
     failure = events(tmp_path)[-1]
@@ -99,7 +120,9 @@ def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
 
 
 def test_a_dead_kernel_fails_the_step(tmp_path):
-    done, executed, record = run_step(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)")
+    done, executed, record = run_step(
+        tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)"
+    )
     assert done.returncode == notebook.KERNEL_DIED
     assert events(tmp_path)[-1]["error"].startswith("the kernel died")
     assert "did not finish: the kernel died" in nbformat.read(executed, as_version=4).cells[0].source
@@ -118,17 +141,27 @@ def test_a_kernel_that_does_not_start_is_started_once_more():
 
     notebook._with_a_kernel(lambda: work(RuntimeError("Kernel died before replying to kernel_info"), 1))
     assert len(begun) == 2
-    for error, n_begun in ((RuntimeError("Kernel died before replying"), 2), (DeadKernelError("Kernel died"), 1)):
+    for error, n_begun in (
+        (RuntimeError("Kernel died before replying"), 2),
+        (DeadKernelError("Kernel died"), 1),
+    ):
         begun.clear()
         with pytest.raises(RuntimeError, match="Kernel died"):
             notebook._with_a_kernel(lambda: work(error, 9))
         assert len(begun) == n_begun
 
 
-@pytest.mark.parametrize(("words", "tagged", "message"), [
-    (("-p", "methods", "shap"), True, "03_toy.ipynb has no parameter methods; it has noise_scenario, results_dir, spectrogram_type"),
-    ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
-])
+@pytest.mark.parametrize(
+    ("words", "tagged", "message"),
+    [
+        (
+            ("-p", "methods", "shap"),
+            True,
+            "03_toy.ipynb has no parameter methods; it has noise_scenario, results_dir, spectrogram_type",
+        ),
+        ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
+    ],
+)
 def test_names_are_checked_before_anything_runs(tmp_path, words, tagged, message):
     done, executed, record = run_step(tmp_path, "print(1)", words=words, tagged=tagged)
     assert done.returncode == 1 and message in done.stdout.splitlines()[-1]
@@ -172,7 +205,9 @@ def sleeping(tmp_path_factory):
     return repository
 
 
-@pytest.mark.parametrize("victim", ["audioxai_utils.run.command_line", "-m snakemake", "audioxai_utils.run.notebook"])
+@pytest.mark.parametrize(
+    "victim", ["audioxai_utils.run.command_line", "-m snakemake", "audioxai_utils.run.notebook"]
+)
 def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, victim):
     line, env = toy_study.command(sleeping, tmp_path / "results", "--scenario", "clean", "--method", "lime")
     run = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -183,7 +218,9 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
         assert int(kernel.read_text()) in family
         programs = {pid: program(pid) for pid in family}
         others = ("bash -c", "02_fine_tuning")  # which may run at the same time
-        (chosen,) = [pid for pid, text in programs.items() if victim in text and not any(o in text for o in others)]
+        (chosen,) = [
+            pid for pid, text in programs.items() if victim in text and not any(o in text for o in others)
+        ]
         os.kill(chosen, signal.SIGKILL)
         printed, _ = run.communicate(timeout=60)
         left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}  # noqa: E731
@@ -198,12 +235,17 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
 
 def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path):
     """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that ended."""
-    for refusal in ("del os.pidfd_open", "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))"):
+    for refusal in (
+        "del os.pidfd_open",
+        "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))",
+    ):
         code = f"import os, time\n{refusal}\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
         starts = "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
         starts += "child.stdout.readline()\nprint(child.pid, flush=True)\ntime.sleep(60)"
         env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
-        parent = subprocess.Popen([sys.executable, "-c", starts, code], env=env, stdout=subprocess.PIPE, text=True)
+        parent = subprocess.Popen(
+            [sys.executable, "-c", starts, code], env=env, stdout=subprocess.PIPE, text=True
+        )
         child = int(parent.stdout.readline())
         assert toy_study.alive(child)
         parent.kill()

@@ -25,7 +25,9 @@ PAIR = ("mel_db", "white")
 def study(tmp_path, monkeypatch):
     """Six test clips, the second unreadable, scored two at a time, by one method and protocol."""
     monkeypatch.setattr(score, "BLOCK", 2)
-    monkeypatch.setitem(profiles.PROFILES, "smoke", dataclasses.replace(profiles.PROFILES["smoke"], n_clips=6))
+    monkeypatch.setitem(
+        profiles.PROFILES, "smoke", dataclasses.replace(profiles.PROFILES["smoke"], n_clips=6)
+    )
     made, load = tiny_study.make(tmp_path, takes="AB"), clips.load_waveforms
     unusable = clips.choose(made.dataset.split("test"), 6)["clip"][1]
 
@@ -41,7 +43,9 @@ def study(tmp_path, monkeypatch):
 def elsewhere(study: Study, folder: Path) -> Study:
     """The same study in another folder, with the same classifier."""
     other = Study(dataclasses.replace(study.settings, results_dir=str(folder)))
-    other.save_classifier(study.classifier("mel_db").model, "mel_db", {"best_epoch": 1, "gradient_error": 1e-9})
+    other.save_classifier(
+        study.classifier("mel_db").model, "mel_db", {"best_epoch": 1, "gradient_error": 1e-9}
+    )
     return other
 
 
@@ -147,8 +151,11 @@ def test_what_is_no_shard_is_refused(text):
 @pytest.fixture
 def graph_of(tmp_path):
     """The graph of a command line."""
+
     def of(*words: str) -> graph.Graph:
-        return workflow.written(command_line.parse([*words, "--results", str(tmp_path)]).settings, tmp_path)[1]
+        return workflow.written(command_line.parse([*words, "--results", str(tmp_path)]).settings, tmp_path)[
+            1
+        ]
 
     return of
 
@@ -156,11 +163,17 @@ def graph_of(tmp_path):
 def test_the_graph_has_the_shards_of_each_condition_and_no_more_without(graph_of):
     alone, shared = graph_of("--cores", "1"), graph_of("--shards", "3", "--cores", "1")
     assert alone.shards_of("04_mask_study")(PAIR) == []
-    assert shared.shards_of("03_attributions")(PAIR) == [f"steps/03_attributions-mel_db-white-{i}of3.json" for i in (1, 2, 3)]
+    assert shared.shards_of("03_attributions")(PAIR) == [
+        f"steps/03_attributions-mel_db-white-{i}of3.json" for i in (1, 2, 3)
+    ]
     more = set(shared.steps()) - set(alone.steps())
     assert len(more) == 3 * 5 * 2 and all(name.endswith("of3") for name in more)
     step = graph.Step("03_attributions", *PAIR)
-    assert alone.depends_on(step) == shared.depends_on(step) == shared.depends_on(dataclasses.replace(step, shard="1of3"))
+    assert (
+        alone.depends_on(step)
+        == shared.depends_on(step)
+        == shared.depends_on(dataclasses.replace(step, shard="1of3"))
+    )
     assert [shared.threads(n) for n in (0, 1)] == [1, 1]
 
 
@@ -169,7 +182,9 @@ def test_the_number_of_clips_reaches_the_steps_that_explain_and_their_shards(gra
     for step in found.steps().values():
         assert found.depends_on(step).get("n_clips") == (None if step.notebook[:2] in ("01", "02") else 5)
     study = Study(command_line.parse(["--clips", "5", "--results", str(tmp_path)]).settings)
-    assert study.settings.sizes.n_clips == json.loads((tmp_path / "settings.json").read_text())["n_clips"] == 5
+    assert (
+        study.settings.sizes.n_clips == json.loads((tmp_path / "settings.json").read_text())["n_clips"] == 5
+    )
 
 
 def test_a_gpu_is_asked_of_slurm_for_each_job(graph_of, monkeypatch):
@@ -183,12 +198,17 @@ def test_a_gpu_is_asked_of_slurm_for_each_job(graph_of, monkeypatch):
 
 
 def test_options_for_slurm_are_checked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(slurm.shutil, "which", lambda program: f"/usr/bin/{program}" if program != "scancel" else None)
+    monkeypatch.setattr(
+        slurm.shutil, "which", lambda program: f"/usr/bin/{program}" if program != "scancel" else None
+    )
     assert command_line.main(["--slurm"]) == command_line.BAD_OPTIONS
     assert "--slurm needs SLURM's scancel, and found none" in capsys.readouterr().err
     monkeypatch.setattr(slurm.shutil, "which", lambda program: f"/usr/bin/{program}")
     assert command_line.main(["--slurm", str(tmp_path)]) == command_line.BAD_OPTIONS
-    assert f"--slurm must be a folder with Snakemake's config.yaml; {tmp_path} is none" in capsys.readouterr().err
+    assert (
+        f"--slurm must be a folder with Snakemake's config.yaml; {tmp_path} is none"
+        in capsys.readouterr().err
+    )
     (tmp_path / "config.yaml").write_text("jobs: 1\n")
     asked = command_line.parse(["--slurm", str(tmp_path), "--device", "cpu"]).settings
     assert (asked.slurm, slurm.job_cores(asked), asked.shards) == (str(tmp_path), slurm.CORES, 1)
@@ -223,11 +243,17 @@ def test_a_step_that_is_tried_again_counts_once(tmp_path):
     told.take({"step": "snakemake", "is": "plan", "total": 1})
     for what in ("started", "failed", "started", "done"):
         told.take({"step": "a", "is": what, "text": f"{what} after 1 s"})
-    assert "1/1  a  done" in told.stream.getvalue().splitlines()[-1] and not told.running and not told.failures
+    assert (
+        "1/1  a  done" in told.stream.getvalue().splitlines()[-1] and not told.running and not told.failures
+    )
 
 
 def test_jobs_are_those_of_the_folder(tmp_path, monkeypatch):
-    assert slurm.job_prefix(tmp_path) == slurm.job_prefix(Path(str(tmp_path))) != slurm.job_prefix(tmp_path / "a")
+    assert (
+        slurm.job_prefix(tmp_path)
+        == slurm.job_prefix(Path(str(tmp_path)))
+        != slurm.job_prefix(tmp_path / "a")
+    )
     prefix, calls = slurm.job_prefix(tmp_path), []
 
     def answer(command, **options):
@@ -238,7 +264,11 @@ def test_jobs_are_those_of_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm.subprocess, "run", answer)
     assert slurm.cancel(prefix) == ["7"] and calls == ["squeue", "scancel", "squeue"]
     assert slurm.cancel(prefix) == []
-    monkeypatch.setattr(slurm.subprocess, "run", lambda command, **options: (_ for _ in ()).throw(OSError("gone")))
-    with pytest.raises(BlockingIOError, match="an earlier run on .* may still work on it: squeue does not say"):
+    monkeypatch.setattr(
+        slurm.subprocess, "run", lambda command, **options: (_ for _ in ()).throw(OSError("gone"))
+    )
+    with pytest.raises(
+        BlockingIOError, match="an earlier run on .* may still work on it: squeue does not say"
+    ):
         with slurm.jobs_end_with(tmp_path):
             pass

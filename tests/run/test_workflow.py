@@ -25,8 +25,16 @@ from audioxai_utils.study.sources import parameter_defaults
 
 SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
 STEPS = {
-    "01_data_and_noise", "02_fine_tuning-mel_db", "05_metrics_and_tables", "06_listening_gallery", "00_report",
-    *(f"{notebook}-mel_db-{s}" for notebook in ("03_attributions", "04_mask_study") for s in ("clean", "white")),
+    "01_data_and_noise",
+    "02_fine_tuning-mel_db",
+    "05_metrics_and_tables",
+    "06_listening_gallery",
+    "00_report",
+    *(
+        f"{notebook}-mel_db-{s}"
+        for notebook in ("03_attributions", "04_mask_study")
+        for s in ("clean", "white")
+    ),
 }
 
 
@@ -72,7 +80,11 @@ def test_all_steps_run_in_order_with_their_parameters(finished):
     assert record["depends_on"]["conditions"] == [["mel_db", "white"]]
     assert record["depends_on"]["methods"] == ["saliency", "lime"] and "protocol" not in record["depends_on"]
     kept = Settings.read(results)
-    assert (kept.protocol, kept.explained_by, kept.device) == ("both", ("saliency", "lime"), workflow.resolved_device("auto"))
+    assert (kept.protocol, kept.explained_by, kept.device) == (
+        "both",
+        ("saliency", "lime"),
+        workflow.resolved_device("auto"),
+    )
     assert kept.conditions == (("mel_db", "clean"), ("mel_db", "white"))
     lines = [line.split() for line in printed.splitlines()]
     ended = [words[1 : words.index("done")] for words in lines if "done" in words]
@@ -97,7 +109,9 @@ def test_a_second_run_does_nothing(study):
 
 def test_a_changed_parameter_reruns_what_depends_on_it(study):
     assert planned(*study, "--seed", "7") == STEPS - {"01_data_and_noise"}
-    assert planned(*study, "--protocol", "paper") == {name for name in STEPS if name.startswith(("04", "05", "06", "00"))}
+    assert planned(*study, "--protocol", "paper") == {
+        name for name in STEPS if name.startswith(("04", "05", "06", "00"))
+    }
     assert planned(*study, "--clips", "3") == {name for name in STEPS if not name.startswith(("01", "02"))}
     assert planned(*study, "--cores", "1") == planned(*study, "--shards", "1") == set()
 
@@ -108,7 +122,10 @@ def test_a_plan_says_why(study):
     (results / "steps" / "01_data_and_noise.json").unlink()
     done = toy_study.run(repository, results, *SMALL, "--protocol", "paper", "--dry-run")
     why = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
-    assert why["01_data_and_noise"] == "not done yet" and why["03_attributions-mel_db-clean"] == "changed: used.py"
+    assert (
+        why["01_data_and_noise"] == "not done yet"
+        and why["03_attributions-mel_db-clean"] == "changed: used.py"
+    )
     assert why["04_mask_study-mel_db-clean"] == "changed: protocol"
 
 
@@ -117,17 +134,20 @@ def lost(results: Path) -> set[str]:
     return {Path(record).stem for record in found}
 
 
-@pytest.mark.parametrize(("path", "of"), [
-    ("scores/mel_db/white.parquet", {"04_mask_study-mel_db-white"}),
-    ("report", {"00_report"}),
-    ("models/mel_db.pt", {"02_fine_tuning-mel_db"}),
-    ("attributions/mel_db/clean", {"03_attributions-mel_db-clean"}),
-    ("attributions", {"03_attributions-mel_db-clean", "03_attributions-mel_db-white"}),
-    ("tables/data.csv", {"01_data_and_noise"}),
-    ("figures", {"05_metrics_and_tables"}),
-    ("gallery", {"06_listening_gallery"}),
-    ("notebooks/05_metrics_and_tables.ipynb", {"05_metrics_and_tables"}),
-])
+@pytest.mark.parametrize(
+    ("path", "of"),
+    [
+        ("scores/mel_db/white.parquet", {"04_mask_study-mel_db-white"}),
+        ("report", {"00_report"}),
+        ("models/mel_db.pt", {"02_fine_tuning-mel_db"}),
+        ("attributions/mel_db/clean", {"03_attributions-mel_db-clean"}),
+        ("attributions", {"03_attributions-mel_db-clean", "03_attributions-mel_db-white"}),
+        ("tables/data.csv", {"01_data_and_noise"}),
+        ("figures", {"05_metrics_and_tables"}),
+        ("gallery", {"06_listening_gallery"}),
+        ("notebooks/05_metrics_and_tables.ipynb", {"05_metrics_and_tables"}),
+    ],
+)
 def test_every_kind_of_lost_result_is_missed(study, path, of):
     _, results = study
     assert lost(results) == set()
@@ -135,8 +155,16 @@ def test_every_kind_of_lost_result_is_missed(study, path, of):
     assert lost(results) == of
 
 
-@pytest.mark.parametrize("path", ["scores/mel_db/white.parquet", "models/mel_db.pt", "attributions/mel_db/clean/lime/a.npz",
-                                  "steps/05_metrics_and_tables.json", "report/index.html"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "scores/mel_db/white.parquet",
+        "models/mel_db.pt",
+        "attributions/mel_db/clean/lime/a.npz",
+        "steps/05_metrics_and_tables.json",
+        "report/index.html",
+    ],
+)
 def test_every_kind_of_damaged_result_is_missed(study, path):
     _, results = study
     whole = (results / path).read_bytes()
@@ -151,14 +179,20 @@ def test_lost_and_damaged_results_are_remade(study):
     for path in ("scores/mel_db/white.parquet", "steps/05_metrics_and_tables.json"):
         (results / path).write_text("half")
     done = toy_study.run(repository, results, *SMALL)
-    assert done.returncode == 0 and "6/6" in done.stdout and "finished in" in done.stdout, done.stdout + done.stderr
-    assert (results / "report/index.html").is_file() and (results / "attributions/mel_db/clean/lime/a.npz").is_file()
+    assert done.returncode == 0 and "6/6" in done.stdout and "finished in" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert (results / "report/index.html").is_file() and (
+        results / "attributions/mel_db/clean/lime/a.npz"
+    ).is_file()
     assert lost(results) == planned(repository, results) == set()
 
 
 def test_a_run_without_its_report_never_says_finished(study):
     repository, results = study
-    (repository / "audioxai_utils/run/notebook.py").write_text(toy_study.FAST_RUNNER.replace("report/index.html", "report/none"))
+    (repository / "audioxai_utils/run/notebook.py").write_text(
+        toy_study.FAST_RUNNER.replace("report/index.html", "report/none")
+    )
     shutil.rmtree(results)
     done = toy_study.run(repository, results, *SMALL)
     assert done.returncode == 1 and "finished" not in done.stdout and "did not finish" in done.stderr
@@ -167,7 +201,11 @@ def test_a_run_without_its_report_never_says_finished(study):
 def test_settings_of_snakemake_from_outside_change_nothing(study, tmp_path, monkeypatch):
     repository, results = study
     shutil.rmtree(results)
-    for place in (tmp_path / "profile", results / "profiles" / "default", repository / "notebooks" / "profiles" / "default"):
+    for place in (
+        tmp_path / "profile",
+        results / "profiles" / "default",
+        repository / "notebooks" / "profiles" / "default",
+    ):
         place.mkdir(parents=True)
         (place / "config.yaml").write_text("until: [fine_tuning]\n")
     monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path / "profile"))
@@ -197,15 +235,24 @@ def test_an_added_option_is_one_field(finished, tmp_path):
     told = toy_study.run(repository, results, "--help").stdout
     assert "--flavour NAME" in told and "how it tastes (default: plain)" in " ".join(told.split())
     done = toy_study.run(repository, results, "--flavour", "sour")
-    assert done.returncode == 2 and done.stderr == "run_all.sh: --flavour must be one of plain, salty; got 'sour'\n"
+    assert (
+        done.returncode == 2
+        and done.stderr == "run_all.sh: --flavour must be one of plain, salty; got 'sour'\n"
+    )
     assert toy_study.run(repository, results, *SMALL, "--flavour", "salty").returncode == 0
     assert json.loads((results / "settings.json").read_text())["flavour"] == "salty"
     code = "from audioxai_utils import open_study; print(open_study().settings.flavour)"
     line, env = toy_study.command(repository, results)
     env |= {"AUDIOXAI_RUN": str(results)}
-    assert subprocess.run([line[0], "-c", code], env=env, capture_output=True, text=True, check=True).stdout == "salty\n"
+    assert (
+        subprocess.run([line[0], "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        == "salty\n"
+    )
     since_05 = {"05_metrics_and_tables", "06_listening_gallery", "00_report"}
-    assert planned(repository, results) == since_05 and planned(repository, results, "--flavour", "salty") == set()
+    assert (
+        planned(repository, results) == since_05
+        and planned(repository, results, "--flavour", "salty") == set()
+    )
     code = "import json, sys; from audioxai_utils.run import slurm; slurm.check = lambda profile: None\n"
     code += "from audioxai_utils.run import command_line, workflow; from pathlib import Path\n"
     code += "settings = command_line.parse(['--slurm', '--flavour', 'salty', '--results', sys.argv[1]]).settings\n"
@@ -213,7 +260,9 @@ def test_an_added_option_is_one_field(finished, tmp_path):
     code += "command = workflow.snakemake_command(graph, Path(sys.argv[1]), path, [])\n"
     code += "assert command[command.index('--executor') + 1] == 'slurm' and command[command.index('--configfile') + 1] == str(path)\n"
     code += "print(json.loads(path.read_text())['flavour'])"
-    jobs = subprocess.run([line[0], "-c", code, tmp_path / "jobs"], env=env, capture_output=True, text=True, check=True)
+    jobs = subprocess.run(
+        [line[0], "-c", code, tmp_path / "jobs"], env=env, capture_output=True, text=True, check=True
+    )
     assert jobs.stdout == "salty\n"
 
 
@@ -222,7 +271,9 @@ def test_another_choice_of_scenarios_trains_nothing_anew_for_other_spectrograms(
     done = toy_study.run(repository, results, "--scenario", "clean", "--method", "lime", "--dry-run")
     names = {line.split()[0] for line in done.stdout.splitlines()[:-1]}
     assert {"02_fine_tuning-stft_db", "04_mask_study-stft_db-clean"} <= names
-    assert "03_attributions-mel_db-clean" in names and "03_attributions-mel_db-white" not in names  # no longer asked for
+    assert (
+        "03_attributions-mel_db-clean" in names and "03_attributions-mel_db-white" not in names
+    )  # no longer asked for
 
 
 def test_changed_sounds_rerun_what_reads_them(study):
@@ -301,7 +352,10 @@ def test_an_audio_file_is_a_condition_of_its_own(study, tmp_path):
     steps = graph.Graph(json.loads((results / "settings.json").read_text())).steps()
     assert {path.stem for path in (results / "steps").iterdir()} >= set(steps) - set(further())
     assert [name for name in steps if name[:2] in ("03", "04")] == [
-        "03_attributions-mel_db-clean", "03_attributions-mel_db-cafe_1", "04_mask_study-mel_db-clean", "04_mask_study-mel_db-cafe_1",
+        "03_attributions-mel_db-clean",
+        "03_attributions-mel_db-cafe_1",
+        "04_mask_study-mel_db-clean",
+        "04_mask_study-mel_db-cafe_1",
     ]
     assert toy_study.run(repository, results, *words).stdout.count("nothing to do") == 1
 
@@ -341,8 +395,11 @@ def test_a_failure_ends_the_run_with_its_error_while_siblings_finish(study):
     assert where.strip() == "notebooks/03_attributions-mel_db-clean.ipynb"
     (results / "fail" / "03_attributions-mel_db-clean").unlink()
     assert planned(repository, results) == {
-        "03_attributions-mel_db-clean", "04_mask_study-mel_db-clean", "05_metrics_and_tables",
-        "06_listening_gallery", "00_report",
+        "03_attributions-mel_db-clean",
+        "04_mask_study-mel_db-clean",
+        "05_metrics_and_tables",
+        "06_listening_gallery",
+        "00_report",
     }
 
 
@@ -370,7 +427,9 @@ def test_two_runs_do_not_share_a_folder(study):
     with workflow.locked(results):
         done = toy_study.run(repository, results, *SMALL)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "another run (process" in done.stderr and str(results) in done.stderr
+    assert (
+        done.stderr.count("\n") == 1 and "another run (process" in done.stderr and str(results) in done.stderr
+    )
     with workflow.locked(results):  # free again
         pass
 
@@ -408,33 +467,55 @@ def test_the_device_is_the_one_that_torch_takes(tmp_path):
 
 def test_notebooks_have_no_option_of_their_own():
     for notebook in graph.NOTEBOOKS.glob("*.ipynb"):
-        allowed = {"results_dir", *({"02": ["spectrogram_type"], "03": graph.WILDCARDS[:2], "04": graph.WILDCARDS[:2]}
-                                    .get(notebook.stem[:2], ()))}
+        allowed = {
+            "results_dir",
+            *(
+                {"02": ["spectrogram_type"], "03": graph.WILDCARDS[:2], "04": graph.WILDCARDS[:2]}.get(
+                    notebook.stem[:2], ()
+                )
+            ),
+        }
         assert set(parameter_defaults(notebook)) == allowed, notebook.name
 
 
 def test_the_heartbeat_says_how_far_the_running_steps_are(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "HEARTBEAT", 0.5)
     script = "import time\nfrom audioxai_utils.run.progress import tell\ntell('03-lime', 'started')\n"
-    script += "for n in range(1, 16):\n    tell('03-lime', 'at', text=f'at lime: {n}/15')\n    time.sleep(0.1)\n"
+    script += (
+        "for n in range(1, 16):\n    tell('03-lime', 'at', text=f'at lime: {n}/15')\n    time.sleep(0.1)\n"
+    )
     script += "tell('03-lime', 'done', text='done in 1.5 s')\nprint('said')"
     stream = io.StringIO()
     (tmp_path / "events").mkdir()
     follows = progress.Progress(tmp_path / "events", tmp_path / "log", stream)
-    code = follows.follow([sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)})
+    code = follows.follow(
+        [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    )
     lines = [line.split() for line in stream.getvalue().splitlines()]
     assert code == 0 and lines[0] == ["03", "lime", "started"] and lines[-1][1:4] == ["03", "lime", "done"]
     beats = [line for line in lines if line[:3] == ["03", "lime", "for"]]
     assert beats and all(line[5:7] == ["at", "lime:"] and line[7].endswith("/15") for line in beats)
-    assert sum("at" in line for line in lines) == len(beats)  # kept for the heartbeat, not printed by themselves
+    assert sum("at" in line for line in lines) == len(
+        beats
+    )  # kept for the heartbeat, not printed by themselves
     assert (tmp_path / "log").read_text() == "said\n"
 
 
 def test_nothing_is_written_to_the_home():
     home = str(Path.home())
     env = workflow.environment()
-    places = [env[name] for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR",
-                                     "JUPYTER_RUNTIME_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
+    places = [
+        env[name]
+        for name in (
+            "IPYTHONDIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_CONFIG_DIR",
+            "MPLCONFIGDIR",
+            "JUPYTER_RUNTIME_DIR",
+            "NUMBA_CACHE_DIR",
+            "XDG_CACHE_HOME",
+        )
+    ]
     venv = Path(workflow.sys.prefix)
     assert all(Path(place).is_relative_to(venv) or not place.startswith(home) for place in places)
 
@@ -443,7 +524,9 @@ def test_a_step_keeps_the_memory_of_large_tensors_unless_the_user_says_otherwise
     code = "block = bytearray(1 << 26)\nprint(next(line for line in open('/proc/self/maps') if '[heap]' in line))"
 
     def heap():
-        said = subprocess.run([sys.executable, "-c", code], env=workflow.environment(), capture_output=True, text=True)
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=workflow.environment(), capture_output=True, text=True
+        )
         first, last = said.stdout.split()[0].split("-")
         return int(last, 16) - int(first, 16)
 
