@@ -25,6 +25,8 @@ COLOUR_KEY = (
     "</span> of SPS and COMP.</p>"
 )
 
+HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP (share of the most)"}
+
 
 def answer(study) -> HTML:
     """The answer in five sentences with the run's numbers, each after its question."""
@@ -112,7 +114,7 @@ def every_method(study) -> HTML:
 
 def _styled(table: pd.DataFrame, words: str) -> str:
     """A table of methods in the study's colours, with its heading."""
-    table = table.assign(method=table["method"].map(method_label)).rename(columns={"not_better_than": "not better than"})
+    table = table.assign(method=table["method"].map(method_label)).rename(columns=HEADINGS)
     text = style_table(table).to_html()
     return (f'<h4>{escape(words)}</h4><div class="scroll methods" tabindex="0" role="region" aria-label="{escape(words)}">'
             f"{text}</div>")

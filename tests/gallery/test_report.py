@@ -303,6 +303,30 @@ def test_pages_in_a_browser_without_network(run_folder, tmp_path):
                 visit.close()
 
 
+@needs_browser
+def test_no_table_is_cut_off_at_1200_px_and_all_scroll_in_their_frame_at_400(tmp_path):
+    """The widest table of a study: seven metrics with intervals, controls, area; as a cell and as Markdown."""
+    study, bounds = Study(Settings("smoke", results_dir=str(tmp_path))), {}
+    for metric in ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP"):
+        bounds |= {f"{metric}_low": -abs(TABLE[metric]) - 10.111, f"{metric}_high": TABLE[metric] + 10.111}
+    wide = TABLE.assign(**bounds, not_better_than="energy: FF, AD, FidIn; random: FF, AD, FidIn", mask="pos_thresh_75")
+    files.save_table(wide, tmp_path / "tables" / "audited" / "table_III")
+    columns = " | ".join(f"a wide column {i}" for i in range(9))
+    text = f"# T\n\n| {columns} |\n|{'---|' * 9}\n| {columns} |\n"
+    part = display({"text/html": report_parts.study_tables(study, "audited").data})
+    notebook(tmp_path / "notebooks" / f"{INDEX}.ipynb", [("markdown", text, []), ("code", "x", [part])])
+    build(tmp_path)
+    with chromium() as browser:
+        for width in (1200, 400):
+            visit = Visit(browser, width, bypass_csp=False)
+            page = visit.open(tmp_path / "report" / "index.html")
+            sizes = page.evaluate("""() => [...document.querySelectorAll("table")].map(table =>
+              [table.getBoundingClientRect().width, table.closest(".scroll").clientWidth])""")
+            assert len(sizes) == 2 and visit.overflow() == 0
+            assert width == 400 or all(table <= frame for table, frame in sizes), sizes
+            visit.close()
+
+
 def test_scalars_in_tables_survive(run_folder):
     """What is copied is what was computed."""
     copied = pd.read_csv(run_folder / "report" / "tables" / "paper" / "table_III.csv")
