@@ -25,7 +25,7 @@ COLOUR_KEY = (
     "</span> of SPS and COMP.</p>"
 )
 
-HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP (share of the most)"}
+HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP / ln d"}
 
 
 def answer(study) -> HTML:

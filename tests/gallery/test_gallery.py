@@ -53,6 +53,25 @@ def test_loudness_of_the_standards_reference_sine():
         assert encoding.loudness(sine / 10, sample_rate) == pytest.approx(-23.01, abs=0.1)
 
 
+def test_loudness_is_that_of_the_standards_filters():
+    """Stationary noise at 48 kHz through the two filters as BS.1770-5 prints them (tables 1 and 2), without gates."""
+    from scipy.signal import lfilter
+
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * 48000)
+    shelf = ([1.53512485958697, -2.69169618940638, 1.19839281085285], [1, -1.69065929318241, 0.73248077421585])
+    high_pass = ([1.0, -2.0, 1.0], [1, -1.99004745483398, 0.99007225036621])
+    expected = -0.691 + 10 * np.log10(np.mean(lfilter(*high_pass, lfilter(*shelf, noise)) ** 2))
+    assert encoding.loudness(noise, 48000) == pytest.approx(expected, abs=0.01)
+
+
+def test_loudness_of_short_and_of_very_soft_sounds():
+    """Shorter than a block, and below the absolute gate: the same figure moved by the level."""
+    time = np.arange(5 * 32000) / 32000
+    sine = np.sin(2 * np.pi * 997 * time)
+    assert encoding.loudness(sine[:6400], 32000) == pytest.approx(-3.01, abs=0.2)
+    assert encoding.loudness(1e-4 * sine, 32000) == pytest.approx(-83.01, abs=0.1)
+
+
 def test_loudness_ignores_pauses_and_weights_rumble_down():
     sample_rate = 16000
     time = np.arange(4 * sample_rate) / sample_rate
