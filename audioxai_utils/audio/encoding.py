@@ -1,8 +1,8 @@
 """Compressed sound files for pages: how loud a sound is, and its MP3.
 
-Every file is stored as loud as it may be without clipping, up to one common loudness. A page then only ever turns
-sounds down (`gallery.players`): browsers cannot turn them up, and a page opened from a folder may not use Web Audio
-on its files.
+Every file is stored as loud as it may be without clipping, up to one common loudness. A page then only ever
+turns sounds down (`gallery.players`): browsers cannot turn them up, and a page opened from a folder may not
+use Web Audio on its files.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def loudness(waveform, sample_rate: int) -> float:
     Returns
     -------
     float
-        LUFS; -inf for silence. A sound of which every block falls below the absolute gate of -70 LUFS is measured as
-        if it were 100 dB louder, and one that is shorter than a block is one block.
+        LUFS; -inf for silence. A sound of which every block falls below the absolute gate of -70 LUFS is
+        measured as if it were 100 dB louder, and one that is shorter than a block is one block.
 
     References
     ----------

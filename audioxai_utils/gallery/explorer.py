@@ -21,7 +21,14 @@ from ..audio import encoding
 from ..audio.datasets import load_noise, load_waveform
 from ..audio.noise import mix
 from ..audio.spectrograms import kept_audio, removed_audio
-from ..constants import LOWER_IS_BETTER, MASK_NAMES, NOISE_SCENARIOS, SPECTROGRAM_TYPES, STUDY_METHODS, STUDY_METRICS
+from ..constants import (
+    LOWER_IS_BETTER,
+    MASK_NAMES,
+    NOISE_SCENARIOS,
+    SPECTROGRAM_TYPES,
+    STUDY_METHODS,
+    STUDY_METRICS,
+)
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
 from ..explanation import Explanation, explain
@@ -68,24 +75,38 @@ def cards_html(entries: Sequence[GalleryEntry], most: int = STATIC_SIZE) -> str:
 
 def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85) -> str:
     """One explanation as HTML that holds its pictures (WebP ``quality``) and sounds (MP3 ``compression``)."""
-    db, attribution, mask = (two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask"))
-    axes = axes_of(entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1])
+    db, attribution, mask = (
+        two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask")
+    )
+    axes = axes_of(
+        entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1]
+    )
     layers = {
-        "spectrogram": pictures.level_picture(db), "attribution": pictures.attribution_picture(db, attribution),
+        "spectrogram": pictures.level_picture(db),
+        "attribution": pictures.attribution_picture(db, attribution),
         "kept": pictures.level_picture(pictures.masked_db(db, mask)),
         "removed": pictures.level_picture(pictures.masked_db(db, 1 - mask)),
     }
     figures = "".join(
         f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '
         f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>{pictures.time_axis(axes)}</div>'
-        f"<figcaption>{name} (Hz, s)</figcaption></figure>" for name, picture in layers.items())
-    scores = ", ".join(f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
-                       for name in STUDY_METRICS if name in entry.scores)
+        f"<figcaption>{name} (Hz, s)</figcaption></figure>"
+        for name, picture in layers.items()
+    )
+    scores = ", ".join(
+        f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
+        for name in STUDY_METRICS
+        if name in entry.scores
+    )
     title = f"{entry.category.replace('_', ' ')}: {method_label(entry.method)}, {entry.mask_name}"
-    where = f"{entry.clip}, {condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol} protocol"
-    return (f'<div class="audioxai"><style>{template("widget.css")}</style>'
-            f'<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>'
-            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>')
+    condition = condition_label(entry.spectrogram_type, entry.noise_scenario)
+    where = f"{entry.clip}, {condition}, {entry.protocol} protocol"
+    return (
+        f'<div class="audioxai"><style>{template("widget.css")}</style>'
+        f"<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>"
+        f'<div class="layers">{figures}</div><div '
+        f'class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>'
+    )
 
 
 def _encoded(data: bytes) -> str:
@@ -100,12 +121,16 @@ def _players(entry: GalleryEntry, compression: float) -> str:
         stored = encoding.store(waveform, entry.sample_rate, compression)
         name, p = entry.probabilities[part]
         words = f"{part}: {str(name).replace('_', ' ')} {100 * p:.1f} %"
-        parts.append(stored_player(stored, f"{words}, played {stored.gain:+.1f} dB" if stored.data else words))
+        parts.append(
+            stored_player(stored, f"{words}, played {stored.gain:+.1f} dB" if stored.data else words)
+        )
     return "".join(parts)
 
 
 def _upload_script() -> ipywidgets.Output:
-    """A widget without looks: files may be dropped, and one that is too large is refused before it is read."""
+    """A widget without looks: files may be dropped, and one that is too large is refused before it is
+    read.
+    """
     text = template("drop.js").replace("LARGEST_BYTES", str(LARGEST_UPLOAD))
     text = text.replace("LARGEST_WORDS", readable_size(LARGEST_UPLOAD))
     data = {"application/javascript": text, "text/plain": ""}
@@ -145,7 +170,9 @@ class Explorer(ipywidgets.VBox):
 
     def __init__(self, entries: Sequence[GalleryEntry] = (), study=None, classifier=None) -> None:
         self.entries, self.study = list(entries), study
-        self.live: dict[str, _Live] = {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+        self.live: dict[str, _Live] = (
+            {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+        )
         self.shown = ipywidgets.HTML()
         self.status = ipywidgets.HTML().add_class("audioxai-status")
         tabs, titles = [], []
@@ -175,8 +202,10 @@ class Explorer(ipywidgets.VBox):
 
     def _prepared_controls(self):
         self.choices = {
-            "clip": ipywidgets.Dropdown(description="Clip"), "condition": ipywidgets.Dropdown(description="Scene"),
-            "method": ipywidgets.Dropdown(description="Method"), "mask": ipywidgets.Dropdown(description="Mask"),
+            "clip": ipywidgets.Dropdown(description="Clip"),
+            "condition": ipywidgets.Dropdown(description="Scene"),
+            "method": ipywidgets.Dropdown(description="Method"),
+            "mask": ipywidgets.Dropdown(description="Mask"),
         }
         self._narrow()
         for box in self.choices.values():
@@ -186,8 +215,12 @@ class Explorer(ipywidgets.VBox):
     @staticmethod
     def _words_of(entry: GalleryEntry) -> dict[str, str]:
         condition = f"{condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol}"
-        return {"clip": f"{entry.category.replace('_', ' ')} ({entry.clip})", "condition": condition,
-                "method": method_label(entry.method), "mask": entry.mask_name}
+        return {
+            "clip": f"{entry.category.replace('_', ' ')} ({entry.clip})",
+            "condition": condition,
+            "method": method_label(entry.method),
+            "mask": entry.mask_name,
+        }
 
     def _narrow(self) -> None:
         """Offer in each box only what the boxes before it leave; keep choices that are still possible."""
@@ -247,7 +280,9 @@ class Explorer(ipywidgets.VBox):
 
     def _test_clips(self) -> dict[str, Path]:
         frame = self.study.dataset.split("test")
-        return {f"{row.category.replace('_', ' ')} ({row.clip})": Path(row.path) for row in frame.itertuples()}
+        return {
+            f"{row.category.replace('_', ' ')} ({row.clip})": Path(row.path) for row in frame.itertuples()
+        }
 
     def _live_changed(self, change) -> None:
         self.area.disabled = self.mask.value != BY_AREA
@@ -259,8 +294,10 @@ class Explorer(ipywidgets.VBox):
     def _explain(self) -> None:
         """Explain what the controls say; bad input is told in one line and the last picture stays."""
         if self.clip.value == OWN_FILE and not self.upload.value:
-            self.status.value = (f"Drop in a WAV, FLAC, Ogg or MP3 file of up to {readable_size(LARGEST_UPLOAD)}; its first "
-                                 "five seconds are explained.")
+            self.status.value = (
+                f"Drop in a WAV, FLAC, Ogg or MP3 file of up to {readable_size(LARGEST_UPLOAD)}; its first "
+                "five seconds are explained."
+            )
             return
         self.status.value, started = "explaining ...", time.perf_counter()
         try:
@@ -274,7 +311,10 @@ class Explorer(ipywidgets.VBox):
         explanation = self._explanation(state)
         by_area = self.mask.value == BY_AREA
         if by_area:
-            name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
+            name, mask = (
+                f"largest {self.area.value} %",
+                area_mask(explanation.attribution, self.area.value / 100),
+            )
         else:
             name = self.mask.value
             mask = build_masks(explanation.attribution, explanation.protocol, [name])[name]
@@ -284,7 +324,9 @@ class Explorer(ipywidgets.VBox):
     def _state(self, kind: str) -> _Live:
         if kind not in self.live:
             classifier = self.study.classifier(kind)
-            self.live[kind] = _Live(classifier, checked="gradient_error" in classifier.info)  # proved in training
+            self.live[kind] = _Live(
+                classifier, checked="gradient_error" in classifier.info
+            )  # proved in training
         return self.live[kind]
 
     def _explanation(self, state: _Live) -> Explanation:
@@ -295,12 +337,21 @@ class Explorer(ipywidgets.VBox):
         key = (self.clip.value, name, hash(data), self.scene.value, self.method.value)
         if key != state.key:
             transform, method = state.classifier.spectrogram, self.method.value
-            options = {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
+            options = (
+                {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
+            )
             state.explanation = explain(
-                state.classifier.model, self._sound(name, data, transform.sample_rate), transform.sample_rate,
-                spectrogram=transform, method=method, check_gradient=not state.checked,
-                masks=MASK_NAMES[:1],  # the one that is shown is scored by live_entry, thirteen more take a second
-                **options)
+                state.classifier.model,
+                self._sound(name, data, transform.sample_rate),
+                transform.sample_rate,
+                spectrogram=transform,
+                method=method,
+                check_gradient=not state.checked,
+                masks=MASK_NAMES[
+                    :1
+                ],  # the one that is shown is scored by live_entry, thirteen more take a second
+                **options,
+            )
             state.key, state.checked = key, True
         return state.explanation
 
@@ -327,7 +378,12 @@ def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
 
 
 def live_entry(
-    classifier, explanation: Explanation, mask: torch.Tensor, mask_name: str, clip: str, noise_scenario: str = "clean"
+    classifier,
+    explanation: Explanation,
+    mask: torch.Tensor,
+    mask_name: str,
+    clip: str,
+    noise_scenario: str = "clean",
 ) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
@@ -336,13 +392,23 @@ def live_entry(
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
     classes = tuple(str(name) for name in classifier.classes)
     return GalleryEntry(
-        clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name,
-        noise_scenario=noise_scenario, method=explanation.method, mask_name=mask_name,
-        protocol=explanation.protocol, db=batch.db, attribution=explanation.attribution, mask=mask,
+        clip=clip,
+        category=f"heard as {classes[explanation.target]}",
+        spectrogram_type=transform.name,
+        noise_scenario=noise_scenario,
+        method=explanation.method,
+        mask_name=mask_name,
+        protocol=explanation.protocol,
+        db=batch.db,
+        attribution=explanation.attribution,
+        mask=mask,
         original=explanation.waveform,
-        kept=kept_audio(batch, mask, transform)[0], removed=removed_audio(batch, mask, transform)[0],
-        sample_rate=explanation.sample_rate, probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
-        scores={name: float(scores[name]) for name in STUDY_METRICS}, spectrogram=transform,
+        kept=kept_audio(batch, mask, transform)[0],
+        removed=removed_audio(batch, mask, transform)[0],
+        sample_rate=explanation.sample_rate,
+        probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
+        scores={name: float(scores[name]) for name in STUDY_METRICS},
+        spectrogram=transform,
     )
 
 

@@ -1,7 +1,8 @@
-"""Executed notebooks as pages of the report: nbconvert with the project's own template, nothing from a network.
+"""Executed notebooks as pages of the report: nbconvert with the project's own template, nothing from a
+network.
 
-What was found comes first; parameters, imports and progress are folded away; pictures and sounds lie beside the page as
-files, formulas become MathML, and controls that need a kernel are replaced by their static view.
+What was found comes first; parameters, imports and progress are folded away; pictures and sounds lie beside
+the page as files, formulas become MathML, and controls that need a kernel are replaced by their static view.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def _static_outputs(notebook) -> None:
 def fold_progress(notebook, resources):
     """Take progress lines out of stderr, so that warnings alone look like warnings; a page folds them away.
 
-    An nbconvert preprocessor: takes and returns (notebook, resources). A cell's progress becomes one output, which has
-    ``progress`` (number of lines) and stands where its first line stood; empty lines go with the lines before them.
+    An nbconvert preprocessor: takes and returns (notebook, resources). A cell's progress becomes one output,
+    which has ``progress`` (number of lines) and stands where its first line stood; empty lines go with the
+    lines before them.
     """
     for cell in notebook.cells:
         outputs, folded = [], None
@@ -97,14 +99,20 @@ def fold_progress(notebook, resources):
 
 
 def found_first(notebook):
-    """Put what was found under the title: the cell tagged ``found``, else what the cell tagged ``summary`` displayed."""
+    """Put what was found under the title: the cell tagged ``found``, else what the cell tagged ``summary``
+    displayed.
+    """
     from nbformat.v4 import new_markdown_cell
 
     first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), -1) + 1
     found = [cell for cell in notebook.cells if FOUND in cell.metadata.get("tags", [])]
     if not found:
-        shown = [output.get("data", {}).get("text/markdown", "") for cell in notebook.cells
-                 if SUMMARY in cell.metadata.get("tags", []) for output in cell.get("outputs", [])]
+        shown = [
+            output.get("data", {}).get("text/markdown", "")
+            for cell in notebook.cells
+            if SUMMARY in cell.metadata.get("tags", [])
+            for output in cell.get("outputs", [])
+        ]
         text = "\n\n".join("".join(part) for part in shown).strip()
         found = [new_markdown_cell(text, metadata={"tags": [FOUND]})] if text else []
     rest = [cell for cell in notebook.cells if FOUND not in cell.metadata.get("tags", [])]
@@ -121,7 +129,11 @@ def setup_words(cell) -> str:
         statements = ast.parse(cell.source).body
     except SyntaxError:  # a magic, or a cell that failed
         return ""
-    return "Imports" if statements and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in statements) else ""
+    return (
+        "Imports"
+        if statements and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in statements)
+        else ""
+    )
 
 
 def _alt_text(output) -> str:
@@ -175,13 +187,17 @@ def notebook_title(notebook, stem: str) -> str:
 
 
 def part_words(stem: str) -> str:
-    """What differs in a notebook that runs several times, in words: ``mel, white noise`` of ``03_x-mel_db-white``."""
+    """What differs in a notebook that runs several times, in words: ``mel, white noise`` of
+    ``03_x-mel_db-white``.
+    """
     values = stem.split("-", 2)[1:]
     if not values:
         return ""
     if len(values) == 1:
         return condition_label(values[0], "").rstrip(", ")
-    scenario, _, method = values[1].rpartition("-") if values[1].rpartition("-")[2] in METHOD_LABELS else (values[1], "", "")
+    scenario, _, method = (
+        values[1].rpartition("-") if values[1].rpartition("-")[2] in METHOD_LABELS else (values[1], "", "")
+    )
     return condition_label(values[0], scenario) + (f", {method_label(method)}" if method else "")
 
 
@@ -208,14 +224,18 @@ def relink(text: str, pages: Mapping[str, str], in_folder: str = "", up: str = "
         HTML.
     pages : mapping of stem to title
     in_folder, up : str
-        Where the pages and the report's folder lie, seen from this page. Links into the gallery are written from the
-        report's folder.
+        Where the pages and the report's folder lie, seen from this page. Links into the gallery are written
+        from the report's folder.
     """
 
     def turn(found: re.Match) -> str:
         stem = found["stem"]
         match = stem if stem in pages else next((page for page in pages if page.startswith(f"{stem}-")), None)
-        return f'href="{in_folder}{quote(match)}.html{found["rest"] or ""}"' if match else f'title="{stem}.ipynb"'
+        return (
+            f'href="{in_folder}{quote(match)}.html{found["rest"] or ""}"'
+            if match
+            else f'title="{stem}.ipynb"'
+        )
 
     return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', f'href="{up}gallery/'))
 
@@ -241,8 +261,14 @@ def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: 
     exporter, files = _exporter(), f"{path.stem}_files"
     markdown = exporter.environment.filters["markdown2html"]
     exporter.register_filter("markdown2html", _with_context(markdown))
-    about = {"unique_key": path.stem, "output_files_dir": files, "alt_text": _alt_text, "picture_width": _width,
-             "setup_words": setup_words, "show_code": not is_index}
+    about = {
+        "unique_key": path.stem,
+        "output_files_dir": files,
+        "alt_text": _alt_text,
+        "picture_width": _width,
+        "setup_words": setup_words,
+        "show_code": not is_index,
+    }
     body, resources = exporter.from_notebook_node(notebook, about)
     for name, data in resources["outputs"].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +278,9 @@ def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: 
 
 
 def scrolling_tables(text: str) -> str:
-    """Tables of Markdown text in a frame of their own, which scrolls where the page is narrower than they are."""
+    """Tables of Markdown text in a frame of their own, which scrolls where the page is narrower than they
+    are.
+    """
     return MARKDOWN_TABLE.sub(r'<div class="scroll" tabindex="0">\1</div>', text)
 
 

@@ -23,7 +23,8 @@ def stored_player(stored: StoredSound, words: str) -> str:
     if not stored.data:
         return f"<p>{escape(words)}<br>silent</p>"
     data = base64.b64encode(stored.data).decode()
-    return f'<p>{escape(words)}<br><audio controls preload="metadata" src="data:audio/mpeg;base64,{data}"></audio></p>'
+    source = f"data:audio/mpeg;base64,{data}"
+    return f'<p>{escape(words)}<br><audio controls preload="metadata" src="{source}"></audio></p>'
 
 
 def players_html(sounds: dict, sample_rate: int, compression: float = 0.85) -> str:

@@ -1,7 +1,8 @@
 """The report: one offline folder with an index, the notebooks' pages, tables, figures and the gallery.
 
-The index is the page of the notebook 00_report, with what belongs to the folder after it: links to the other pages, the
-tables as files, and what the run was made with. `build` reads what a run has written and invents nothing.
+The index is the page of the notebook 00_report, with what belongs to the folder after it: links to the other
+pages, the tables as files, and what the run was made with. `build` reads what a run has written and invents
+nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import constants
-from ..study.settings import FILE as SETTINGS, Settings
+from ..study.settings import FILE as SETTINGS
+from ..study.settings import Settings
 from .html import MISSING, escape, navigation, page, readable_size, whole_directory, write_stylesheet
 from .notebook_pages import notebook_body, notebook_title
 from .speed import FOLDER as BENCHMARKS
@@ -49,8 +51,11 @@ def build(results_dir: str | Path, notebooks: Sequence[str] | None = None) -> Pa
     if not results_dir.is_dir():
         raise FileNotFoundError(f"results_dir must be a folder with results; {results_dir} does not exist")
     report, owns = results_dir / "report", owner(results_dir)
-    executed = [path for path in sorted(results_dir.glob("notebooks/[!.]*.ipynb"))
-                if (path.stem in notebooks if notebooks is not None else owns(path.stem.replace("-", "_")))]
+    executed = [
+        path
+        for path in sorted(results_dir.glob("notebooks/[!.]*.ipynb"))
+        if (path.stem in notebooks if notebooks is not None else owns(path.stem.replace("-", "_")))
+    ]
     with whole_directory(report) as folder:
         write_stylesheet(folder / "assets")
         if (report / "gallery").is_dir():
@@ -65,9 +70,10 @@ def build(results_dir: str | Path, notebooks: Sequence[str] | None = None) -> Pa
 def owner(results_dir: Path) -> Callable[[str], bool]:
     """Whether a table, figure or notebook of a name is of the run whose settings are in the folder.
 
-    Another run may have left its own there. A name that ends in a spectrogram type, a condition (and method), or the
-    number of a condition's table (``training_mel_db``, ``masks_mel_db_white_lime``, ``front_paper_V``) belongs to that;
-    what names none of them is of the whole study. Without settings, all is.
+    Another run may have left its own there. A name that ends in a spectrogram type, a condition (and
+    method), or the number of a condition's table (``training_mel_db``, ``masks_mel_db_white_lime``,
+    ``front_paper_V``) belongs to that; what names none of them is of the whole study. Without settings, all
+    is.
     """
     if not (results_dir / SETTINGS).is_file():
         return lambda name: True
@@ -75,7 +81,10 @@ def owner(results_dir: Path) -> Callable[[str], bool]:
     pairs, methods = settings.conditions, settings.explained_by
 
     def owns(name: str) -> bool:
-        if any(name.endswith(f"_{number}") and pair not in pairs for pair, number in constants.TABLE_NUMBERS.items()):
+        if any(
+            name.endswith(f"_{number}") and pair not in pairs
+            for pair, number in constants.TABLE_NUMBERS.items()
+        ):
             return False
         for kind in constants.SPECTROGRAM_TYPES:
             _, found, rest = f"_{name}_".partition(f"_{kind}_")
@@ -87,7 +96,9 @@ def owner(results_dir: Path) -> Callable[[str], bool]:
 
 
 def _owns_rest(kind: str, rest: str, pairs, methods) -> bool:
-    """Whether ``rest``, what follows a spectrogram type in a name, is one of its conditions here, and a method of it."""
+    """Whether ``rest``, what follows a spectrogram type in a name, is one of its conditions here, and a
+    method of it.
+    """
     scenarios = [scenario for own, scenario in pairs if own == kind]
     if not rest:
         return bool(scenarios)
@@ -106,9 +117,19 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def _copy_results(results_dir: Path, folder: Path, owns: Callable[[str], bool]) -> None:
-    """Tables and figures of this run, benchmarks and manifest: the report needs nothing of the run's folder."""
-    figures = [path for path in results_dir.glob("figures/[!.]*") if path.suffix in (".png", ".svg") and owns(path.stem)]
-    tables = [path for path in results_dir.glob("tables/**/[!.]*") if path.suffix in (".csv", ".tex") and owns(path.stem)]
+    """Tables and figures of this run, benchmarks and manifest: the report needs nothing of the run's
+    folder.
+    """
+    figures = [
+        path
+        for path in results_dir.glob("figures/[!.]*")
+        if path.suffix in (".png", ".svg") and owns(path.stem)
+    ]
+    tables = [
+        path
+        for path in results_dir.glob("tables/**/[!.]*")
+        if path.suffix in (".csv", ".tex") and owns(path.stem)
+    ]
     benchmarks = results_dir.glob(f"{BENCHMARKS}/[!.]*")
     for path in (*figures, *tables, *benchmarks, results_dir / "manifest.json"):
         if path.is_file():
@@ -149,7 +170,12 @@ def _index(notebook: Path | None, folder: Path, titles: dict[str, str]) -> str:
         links.insert(1, ("gallery/listening.html", "Listening test"))
     if (folder / "gallery" / "index.html").is_file():
         links.insert(1, ("gallery/index.html", "Gallery"))
-    parts = [f'<div class="report">{body}</div>', _notebooks_part(titles), _files_part(folder), _manifest_part(folder)]
+    parts = [
+        f'<div class="report">{body}</div>',
+        _notebooks_part(titles),
+        _files_part(folder),
+        _manifest_part(folder),
+    ]
     return page(TITLE, "\n".join(parts), navigation=navigation(links, "index.html"))
 
 
@@ -162,18 +188,30 @@ def _notebooks_part(titles: dict[str, str]) -> str:
 
 def _list(links) -> str:
     """A list of (address, words, note)."""
-    items = "".join(f'<li><a href="{escape(address)}">{escape(words)}</a>{escape(note)}</li>' for address, words, note in links)
+    items = "".join(
+        f'<li><a href="{escape(address)}">{escape(words)}</a>{escape(note)}</li>'
+        for address, words, note in links
+    )
     return f"<ul>{items}</ul>"
 
 
 def _files_part(folder: Path) -> str:
     """Links to every table and figure as a file."""
     parts = ['<h2 id="files">Tables and figures as files</h2>']
-    for name, suffix, words in (("tables", "csv", "tables (CSV; LaTeX beside them)"), ("figures", "png", "figures (PNG)")):
+    for name, suffix, words in (
+        ("tables", "csv", "tables (CSV; LaTeX beside them)"),
+        ("figures", "png", "figures (PNG)"),
+    ):
         files = sorted((folder / name).rglob(f"*.{suffix}"))
         if files:
-            links = [(path.relative_to(folder).as_posix(), path.relative_to(folder / name).as_posix(),
-                      f" ({readable_size(path.stat().st_size)})") for path in files]
+            links = [
+                (
+                    path.relative_to(folder).as_posix(),
+                    path.relative_to(folder / name).as_posix(),
+                    f" ({readable_size(path.stat().st_size)})",
+                )
+                for path in files
+            ]
             parts.append(f"<details><summary>{len(files)} {words}</summary>{_list(links)}</details>")
     return "".join(parts) if len(parts) > 1 else parts[0] + MISSING
 
@@ -195,7 +233,8 @@ def _manifest_part(folder: Path) -> str:
         f"<th>step</th><th>seconds</th></tr></thead><tbody>{steps}</tbody></table></div></details>"
     )
     return (
-        f'{heading}<dl class="facts">{facts}</dl>{table if steps else ""}<p><a href="manifest.json">The whole '
+        f'{heading}<dl class="facts">{facts}</dl>{table if steps else ""}<p><a href="manifest.json">The '
+        f"whole "
         "manifest</a> lists every version and fingerprint.</p>"
     )
 
@@ -206,7 +245,11 @@ def _facts(manifest: dict) -> list[tuple[str, str]]:
     commit, versions = manifest.get("commit") or {}, manifest.get("versions", {})
     data = manifest.get("data", {}).get("dataset", {})
     memory, seconds = manifest.get("peak_memory_bytes"), manifest.get("seconds")
-    found = [f"{name} {versions[name]}" for name in ("python", "torch", "captum", "shap", "lime") if name in versions]
+    found = [
+        f"{name} {versions[name]}"
+        for name in ("python", "torch", "captum", "shap", "lime")
+        if name in versions
+    ]
     candidates = {
         "written": manifest.get("written"),
         "profile": settings.get("profile"),
@@ -215,8 +258,12 @@ def _facts(manifest: dict) -> list[tuple[str, str]]:
         "data": f"{data['files']} files, SHA-256 {data['sha256'][:16]}…" if "sha256" in data else None,
         "seed": manifest.get("seed"),
         "device": manifest.get("device") or "chosen by the run",
-        "commit": commit["id"][:12] + " with local changes" * bool(commit.get("dirty")) if commit.get("id") else None,
-        "processor": f"{hardware['processor']}, {hardware['cores']} cores" if "processor" in hardware else None,
+        "commit": commit["id"][:12] + " with local changes" * bool(commit.get("dirty"))
+        if commit.get("id")
+        else None,
+        "processor": f"{hardware['processor']}, {hardware['cores']} cores"
+        if "processor" in hardware
+        else None,
         "time of all steps": f"{seconds / 60:.1f} min" if seconds else None,
         "largest step in memory": readable_size(memory) if memory else None,
         "versions": ", ".join(found) or None,

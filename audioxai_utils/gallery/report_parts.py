@@ -1,7 +1,7 @@
 """What the report's notebook shows: tables and figures of a run, each as something a cell can display.
 
-Everything is read from what the run has written; what is not there is said not to be computed. Names that come from
-a user's files are text here, whatever stands in them.
+Everything is read from what the run has written; what is not there is said not to be computed. Names that
+come from a user's files are text here, whatever stands in them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from ..words import SPECTROGRAM_LABELS, condition_label, method_label
 from .html import MISSING, escape
 
 COLOUR_KEY = (
-    f'<p class="key"><span style="background:{GREEN}">best</span><span style="background:{ORANGE}">worst</span> of '
-    f'FF, AI, AG, FidIn and AD; <span style="background:{BLUE}">best</span><span style="background:{YELLOW}">worst'
+    f'<p class="key"><span style="background:{GREEN}">best</span><span '
+    f'style="background:{ORANGE}">worst</span> of '
+    f'FF, AI, AG, FidIn and AD; <span style="background:{BLUE}">best</span><span '
+    f'style="background:{YELLOW}">worst'
     "</span> of SPS and COMP.</p>"
 )
+
+HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP / ln d"}
 
 
 def answer(study) -> HTML:
@@ -37,7 +41,9 @@ def answer(study) -> HTML:
 
 
 def figure(study, name: str, condition=None, words: str = "") -> Image | HTML:
-    """A figure of the run, ``figures/<name>[_<condition>].png``; ``words`` stand for it where it cannot be seen."""
+    """A figure of the run, ``figures/<name>[_<condition>].png``; ``words`` stand for it where it cannot be
+    seen.
+    """
     path = study.path("figures", name, condition).with_suffix(".png")
     return Image(filename=str(path), retina=True, alt=words) if path.is_file() else HTML(MISSING)
 
@@ -54,7 +60,9 @@ def table_html(frame: pd.DataFrame, label: str, digits: int | None = None) -> st
         Decimals of numbers; four significant digits if not given.
     """
     number = "{:.4g}" if digits is None else f"{{:.{digits}f}}"
-    text = frame.to_html(index=False, border=0, na_rep="n/a", classes="words", float_format=number.format, escape=True)
+    text = frame.to_html(
+        index=False, border=0, na_rep="n/a", classes="words", float_format=number.format, escape=True
+    )
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{text}</div>'
 
 
@@ -68,14 +76,25 @@ def findings(study) -> HTML:
 
 
 def accuracies(study) -> HTML:
-    """Table I: accuracy (per cent) of this run's classifiers and of the published ones, and the epoch that was kept."""
+    """Table I: accuracy (per cent) of this run's classifiers and of the published ones, and the epoch that
+    was kept.
+    """
     ours = read_table(study.results, "table_I")
     if ours is None:
         return HTML(MISSING)
     both = pd.concat([ours.assign(source="this run"), published_accuracies().assign(source="published")])
     both["spectrogram_type"] = both["spectrogram_type"].replace(SPECTROGRAM_LABELS)
-    names = {"spectrogram_type": "spectrogram", "train_acc": "training", "val_acc": "validation", "test_acc": "test"}
-    columns = ["spectrogram_type", "source", *(name for name in ours.columns if name not in ("spectrogram_type", "source"))]
+    names = {
+        "spectrogram_type": "spectrogram",
+        "train_acc": "training",
+        "val_acc": "validation",
+        "test_acc": "test",
+    }
+    columns = [
+        "spectrogram_type",
+        "source",
+        *(name for name in ours.columns if name not in ("spectrogram_type", "source")),
+    ]
     shown = both[columns].rename(columns=names).sort_values("spectrogram", kind="stable")
     return HTML(table_html(shown, "Table I", digits=1))
 
@@ -86,14 +105,22 @@ def study_tables(study, protocol: str) -> HTML:
     own = [condition.pair for condition in study.conditions]
     for pair in dict.fromkeys((*STUDY_CONDITIONS, *own)):
         number = TABLE_NUMBERS.get(pair)
-        table = read_table(study.results, f"{protocol}/table_{number or '_'.join(pair)}") if pair in own else None
+        table = (
+            read_table(study.results, f"{protocol}/table_{number or '_'.join(pair)}") if pair in own else None
+        )
         if table is None:
             missing += [f"{number} ({condition_label(*pair)})"] * (number is not None)
             continue
-        parts.append(_styled(table, f"{f'Table {number}: ' if number else ''}{condition_label(*pair)}, {protocol} protocol"))
+        parts.append(
+            _styled(
+                table, f"{f'Table {number}: ' if number else ''}{condition_label(*pair)}, {protocol} protocol"
+            )
+        )
     if not parts:
         return HTML(MISSING)
-    note = f'<p class="missing">Not computed in this run: {escape("; ".join(missing))}.</p>' if missing else ""
+    note = (
+        f'<p class="missing">Not computed in this run: {escape("; ".join(missing))}.</p>' if missing else ""
+    )
     return HTML(COLOUR_KEY + "".join(parts) + note)
 
 
@@ -112,10 +139,13 @@ def every_method(study) -> HTML:
 
 def _styled(table: pd.DataFrame, words: str) -> str:
     """A table of methods in the study's colours, with its heading."""
-    table = table.assign(method=table["method"].map(method_label)).rename(columns={"not_better_than": "not better than"})
+    table = table.assign(method=table["method"].map(method_label)).rename(columns=HEADINGS)
     text = style_table(table).to_html()
-    return (f'<h4>{escape(words)}</h4><div class="scroll methods" tabindex="0" role="region" aria-label="{escape(words)}">'
-            f"{text}</div>")
+    return (
+        f'<h4>{escape(words)}</h4><div class="scroll methods" tabindex="0" role="region" '
+        f'aria-label="{escape(words)}">'
+        f"{text}</div>"
+    )
 
 
 def gallery_words(study) -> Markdown:
@@ -123,8 +153,11 @@ def gallery_words(study) -> Markdown:
     folder = Path(study.results) / "report" / "gallery"
     if not (folder / "index.html").is_file():
         return Markdown("*Not computed in this run.*")
-    words = "[The listening gallery](gallery/index.html) plays what each explanation keeps and removes, beside its pictures."
+    words = "[The listening gallery](gallery/index.html) plays what each explanation keeps and removes."
     if (folder / "listening.html").is_file():
-        words += (" [The listening test](gallery/listening.html) plays the kept sounds blind; take it before you look at "
-                  "the gallery.")
+        words += (
+            " [The listening test](gallery/listening.html) plays the kept sounds blind; take it before "
+            "you look at "
+            "the gallery."
+        )
     return Markdown(words)

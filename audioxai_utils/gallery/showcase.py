@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from ..audio.spectrograms import SpectrogramBatch, kept_audio, removed_audio
 from ..constants import MASK_NAMES, STUDY_METRICS
 from ..evaluation.frames import methods_only, of_condition
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.scoring import most_probable, probabilities
-from ..audio.spectrograms import SpectrogramBatch, kept_audio, removed_audio
 from ..study.study import Condition, Study
 from ..words import method_label
 from .listening_gallery import BEST_MASK, PARTS, GalleryEntry
@@ -25,7 +25,9 @@ PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
 ORDER = "most faithful by ear first"
 
 
-def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]) -> dict[str, list[str]]:
+def gallery_clips(
+    scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]
+) -> dict[str, list[str]]:
     """Clip -> tags: one per class, and each method's most and least faithful clip (FF at its best mask).
 
     Parameters
@@ -49,7 +51,9 @@ def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str
 
 
 def figure_clip(scores: pd.DataFrame) -> str:
-    """The clip of the Fig. 2 grid: a cat where there is one, else a dog, rightly classified in most conditions."""
+    """The clip of the Fig. 2 grid: a cat where there is one, else a dog, rightly classified in most
+    conditions.
+    """
     clips = scores.groupby(["clip", "category"])["correct"].mean().reset_index()
     for category in PREFERRED:
         if (clips["category"] == category).any():
@@ -69,8 +73,8 @@ def by_ear(scored: pd.Series) -> tuple[float, float]:
     Returns
     -------
     tuple of float
-        FidIn (1 where the kept sound still gives the class, else 0), then FF (fall of its probability without it):
-        of the sounds where these were computed, else of the masked spectrogram.
+        FidIn (1 where the kept sound still gives the class, else 0), then FF (fall of its probability
+        without it): of the sounds where these were computed, else of the masked spectrogram.
     """
     suffix = "_heard" if _is_heard(scored) else ""
     return float(scored[f"FidIn{suffix}"]), float(scored[f"FF{suffix}"])
@@ -102,7 +106,9 @@ class _Shown:
     def spectrograms(self, i: int) -> SpectrogramBatch:
         """Of the ``i``-th clip, a batch of one."""
         classifier = self.condition.classifier
-        return classifier.spectrogram(self.condition.clips.waveforms[i : i + 1].to(classifier.device, classifier.dtype))
+        return classifier.spectrogram(
+            self.condition.clips.waveforms[i : i + 1].to(classifier.device, classifier.dtype)
+        )
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,12 @@ class _Masked:
 def entries(
     study: Study, protocols: list[str] | None = None, n_clips: int | None = None
 ) -> Iterator[GalleryEntry]:
-    """Gallery entries of a study, the main condition first; of a clip, the explanation that is most faithful by ear first.
+    """Gallery entries of a study, the main condition first; of a clip, the explanation that is most faithful
+    by ear first.
 
-    Every condition shows the last of ``protocols``; the main condition shows all of them, and all masks of its first
-    clips. Clips whose best explanation keeps the class come before those of which every explanation loses it.
+    Every condition shows the last of ``protocols``; the main condition shows all of them, and all masks of
+    its first clips. Clips whose best explanation keeps the class come before those of which every
+    explanation loses it.
 
     Parameters
     ----------
@@ -142,7 +150,9 @@ def entries(
     if n_clips is not None:
         protocols, tags = [shown], dict(list(tags.items())[:n_clips])
     for condition in sorted(study.conditions, key=lambda condition: condition.pair != deep):
-        here = _Shown(condition, of_condition(scores, condition.pair), of_condition(best, condition.pair), tags)
+        here = _Shown(
+            condition, of_condition(scores, condition.pair), of_condition(best, condition.pair), tags
+        )
         methods = [method for method in condition.methods if method in set(here.scores["method"])]
         maps = {method: condition.attributions(method) for method in methods}
         n_deep = study.settings.sizes.clips_of_all_masks if condition.pair == deep and n_clips is None else 0
@@ -153,14 +163,20 @@ def entries(
 def _of_condition(
     here: _Shown, maps: dict[str, torch.Tensor], protocol: str, n_deep: int
 ) -> Iterator[GalleryEntry]:
-    """The best masks of every tagged clip, what convinces first; then all other masks of the first ``n_deep`` clips."""
+    """The best masks of every tagged clip, what convinces first; then all other masks of the first
+    ``n_deep`` clips.
+    """
     rows = here.scores[here.scores["protocol"] == protocol].set_index(["clip", "method", "mask"])
     frame, best = here.condition.clips.frame, {method: here.best_mask(method, protocol) for method in maps}
     tagged = [i for i, clip in enumerate(frame["clip"]) if clip in here.tags]
     ranked = {i: _ranked(rows, frame["clip"].iloc[i], best) for i in tagged}
     in_order = sorted(tagged, key=lambda i: max(ranked[i].values(), default=(-1.0,)), reverse=True)
     wanted = [(i, method, [best[method]]) for i in in_order for method in ranked[i]]
-    wanted += [(i, method, [name for name in MASK_NAMES if name != best[method]]) for i in tagged[:n_deep] for method in maps]
+    wanted += [
+        (i, method, [name for name in MASK_NAMES if name != best[method]])
+        for i in tagged[:n_deep]
+        for method in maps
+    ]
     for i, method, names in wanted:
         batch, own, clip = here.spectrograms(i), maps[method][i : i + 1], frame["clip"].iloc[i]
         for name, mask in build_masks(own.to(batch.db), protocol, names).items():
@@ -172,7 +188,9 @@ def _of_condition(
 
 def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[str, tuple[float, float]]:
     """Methods with a best mask, the most faithful on this clip first, with what `by_ear` says of them."""
-    scored = {method: by_ear(rows.loc[(clip, method, mask)]) for method, mask in best.items() if mask is not None}
+    scored = {
+        method: by_ear(rows.loc[(clip, method, mask)]) for method, mask in best.items() if mask is not None
+    }
     return dict(sorted(scored.items(), key=lambda item: item[1], reverse=True))
 
 
@@ -182,26 +200,36 @@ def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked
     p = probabilities(classifier.fused, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
-        clip=row["clip"], category=str(row["category"]),
-        spectrogram_type=condition.spectrogram_type, noise_scenario=condition.noise_scenario,
-        method=shown.method, mask_name=shown.mask_name, protocol=shown.protocol,
-        db=batch.db[0, 0].cpu().numpy(), attribution=shown.attribution[0, 0].numpy(),
-        mask=shown.mask[0, 0].cpu().numpy(), original=condition.clips.waveforms[i].numpy(),
+        clip=row["clip"],
+        category=str(row["category"]),
+        spectrogram_type=condition.spectrogram_type,
+        noise_scenario=condition.noise_scenario,
+        method=shown.method,
+        mask_name=shown.mask_name,
+        protocol=shown.protocol,
+        db=batch.db[0, 0].cpu().numpy(),
+        attribution=shown.attribution[0, 0].numpy(),
+        mask=shown.mask[0, 0].cpu().numpy(),
+        original=condition.clips.waveforms[i].numpy(),
         kept=kept_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
         removed=removed_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
         sample_rate=classifier.sample_rate,
         probabilities=dict(zip(PARTS, most_probable(p, classifier.classes))),
         explained=dict(zip(PARTS, p[:, target].tolist())),
         scores={metric: float(shown.scored[metric]) for metric in STUDY_METRICS},
-        correct=bool(shown.scored["correct"]), degenerate=bool(shown.scored["degenerate"]),
-        area=float(shown.scored["area"]), tags=shown.tags,
+        correct=bool(shown.scored["correct"]),
+        degenerate=bool(shown.scored["degenerate"]),
+        area=float(shown.scored["area"]),
+        tags=shown.tags,
     )
 
 
 def heard_shares(study: Study) -> pd.Series:
-    """Share of the clips whose kept sound still gives the explained class, per method at its best mask (main condition).
+    """Share of the clips whose kept sound still gives the explained class, per method at its best mask (main
+    condition).
 
-    By the last protocol that was scored; of the masked spectrogram where the sound was not scored. Highest first.
+    By the last protocol that was scored; of the masked spectrogram where the sound was not scored. Highest
+    first.
     """
     pair = study.main_condition.pair
     scores, best = methods_only(study.main_condition.scores()), of_condition(study.table("best_masks"), pair)
@@ -218,5 +246,7 @@ def method_grid_rows(study: Study, clip: str) -> list[dict]:
         i = condition.clips.frame["clip"].tolist().index(clip)
         maps = {method: condition.attributions(method)[i, 0] for method in condition.methods}
         db = condition.decibels(condition.clips.waveforms[i : i + 1])[0, 0].cpu()
-        rows.append({"label": condition.title, "spectrogram": condition.spectrogram_type, "db": db, "maps": maps})
+        rows.append(
+            {"label": condition.title, "spectrogram": condition.spectrogram_type, "db": db, "maps": maps}
+        )
     return rows

@@ -16,14 +16,14 @@ from browser import Visit, chromium, needs_browser
 from gallery_entries import CLASSES, chirps, entries
 from torch import nn
 
-from audioxai_utils.gallery import explorer
 from audioxai_utils import explanation
 from audioxai_utils.attributions import METHODS
-from audioxai_utils.constants import STUDY_METRICS
 from audioxai_utils.audio.datasets import load_noise
-from audioxai_utils.explanation import explain
-from audioxai_utils.evaluation.masks import apply_mask
 from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.constants import STUDY_METRICS
+from audioxai_utils.evaluation.masks import apply_mask
+from audioxai_utils.explanation import explain
+from audioxai_utils.gallery import explorer
 from audioxai_utils.gallery.listening_gallery import PARTS
 from audioxai_utils.words import SCENARIO_LABELS
 
@@ -145,11 +145,15 @@ def test_players_hold_the_sounds_at_their_rate(prepared):
 
 
 def test_live_explanation_of_an_uploaded_file(classifier):
-    """The kept share is the slider's, probabilities are the model's, and a new slide needs no new attribution."""
+    """The kept share is the slider's, probabilities are the model's, and a new slide needs no new
+    attribution.
+    """
     controls = explorer.explorer(classifier=classifier)
     assert "Drop in" in controls.status.value
     controls.upload.value = upload("mine.wav", wav(chirps(22050, 2), 22050))
-    assert re.fullmatch(r"Explained in \d+\.\d s\.", controls.status.value) and "<audio" in controls.shown.value
+    assert (
+        re.fullmatch(r"Explained in \d+\.\d s\.", controls.status.value) and "<audio" in controls.shown.value
+    )
     assert "mine.wav" in controls.shown.value
     controls.method.value = "saliency"
     controls.area.value = 35
@@ -183,17 +187,23 @@ def test_live_explanations_can_be_heard(classifier, method):
     assert entry.method == method and "Explained in" in controls.status.value
     assert 0 < float(entry.kept.square().mean()) < 1 and 0 < float(entry.removed.square().mean()) < 1
     db = torch.from_numpy(chirps(32000, 3))[None]
-    expected = METHODS[method](classifier.model, classifier.spectrogram(db).db, torch.tensor(
-        [controls.live["mel_db"].explanation.target]))
+    expected = METHODS[method](
+        classifier.model,
+        classifier.spectrogram(db).db,
+        torch.tensor([controls.live["mel_db"].explanation.target]),
+    )
     torch.testing.assert_close(entry.attribution, expected, rtol=1e-3, atol=1e-6)
     batch = classifier.spectrogram(db)
     power = batch.power * entry.mask
     torch.testing.assert_close(
-        entry.kept, classifier.spectrogram.invert(power, batch.phase, 160000)[0], rtol=0, atol=3e-3)  # 16-bit file
+        entry.kept, classifier.spectrogram.invert(power, batch.phase, 160000)[0], rtol=0, atol=3e-3
+    )  # 16-bit file
 
 
 def test_the_mask_that_is_shown_is_scored_and_no_other(classifier):
-    """The others would take most of the time until one hears something; the one shown is what `explain` makes."""
+    """The others would take most of the time until one hears something; the one shown is what `explain`
+    makes.
+    """
     controls = explorer.explorer(classifier=classifier)
     controls.upload.value = upload("mine.wav", wav(chirps(32000, 3), 32000))
     whole = explain(classifier.model, sound_of(controls), 32000, method="gradcam")
@@ -201,7 +211,9 @@ def test_the_mask_that_is_shown_is_scored_and_no_other(classifier):
         controls.mask.value = name
         entry = controls._live_entry()
         torch.testing.assert_close(entry.mask, whole.masks[name])
-        assert entry.scores == pytest.approx(whole.scores.loc[name, list(STUDY_METRICS)].to_dict(), nan_ok=True)
+        assert entry.scores == pytest.approx(
+            whole.scores.loc[name, list(STUDY_METRICS)].to_dict(), nan_ok=True
+        )
     assert len(controls.live["mel_db"].explanation.scores) == 1
 
 
@@ -238,7 +250,9 @@ def test_other_formats_are_read(classifier, name, kind):
     controls.upload.value = upload(name, buffer.getvalue())
     assert "Explained in" in controls.status.value, controls.status.value
     found = sound_of(controls)
-    assert found @ sound / np.linalg.norm(found) / np.linalg.norm(sound) > (0.99999 if kind == "FLAC" else 0.95)
+    assert found @ sound / np.linalg.norm(found) / np.linalg.norm(sound) > (
+        0.99999 if kind == "FLAC" else 0.95
+    )
 
 
 @pytest.mark.parametrize("scene", ["white", "room", "horse"])
@@ -265,8 +279,9 @@ def test_a_silent_file_is_explained_and_said_to_be_silent(classifier):
 def test_a_study_s_clips_are_explained_live(tmp_path):
     """Test clips of a finished study, by its own classifier, with the background that SHAP needs."""
     controls = explorer.explorer(study=tiny_study.make(tmp_path))
-    assert list(controls.clip.options) == [f"{word} (5-{i}-A-{i})" for i, word in enumerate(tiny_study.CATEGORIES)] + [
-        explorer.OWN_FILE]
+    assert list(controls.clip.options) == [
+        f"{word} (5-{i}-A-{i})" for i, word in enumerate(tiny_study.CATEGORIES)
+    ] + [explorer.OWN_FILE]
     assert list(controls.kind.options) == ["mel_db"]
     controls.method.value = "shap"
     assert "Explained in" in controls.status.value and "SHAP" in controls.shown.value, controls.status.value
@@ -287,19 +302,22 @@ def test_bad_upload_is_one_line_and_the_picture_stays(classifier):
     assert controls.shown.value == shown
 
 
-UPLOAD_PAGE = '''<div class="audioxai-explorer"><div class="audioxai-status"><div class="widget-html-content"></div></div>
+UPLOAD_PAGE = """<div class="audioxai-explorer">
+<div class="audioxai-status"><div class="widget-html-content"></div></div>
 <button class="widget-upload">Drop in a file</button></div><script>
   const input = document.createElement("input");  // as in ipywidgets: never in the page, met by click() alone
   input.type = "file"; window.received = [];
   input.addEventListener("change", () => window.received.push(...[...input.files].map(file => file.name)));
   document.querySelector("button").onclick = () => { input.value = ""; input.click(); };
-</script>'''
+</script>"""
 
 
 @needs_browser
 def test_a_file_that_is_too_large_is_refused_in_words_before_it_is_read(tmp_path):
     """By the button and by dropping; one that fits arrives either way, also after one that did not."""
-    script = explorer.explorer(classifier=types.SimpleNamespace(model=None, spectrogram=get_spectrogram("mel_db"), classes=()))
+    script = explorer.explorer(
+        classifier=types.SimpleNamespace(model=None, spectrogram=get_spectrogram("mel_db"), classes=())
+    )
     text = script.children[-1].outputs[0]["data"]["application/javascript"]
     (tmp_path / "page.html").write_text(UPLOAD_PAGE + f"<script>{text}</script>", encoding="utf-8")
     small, large = (tmp_path / "small.wav", tmp_path / "large.wav")
@@ -314,11 +332,15 @@ def test_a_file_that_is_too_large_is_refused_in_words_before_it_is_read(tmp_path
             chooser.value.set_files(path)
             page.wait_for_timeout(100)
         assert page.evaluate("window.received") == ["small.wav"]
-        assert page.inner_text(".audioxai-status") == "large.wav is too large: at most 10.0 MB can be explained here."
+        assert (
+            page.inner_text(".audioxai-status")
+            == "large.wav is too large: at most 10.0 MB can be explained here."
+        )
         page.evaluate(f"""() => {{ for (const size of [{explorer.LARGEST_UPLOAD + 1}, 10]) {{
           const files = new DataTransfer();
           files.items.add(new File([new Uint8Array(size)], `dropped-${{size}}.wav`));
-          document.querySelector("button").dispatchEvent(new DragEvent("drop", {{ dataTransfer: files, bubbles: true }}));
+          const drop = new DragEvent("drop", {{ dataTransfer: files, bubbles: true }});
+          document.querySelector("button").dispatchEvent(drop);
         }} }}""")
         assert page.evaluate("window.received") == ["small.wav", "dropped-10.wav"]
         assert visit.faults == []
@@ -331,9 +353,17 @@ def test_the_limit_is_said_before_a_file_is_chosen(classifier):
 
 def test_names_are_text(prepared):
     name = "<script>alert(1)</script>"
-    entry = dataclasses.replace(prepared[0], clip=name, category=name, noise_scenario=name,
-                                probabilities={part: (name, 0.5) for part in PARTS})
-    assert "<script>" not in explorer.entry_html(entry) and explorer.entry_html(entry).count("&lt;script&gt;") == 6
+    entry = dataclasses.replace(
+        prepared[0],
+        clip=name,
+        category=name,
+        noise_scenario=name,
+        probabilities=dict.fromkeys(PARTS, (name, 0.5)),
+    )
+    assert (
+        "<script>" not in explorer.entry_html(entry)
+        and explorer.entry_html(entry).count("&lt;script&gt;") == 6
+    )
 
 
 def test_explorer_of_nothing_is_refused():

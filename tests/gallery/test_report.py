@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import re
 from urllib.parse import quote
@@ -16,12 +17,12 @@ from browser import WIDTHS, Visit, chromium, needs_browser
 from gallery_entries import entries
 
 from audioxai_utils import files
-from audioxai_utils.figures import plots
 from audioxai_utils.audit.sentences import SENTENCES
+from audioxai_utils.figures import plots
+from audioxai_utils.gallery import report_parts
 from audioxai_utils.gallery.listening_gallery import write_gallery
 from audioxai_utils.gallery.listening_page import write_listening_test
 from audioxai_utils.gallery.notebook_pages import mathml, notebook_body, part_words, relink, sounds_to_files
-from audioxai_utils.gallery import report_parts
 from audioxai_utils.gallery.report import INDEX, build
 from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
@@ -51,7 +52,8 @@ TABLE = pd.DataFrame(
 def notebook(path, cells):
     """Write an executed notebook of (kind, source, outputs[, tags])."""
     made = [
-        v4.new_markdown_cell(source, metadata={"tags": list(tags)}) if kind == "markdown"
+        v4.new_markdown_cell(source, metadata={"tags": list(tags)})
+        if kind == "markdown"
         else v4.new_code_cell(source, outputs=outputs, metadata={"tags": list(tags)})
         for kind, source, outputs, *tags in cells
     ]
@@ -65,8 +67,19 @@ def display(data, kind="display_data"):
 
 def save_tables(tables):
     """Table I of mel, and III and IV with their best masks."""
-    accuracy = {"spectrogram_type": ["mel_db"], "train_acc": [99.0], "val_acc": [88.0], "test_acc": [86.25], "epoch": [31]}
-    best = {"protocol": "paper", "spectrogram_type": "mel_db", "noise_scenario": "clean", "score": [0.2, 0.3, 0.6, 0.1]}
+    accuracy = {
+        "spectrogram_type": ["mel_db"],
+        "train_acc": [99.0],
+        "val_acc": [88.0],
+        "test_acc": [86.25],
+        "epoch": [31],
+    }
+    best = {
+        "protocol": "paper",
+        "spectrogram_type": "mel_db",
+        "noise_scenario": "clean",
+        "score": [0.2, 0.3, 0.6, 0.1],
+    }
     files.save_table(pd.DataFrame(accuracy), tables / "table_I")
     files.save_table(TABLE, tables / "paper" / "table_III")
     files.save_table(TABLE.assign(FidIn=TABLE["FidIn"] / 2), tables / "paper" / "table_IV")
@@ -75,8 +88,13 @@ def save_tables(tables):
 
 def save_figures(figures):
     """The scheme, and two epochs of training."""
-    history = {"epoch": [1, 2], "train_loss": [2, 1], "validation_loss": [2, 1.5], "train_accuracy": [0.2, 0.5],
-               "validation_accuracy": [0.3, 0.4]}
+    history = {
+        "epoch": [1, 2],
+        "train_loss": [2, 1],
+        "validation_loss": [2, 1.5],
+        "train_accuracy": [0.2, 0.5],
+        "validation_accuracy": [0.3, 0.4],
+    }
     files.save_figure(plots.transform_scheme(), figures / "transform_scheme")
     files.save_figure(plots.training_curves(pd.DataFrame(history)), figures / "training_mel_db")
 
@@ -87,7 +105,11 @@ def every_kind_of_cell():
     words += "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$"
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"}
     table = {"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"}
-    error = {"ename": "ZeroDivisionError", "evalue": "division by zero", "traceback": ["ZeroDivisionError: division by zero"]}
+    error = {
+        "ename": "ZeroDivisionError",
+        "evalue": "division by zero",
+        "traceback": ["ZeroDivisionError: division by zero"],
+    }
     return [
         ("markdown", words, []),
         ("code", "print('<b>')", [v4.new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")]),
@@ -100,8 +122,13 @@ def every_kind_of_cell():
 
 def index_cells(study):
     """What the report's notebook leaves behind."""
-    shown = [report_parts.answer(study), report_parts.accuracies(study), report_parts.study_tables(study, "paper"),
-             report_parts.study_tables(study, "audited"), report_parts.every_method(study)]
+    shown = [
+        report_parts.answer(study),
+        report_parts.accuracies(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.study_tables(study, "audited"),
+        report_parts.every_method(study),
+    ]
     words = "# What does it hear?\n\nSee [data](01_data_and_noise.ipynb) and [audit](07_audit.ipynb); "
     return [("markdown", words + "[listen](gallery/index.html).", [])] + [
         ("code", "part(study)", [display({"text/html": part.data, "text/plain": "x"})]) for part in shown
@@ -110,15 +137,25 @@ def index_cells(study):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """Results of a run that has the paper's tables of two conditions, a gallery, figures and two notebooks."""
+    """Results of a run that has the paper's tables of two conditions, a gallery, figures and two
+    notebooks.
+    """
     folder = tmp_path_factory.mktemp("results")
     save_tables(folder / "tables")
     save_figures(folder / "figures")
-    manifest = {"seed": 42, "settings": {"profile": "quick", "dataset": "esc10"}, "seconds": 123.0,
-                "steps": {"01_data_and_noise": {"seconds": 3.0}}, "versions": {"torch": "2.11.0"}}
+    manifest = {
+        "seed": 42,
+        "settings": {"profile": "quick", "dataset": "esc10"},
+        "seconds": 123.0,
+        "steps": {"01_data_and_noise": {"seconds": 3.0}},
+        "versions": {"torch": "2.11.0"},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     notebook(folder / "notebooks" / "01_data_and_noise.ipynb", every_kind_of_cell())
-    notebook(folder / "notebooks" / "03_attributions-mel_db-clean.ipynb", [("markdown", "# 03 · Attributions", [])])
+    notebook(
+        folder / "notebooks" / "03_attributions-mel_db-clean.ipynb",
+        [("markdown", "# 03 · Attributions", [])],
+    )
     Settings("smoke", results_dir=str(folder), methods=("saliency", "gradcam", "lime", "shap")).write()
     notebook(folder / "notebooks" / f"{INDEX}.ipynb", index_cells(Study(Settings.read(folder))))
     write_gallery(entries(1, methods=("lime",)), folder / "report" / "gallery")
@@ -157,9 +194,15 @@ def test_what_was_not_computed_is_said(run_folder, tmp_path):
     assert "II (STFT, clean)" in text and "VI (mel, horse)" in text
     study = Study(Settings("smoke", results_dir=str(tmp_path)))
     answer = report_parts.answer(study).data
-    assert answer.count("not computed in this run") == len(SENTENCES) and not re.search(r"\d+(\.\d+)? %", answer)
-    parts = [report_parts.findings(study), report_parts.accuracies(study), report_parts.study_tables(study, "paper"),
-             report_parts.figure(study, "intervals")]
+    assert answer.count("not computed in this run") == len(SENTENCES) and not re.search(
+        r"\d+(\.\d+)? %", answer
+    )
+    parts = [
+        report_parts.findings(study),
+        report_parts.accuracies(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.figure(study, "intervals"),
+    ]
     assert all("Not computed in this run" in part.data for part in parts)
     assert "Not computed" in report_parts.gallery_words(study).data
     text = build(tmp_path).read_text(encoding="utf-8")  # an empty folder
@@ -169,7 +212,9 @@ def test_what_was_not_computed_is_said(run_folder, tmp_path):
 
 
 def test_the_index_is_the_report_s_notebook(run_folder):
-    """Its links lead into notebooks/ and gallery/; a notebook that was not run is no link; its code is left out."""
+    """Its links lead into notebooks/ and gallery/; a notebook that was not run is no link; its code is left
+    out.
+    """
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "<h1" in text and "What does it hear?" in text and "part(study)" not in text.replace(" ", "")
     assert 'href="notebooks/01_data_and_noise.html"' in text and 'title="07_audit.ipynb"' in text
@@ -207,32 +252,54 @@ def test_notebook_page(run_folder):
 def test_progress_is_folded_and_a_warning_is_not(tmp_path):
     """Lines of Study.progress and of tqdm are folded away in one place; a warning stays one."""
     texts = [
-        ("stdout", "start\n"), ("stderr", "lime on mel, clean: 1/20\nlime on mel, clean: 20/"), ("stderr", "20\n"),
+        ("stdout", "start\n"),
+        ("stderr", "lime on mel, clean: 1/20\nlime on mel, clean: 20/"),
+        ("stderr", "20\n"),
         ("stderr", "epochs:  40%|####      | 4/10 [00:01<00:02]\n"),
-        ("stderr", "x.py:3: UserWarning: 2/3 of the clips are silent\n  warnings.warn(text)\n"), ("stdout", "end\n"),
+        ("stderr", "x.py:3: UserWarning: 2/3 of the clips are silent\n  warnings.warn(text)\n"),
+        ("stdout", "end\n"),
         ("stderr", "shap on mel, clean: 20/20\n"),
     ]
     outputs = [v4.new_output("stream", name=name, text=text) for name, text in texts]
     notebook(tmp_path / "a.ipynb", [("code", "run()", outputs)])
     text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
-    folded = re.findall(r'<details class="progress"><summary>(.*?)</summary><pre[^>]*>(.*?)</pre>', text, re.S)
-    assert [(words, lines.split("\n")[:-1]) for words, lines in folded] == [("Progress (4 lines)", [
-        "lime on mel, clean: 1/20", "lime on mel, clean: 20/20", "epochs:  40%|####      | 4/10 [00:01&lt;00:02]",
-        "shap on mel, clean: 20/20"])]
+    folded = re.findall(
+        r'<details class="progress"><summary>(.*?)</summary><pre[^>]*>(.*?)</pre>', text, re.S
+    )
+    assert [(words, lines.split("\n")[:-1]) for words, lines in folded] == [
+        (
+            "Progress (4 lines)",
+            [
+                "lime on mel, clean: 1/20",
+                "lime on mel, clean: 20/20",
+                "epochs:  40%|####      | 4/10 [00:01&lt;00:02]",
+                "shap on mel, clean: 20/20",
+            ],
+        )
+    ]
     found = re.findall(r'<div class="output( warning)?"><pre[^>]*>(.*?)</pre>', text, re.S)
     assert [(bool(mark), lines.strip().split("\n")) for mark, lines in found] == [
-        (False, ["start"]), (True, ["x.py:3: UserWarning: 2/3 of the clips are silent", "  warnings.warn(text)"]),
+        (False, ["start"]),
+        (True, ["x.py:3: UserWarning: 2/3 of the clips are silent", "  warnings.warn(text)"]),
         (False, ["end"]),
     ]
 
 
 def test_setup_is_folded_and_the_science_is_not(tmp_path):
-    cells = [("markdown", "# T", []), ("code", "import torch\nfrom a import (\n    b,\n)", []),
-             ("code", 'results_dir = ""', [], "parameters"), ("code", 'results_dir = "r"', [], "injected-parameters"),
-             ("code", "maps = condition.attribute(method)", [])]
+    cells = [
+        ("markdown", "# T", []),
+        ("code", "import torch\nfrom a import (\n    b,\n)", []),
+        ("code", 'results_dir = ""', [], "parameters"),
+        ("code", 'results_dir = "r"', [], "injected-parameters"),
+        ("code", "maps = condition.attribute(method)", []),
+    ]
     notebook(tmp_path / "a.ipynb", cells)
     text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
-    assert re.findall(r'<details class="input"><summary>(\w+)</summary>', text) == ["Imports", "Parameters", "Parameters"]
+    assert re.findall(r'<details class="input"><summary>(\w+)</summary>', text) == [
+        "Imports",
+        "Parameters",
+        "Parameters",
+    ]
     shown = re.sub(r"<[^>]+>", "", text[text.rindex('<div class="input">') :])
     assert "maps = condition.attribute(method)" in shown
 
@@ -247,7 +314,9 @@ def test_what_was_found_comes_first(tmp_path, marked):
     notebook(tmp_path / "a.ipynb", cells)
     text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
     found = "The run <strong>says</strong> so." if marked else "LIME wins on <strong>7</strong> clips."
-    assert text.index("Title") < text.index('class="cell text found"') < text.index(found) < text.index("First")
+    assert (
+        text.index("Title") < text.index('class="cell text found"') < text.index(found) < text.index("First")
+    )
     assert text.count('class="cell text found"') == 1
 
 
@@ -303,6 +372,34 @@ def test_pages_in_a_browser_without_network(run_folder, tmp_path):
                 visit.close()
 
 
+@needs_browser
+def test_no_table_is_cut_off_at_1200_px_and_all_scroll_in_their_frame_at_400(tmp_path):
+    """The widest table of a study: seven metrics with intervals, controls, area; as a cell and as
+    Markdown.
+    """
+    study, bounds = Study(Settings("smoke", results_dir=str(tmp_path))), {}
+    for metric in ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP"):
+        bounds |= {f"{metric}_low": -abs(TABLE[metric]) - 10.111, f"{metric}_high": TABLE[metric] + 10.111}
+    wide = TABLE.assign(
+        **bounds, not_better_than="energy: FF, AD, FidIn; random: FF, AD, FidIn", mask="pos_thresh_75"
+    )
+    files.save_table(wide, tmp_path / "tables" / "audited" / "table_III")
+    columns = " | ".join(f"a wide column {i}" for i in range(9))
+    text = f"# T\n\n| {columns} |\n|{'---|' * 9}\n| {columns} |\n"
+    part = display({"text/html": report_parts.study_tables(study, "audited").data})
+    notebook(tmp_path / "notebooks" / f"{INDEX}.ipynb", [("markdown", text, []), ("code", "x", [part])])
+    build(tmp_path)
+    with chromium() as browser:
+        for width in (1200, 400):
+            visit = Visit(browser, width, bypass_csp=False)
+            page = visit.open(tmp_path / "report" / "index.html")
+            sizes = page.evaluate("""() => [...document.querySelectorAll("table")].map(table =>
+              [table.getBoundingClientRect().width, table.closest(".scroll").clientWidth])""")
+            assert len(sizes) == 2 and visit.overflow() == 0
+            assert width == 400 or all(table <= frame for table, frame in sizes), sizes
+            visit.close()
+
+
 def test_scalars_in_tables_survive(run_folder):
     """What is copied is what was computed."""
     copied = pd.read_csv(run_folder / "report" / "tables" / "paper" / "table_III.csv")
@@ -311,14 +408,28 @@ def test_scalars_in_tables_survive(run_folder):
 
 def test_what_another_run_left_in_the_folder_stays_out(tmp_path):
     (tmp_path / "cafe.wav").write_bytes(b"")
-    Settings("smoke", results_dir=str(tmp_path), scenarios=("clean", str(tmp_path / "cafe.wav")), methods=("lime",)).write()
+    Settings(
+        "smoke", results_dir=str(tmp_path), scenarios=("clean", str(tmp_path / "cafe.wav")), methods=("lime",)
+    ).write()
     ours = ["01_data_and_noise", "03_attributions-mel_db-cafe"]
     others = ["03_attributions-mel_db-horse", "02_fine_tuning-stft_db"]
     for stem in (*ours, *others):
         notebook(tmp_path / "notebooks" / f"{stem}.ipynb", [("code", "1", [])])
-    kept = {"summary", "accuracy_mel_db", "area_mel_db_cafe", "paper/table_III", "attributions/mel_db_cafe_lime"}
-    left = {"accuracy_stft_db", "area_mel_db_horse", "area_mel_db_forest", "paper/table_VI", "beside_II",
-            "attributions/mel_db_cafe_shap"}
+    kept = {
+        "summary",
+        "accuracy_mel_db",
+        "area_mel_db_cafe",
+        "paper/table_III",
+        "attributions/mel_db_cafe_lime",
+    }
+    left = {
+        "accuracy_stft_db",
+        "area_mel_db_horse",
+        "area_mel_db_forest",
+        "paper/table_VI",
+        "beside_II",
+        "attributions/mel_db_cafe_shap",
+    }
     for name in kept | left:
         files.save_table(TABLE, tmp_path / "tables" / name)
     build(tmp_path)
@@ -339,7 +450,9 @@ def pages_of(results):
 def test_methods_that_are_not_the_studys_bring_a_table_of_all_scored_and_heard(tmp_path):
     study = Study(Settings("smoke", results_dir=str(tmp_path), methods=("optimised", "lime")))
     condition = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "white"}
-    every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(**condition, FF_low=0.1, FF_high=0.95, FF_heard=0.4)
+    every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(
+        **condition, FF_low=0.1, FF_high=0.95, FF_heard=0.4
+    )
     files.save_table(every.assign(seconds=0.25), tmp_path / "tables" / "methods")
     assert "four methods alone" in report_parts.every_method(study).data
     new = every.tail(1).assign(method="optimised", FF=0.99, seconds=1.5)
@@ -361,25 +474,47 @@ def hostile_run(folder):
     table = TABLE.assign(mask=HOSTILE)
     files.save_table(table.assign(number=1, finding=HOSTILE), folder / "tables" / "findings")
     files.save_table(table, folder / "tables" / "paper" / "table_III")
-    some = [dataclasses.replace(entry, clip=HOSTILE, category=HOSTILE, noise_scenario=HOSTILE, method="lime", tags=[HOSTILE],
-                                probabilities={part: (HOSTILE, 0.5) for part in entry.probabilities})
-            for entry in entries(1, methods=("lime",))]
+    some = [
+        dataclasses.replace(
+            entry,
+            clip=HOSTILE,
+            category=HOSTILE,
+            noise_scenario=HOSTILE,
+            method="lime",
+            tags=[HOSTILE],
+            probabilities=dict.fromkeys(entry.probabilities, (HOSTILE, 0.5)),
+        )
+        for entry in entries(1, methods=("lime",))
+    ]
     links = [("../index.html", HOSTILE)]
     write_gallery(some, folder / "report" / "gallery", title=HOSTILE, links=links)
     write_listening_test(folder / "report" / "gallery", [HOSTILE], title=HOSTILE, links=links)
-    shown = [report_parts.findings(study), report_parts.study_tables(study, "paper"),
-             report_parts.figure(study, "none"), report_parts.every_method(study)]
+    shown = [
+        report_parts.findings(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.figure(study, "none"),
+        report_parts.every_method(study),
+    ]
     html = [("code", "x", [display({"text/html": part.data, "text/plain": HOSTILE})]) for part in shown]
-    streams = [("code", f"print({HOSTILE!r})", [v4.new_output("stream", name=name, text=HOSTILE + "\n")])
-               for name in ("stdout", "stderr")]
+    streams = [
+        ("code", f"print({HOSTILE!r})", [v4.new_output("stream", name=name, text=HOSTILE + "\n")])
+        for name in ("stdout", "stderr")
+    ]
     error = ("code", "x", [v4.new_output("error", ename="ValueError", evalue=HOSTILE, traceback=[HOSTILE])])
     plain = ("code", "x", [display({"text/plain": HOSTILE})])
     alt = ("code", "x", [v4.new_output("display_data", data={"image/png": PIXEL}, metadata={"alt": HOSTILE})])
     notebook(folder / "notebooks" / f"{INDEX}.ipynb", [("markdown", "# Title", []), *html])
-    notebook(folder / "notebooks" / "03_attributions-mel_db-clean.ipynb", [*html, *streams, error, plain, alt])
+    notebook(
+        folder / "notebooks" / "03_attributions-mel_db-clean.ipynb", [*html, *streams, error, plain, alt]
+    )
     manifest = {"seed": HOSTILE, "settings": {"dataset": HOSTILE}, "steps": {HOSTILE: {"seconds": 1.0}}}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     build(folder)
+
+
+def dismissed(messages, dialog):
+    messages.append(dialog.message)
+    dialog.dismiss()
 
 
 def test_hostile_names_are_text_in_every_page(tmp_path):
@@ -394,12 +529,14 @@ def test_hostile_names_are_text_in_every_page(tmp_path):
 
 @needs_browser
 def test_no_page_of_a_run_with_hostile_names_runs_them(tmp_path):
-    """Every page is opened, the gallery's views and the listening test's parts too; nothing is run, and nothing is blocked."""
+    """Every page is opened, the gallery's views and the listening test's parts too; nothing is run, and
+    nothing is blocked.
+    """
     hostile_run(tmp_path)
     with chromium() as browser:
         for path in sorted((tmp_path / "report").rglob("*.html")):
             visit, dialogs = Visit(browser, bypass_csp=False), []
-            visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+            visit.page.on("dialog", functools.partial(dismissed, dialogs))
             page = visit.open(path)
             for view in ("#view=methods", "#view=masks", "#tag=" + quote(HOSTILE), "#view=cards"):
                 page.evaluate(f"location.hash = {view!r}")
@@ -416,7 +553,10 @@ def test_no_page_of_a_run_with_hostile_names_runs_them(tmp_path):
 
 @needs_browser
 def test_a_script_that_a_notebook_displays_unescaped_is_not_run(tmp_path):
-    cells = [("markdown", "# T", []), ("code", "x", [v4.new_output("display_data", data={"text/html": HOSTILE})])]
+    cells = [
+        ("markdown", "# T", []),
+        ("code", "x", [v4.new_output("display_data", data={"text/html": HOSTILE})]),
+    ]
     notebook(tmp_path / "notebooks" / "01_data_and_noise.ipynb", cells)
     build(tmp_path)
     with chromium() as browser:

@@ -1,4 +1,6 @@
-"""What the gallery shows of a study: which clips and masks, in which order, and that each entry is what was scored."""
+"""What the gallery shows of a study: which clips and masks, in which order, and that each entry is what was
+scored.
+"""
 
 import math
 
@@ -18,8 +20,12 @@ from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 
 METHODS = ("saliency", "gradcam")
-BEST = {("saliency", "paper"): "bin", ("saliency", "audited"): "minmax_pos",
-        ("gradcam", "paper"): "topK_5", ("gradcam", "audited"): "topK_30"}
+BEST = {
+    ("saliency", "paper"): "bin",
+    ("saliency", "audited"): "minmax_pos",
+    ("gradcam", "paper"): "topK_5",
+    ("gradcam", "audited"): "topK_30",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +39,16 @@ def finished(tmp_path_factory):
         for method in METHODS:
             condition.attribute(method)
         save_parquet(pd.concat(condition.score_blocks(), ignore_index=True), condition.scores_path)
-        best += [{"protocol": protocol, "spectrogram_type": condition.spectrogram_type, "method": method, "mask": mask,
-                  "noise_scenario": condition.noise_scenario} for (method, protocol), mask in BEST.items()]
+        best += [
+            {
+                "protocol": protocol,
+                "spectrogram_type": condition.spectrogram_type,
+                "method": method,
+                "mask": mask,
+                "noise_scenario": condition.noise_scenario,
+            }
+            for (method, protocol), mask in BEST.items()
+        ]
     study.save("best_masks", pd.DataFrame(best))
     return study
 
@@ -52,7 +66,11 @@ def scores_of(study) -> pd.DataFrame:
 def test_every_condition_and_method_shows_its_best_mask_of_every_clip(entries):
     """Both protocols in the main condition, the last one elsewhere; each flagged once per clip."""
     flagged = pd.DataFrame(
-        [(e.noise_scenario, e.protocol, e.method, e.mask_name, e.clip) for e in entries if BEST_MASK in e.tags],
+        [
+            (e.noise_scenario, e.protocol, e.method, e.mask_name, e.clip)
+            for e in entries
+            if BEST_MASK in e.tags
+        ],
         columns=["scene", "protocol", "method", "mask", "clip"],
     )
     assert not flagged.duplicated().any()
@@ -65,7 +83,9 @@ def test_every_condition_and_method_shows_its_best_mask_of_every_clip(entries):
 def test_all_masks_of_the_first_clips_of_the_main_condition_alone(entries):
     shown = {}
     for entry in entries:
-        shown.setdefault((entry.noise_scenario, entry.protocol, entry.method, entry.clip), []).append(entry.mask_name)
+        shown.setdefault((entry.noise_scenario, entry.protocol, entry.method, entry.clip), []).append(
+            entry.mask_name
+        )
     full = {key for key, names in shown.items() if len(names) > 1}
     assert all(sorted(shown[key]) == sorted(MASK_NAMES) for key in full)
     assert {key[:3] for key in full} == {("clean", "audited", method) for method in METHODS}
@@ -74,10 +94,15 @@ def test_all_masks_of_the_first_clips_of_the_main_condition_alone(entries):
 
 
 def test_the_most_faithful_by_ear_comes_first_and_failures_last(entries, finished):
-    """Per clip FidIn of the sound, then FF of the sound; clips by their best; whatever has one mask before the rest."""
+    """Per clip FidIn of the sound, then FF of the sound; clips by their best; whatever has one mask before
+    the rest.
+    """
     rows, first = scores_of(finished), entries[: 3 * len(METHODS)]
     assert all(BEST_MASK in e.tags and e.noise_scenario == "clean" and e.protocol == "audited" for e in first)
-    heard = [tuple(rows.loc[("audited", "clean", e.method, e.mask_name, e.clip)][["FidIn_heard", "FF_heard"]]) for e in first]
+    heard = [
+        tuple(rows.loc[("audited", "clean", e.method, e.mask_name, e.clip)][["FidIn_heard", "FF_heard"]])
+        for e in first
+    ]
     for start in range(0, len(first), len(METHODS)):
         assert len({e.clip for e in first[start : start + len(METHODS)]}) == 1
         assert heard[start] >= heard[start + 1]
@@ -103,9 +128,15 @@ def test_entries_hold_what_was_scored(entries, finished):
         row = rows.loc[(entry.protocol, entry.noise_scenario, entry.method, entry.mask_name, entry.clip)]
         for metric in STUDY_METRICS:
             assert entry.scores[metric] == pytest.approx(row[metric], nan_ok=True)
-        assert entry.area == row["area"] and entry.correct == row["correct"] and entry.degenerate == row["degenerate"]
+        assert (
+            entry.area == row["area"]
+            and entry.correct == row["correct"]
+            and entry.degenerate == row["degenerate"]
+        )
         for part in ("clip", "kept", "removed"):
-            assert entry.explained["original" if part == "clip" else part] == pytest.approx(row[f"p_{part}"], abs=1e-6)
+            assert entry.explained["original" if part == "clip" else part] == pytest.approx(
+                row[f"p_{part}"], abs=1e-6
+            )
         batch = classifier.spectrogram(torch.from_numpy(entry.original)[None].to(classifier.dtype))
         attribution = torch.from_numpy(entry.attribution)[None, None].to(classifier.dtype)
         mask = build_masks(attribution, entry.protocol)[entry.mask_name]
@@ -114,7 +145,9 @@ def test_entries_hold_what_was_scored(entries, finished):
         with torch.no_grad():
             p = classifier.model(apply_mask(batch.db, mask)[0]).softmax(1)[0]
         name, value = entry.probabilities["kept"]
-        assert value == pytest.approx(float(p.max()), abs=1e-6) and name == classifier.classes[int(p.argmax())]
+        assert (
+            value == pytest.approx(float(p.max()), abs=1e-6) and name == classifier.classes[int(p.argmax())]
+        )
 
 
 def test_a_few_clips_with_their_best_masks_alone(finished):
@@ -142,14 +175,33 @@ def test_shares_of_what_is_still_heard(finished):
 
 def made_up(clips):
     """Scores of one method and mask; ``clips`` is clip -> (category, FF, correct)."""
-    rows = [{"clip": clip, "category": category, "FF": value, "correct": correct, "method": "lime", "mask": "bin",
-             "spectrogram_type": "mel_db", "noise_scenario": "clean"} for clip, (category, value, correct) in clips.items()]
+    rows = [
+        {
+            "clip": clip,
+            "category": category,
+            "FF": value,
+            "correct": correct,
+            "method": "lime",
+            "mask": "bin",
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "clean",
+        }
+        for clip, (category, value, correct) in clips.items()
+    ]
     return pd.DataFrame(rows)
 
 
 def test_gallery_clips_are_one_a_class_and_the_extremes_with_their_tags():
-    scores = made_up({"1-b": ("rain", 0.1, True), "1-a": ("rain", 0.4, True), "1-c": ("rain", 0.9, True),
-                      "1-d": ("dog", 0.3, True), "1-e": ("dog", -0.2, True), "1-f": ("dog", 0.2, True)})
+    scores = made_up(
+        {
+            "1-b": ("rain", 0.1, True),
+            "1-a": ("rain", 0.4, True),
+            "1-c": ("rain", 0.9, True),
+            "1-d": ("dog", 0.3, True),
+            "1-e": ("dog", -0.2, True),
+            "1-f": ("dog", 0.2, True),
+        }
+    )
     best = scores.iloc[:1][["spectrogram_type", "noise_scenario", "method", "mask"]]
     tags = showcase.gallery_clips(scores, best, ("mel_db", "clean"))
     assert tags == {"1-d": [], "1-a": [], "1-c": ["most faithful (LIME)"], "1-e": ["least faithful (LIME)"]}
