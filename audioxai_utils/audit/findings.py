@@ -317,12 +317,14 @@ def summary(study: Study) -> str:
     row = study.table("findings").set_index("number")
     gap = study.table("heard_gap")
     worst = gap.loc[(gap["FidIn"] - gap["FidIn_heard"]).abs().idxmax()]
+    where = condition_label(worst["spectrogram_type"], worst["noise_scenario"])
+    constant, error = row.loc[1, "paper"], row.loc[5, "paper"].split()[0]
+    beaten = row.loc[9, "audited"].split()[-1]
     return (
-        f"By the study's own rule the methods rank {ranks['paper']} under its protocol and {ranks['audited']} "
-        f"under the audited one ({condition.title}). The published saliency + topK_50_pos keeps everything on "
-        f"{row.loc[1, 'paper']} of the clips, its SHAP misses additivity by {row.loc[5, 'paper'].split()[0]}, and "
-        f"of all masks {row.loc[9, 'audited'].split()[-1]} beat the loudest bins. The widest gap between what is "
-        f"scored and what is heard: {method_label(worst['method'])} + {worst['mask']} "
-        f"({condition_label(worst['spectrogram_type'], worst['noise_scenario'])}) keeps the class on "
+        f"By the study's own rule the methods rank {ranks['paper']} under its protocol and "
+        f"{ranks['audited']} under the audited one ({condition.title}). The published saliency + topK_50_pos "
+        f"keeps everything on {constant} of the clips, its SHAP misses additivity by {error}, and of all masks "
+        f"{beaten} beat the loudest bins. The widest gap between what is scored and what is heard: "
+        f"{method_label(worst['method'])} + {worst['mask']} ({where}) keeps the class on "
         f"{worst['FidIn']:.0%} of the clips as scored and on {worst['FidIn_heard']:.0%} as heard."
     )

@@ -145,7 +145,7 @@ def mask_robustness(
 
 
 def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: list, heard: list, compression: float):
-    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` and ``heard`` are of both parts."""
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds``, ``heard`` are of both parts."""
     yield "scored", scorer(mask)
     yield "heard", _probabilities(scorer.model, heard)
     for test, shift in SHIFTS.items():

@@ -23,7 +23,7 @@ ACCURACIES = {"mass": "area", "rank": "area", "pointing": "source_share"}  # mea
 
 @styled
 def localisation(table):
-    """Relevance mass, rank accuracy and the energy pointed to, clip by clip; a bar at the mean, a row a condition.
+    """Relevance mass, rank accuracy and energy pointed to, clip by clip; bars are means, rows are conditions.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def localisation(table):
 def against_faithfulness(
     table, correlations, metrics: Sequence[str] = ("FidIn_heard", "FF_heard"), title: str | None = None
 ):
-    """Localisation of every method against the faithfulness of its best mask; a panel is titled by their correlation.
+    """Localisation of every method against the faithfulness of its best mask, with their rank correlation.
 
     Parameters
     ----------
