@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .checkpoints import load_state
+
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 MIN_FRAMES = 32
 DROPOUT = (0.2,) * len(CHANNELS) + (0.5, 0.5)
@@ -144,18 +146,3 @@ def load_panns_weights(model: Cnn14, path: str | Path) -> list[str]:
             )
     model.load_state_dict({name: state[name] for name in own if name not in skipped}, strict=False)
     return skipped
-
-
-def load_state(path: str | Path) -> dict:
-    """Read a checkpoint with ``weights_only=True``; FileNotFoundError or ValueError in one line."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not a readable PyTorch checkpoint ({reason[:120]})") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a dictionary of tensors")
-    return state

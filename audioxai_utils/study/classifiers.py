@@ -12,7 +12,8 @@ from torch import nn
 
 from ..audio.spectrograms import Spectrogram, get_spectrogram
 from ..files import atomic_path
-from ..models.cnn14 import Cnn14, load_state
+from ..models.checkpoints import load_state
+from ..models.cnn14 import Cnn14
 from ..models.inference import inference_copy
 from ..numerics import default_dtype
 

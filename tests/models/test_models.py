@@ -1,10 +1,12 @@
 """Cnn14 against a plain functional PANNs forward pass, its checkpoints, and its gradient."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from audioxai_utils.models.cnn14 import Cnn14, load_panns_weights, load_state
+from audioxai_utils.models.checkpoints import load_state
+from audioxai_utils.models.cnn14 import Cnn14, load_panns_weights
 
 WIDTH = 1 / 32
 
@@ -147,3 +149,17 @@ def test_wrong_shapes_are_refused(model):
         model(torch.zeros(1, 1, 65, 40, dtype=torch.float64))
     with pytest.raises(ValueError, match="at least 32 frames"):
         model(torch.zeros(1, 1, 64, 31, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("number", [np.float64(0.43), np.float32(0.43), np.int64(3), np.mean(np.ones(3, np.float32))])
+def test_a_checkpoint_may_hold_numpy_numbers_and_nothing_that_runs(tmp_path, number):
+    torch.save({"model": torch.ones(2), "mAP": number}, tmp_path / "scalar.pth")
+    assert load_state(tmp_path / "scalar.pth")["mAP"] == number
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 half a zip"])
+def test_a_damaged_checkpoint_is_one_line_without_torchs_internals(tmp_path, content):
+    (tmp_path / "damaged.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged.pth: not a readable PyTorch checkpoint") as error:
+        load_state(tmp_path / "damaged.pth")
+    assert "\n" not in str(error.value)

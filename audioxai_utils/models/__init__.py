@@ -1,0 +1,1 @@
+"""The classifier: architecture, training, and a copy that is sooner."""

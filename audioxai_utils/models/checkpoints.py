@@ -1,0 +1,41 @@
+"""Checkpoints read safely: tensors and plain values alone, errors in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# What checkpoints of AudioSet models hold besides tensors: scores as NumPy scalars. None of it runs code.
+SCALAR = np.float64(0).__reduce__()[0]  # the function that pickles of NumPy scalars name, in NumPy 1 by another path
+HARMLESS = [
+    np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")), SCALAR,
+    (SCALAR, "numpy.core.multiarray.scalar"),
+]
+
+
+def load_state(path: str | Path) -> dict:
+    """Read a checkpoint with ``weights_only=True``.
+
+    Raises
+    ------
+    FileNotFoundError
+        No file at ``path``.
+    ValueError
+        Not a PyTorch checkpoint, one that holds more than tensors and plain values, or no dictionary; one line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ...
+        reason = "damaged, or another kind of file"
+        if "Unsupported global" in str(error):
+            reason = "it holds more than tensors and plain values; save the model's state_dict() alone"
+        raise ValueError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a dictionary of tensors")
+    return state
