@@ -37,7 +37,9 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
     db, classifier = condition.spectrograms, condition.classifier
     values = (constants.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
     names, rows = dict(zip(CONDITION, condition.pair)), []
-    for chosen in of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples():
+    for chosen in (
+        of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples()
+    ):
         mask = build_masks(condition.attributions(chosen.method).to(db), protocol, [chosen.mask])[chosen.mask]
         about = {**names, "protocol": protocol, "method": chosen.method, "mask": chosen.mask}
         for name, fill in zip(FILLS, values):
@@ -49,7 +51,7 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
 
 
 def fill_rankings(fills: pd.DataFrame, metric: str = "FF") -> pd.DataFrame:
-    """The methods from the highest to the lowest by a metric, "LIME > Grad-CAM": a row a condition, a column a fill."""
+    """Methods from highest to lowest by a metric, "LIME > Grad-CAM": a row a condition, a column a fill."""
     ordered = fills.sort_values([metric, "method"], ascending=[False, True])
     ordered = ordered.assign(method=ordered["method"].map(method_label))
     ranks = ordered.groupby([*CONDITION, "fill"], sort=False)["method"].agg(" > ".join)

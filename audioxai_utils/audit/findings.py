@@ -1,8 +1,8 @@
 """The twelve findings on the published protocol, each measured on the results of a run.
 
-`FINDINGS` holds one function a finding, in order: it takes a study and says what was measured, what came out under
-the paper's protocol, under the audited one, and what was published. `measure_findings` makes one table of them.
-Notebook 07 tells what each finding means.
+`FINDINGS` holds one function a finding, in order: it takes a study and says what was measured, what came out
+under the paper's protocol, under the audited one, and what was published. `measure_findings` makes one table
+of them. Notebook 07 tells what each finding means.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def measure_findings(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        number, finding, measured (what, with its unit), paper, audited, published: words and numbers to be read.
+        number, finding, measured (what, with its unit), paper, audited, published: words and numbers to be
+        read.
 
     Raises
     ------
@@ -57,9 +58,12 @@ def measure_findings(study: Study) -> pd.DataFrame:
 def all_ones_masks(study: Study) -> dict:
     """1: the k-quantile of a mostly non-positive attribution is 0, and "at least 0" keeps everything."""
     condition = study.main_condition
-    share = _by_protocol(methods_only(condition.scores()), "degenerate", method="saliency", mask="topK_50_pos")
+    share = _by_protocol(
+        methods_only(condition.scores()), "degenerate", method="saliency", mask="topK_50_pos"
+    )
     return {
-        "finding": "All-ones masks win", "measured": "constant masks, saliency + topK_50_pos",
+        "finding": "All-ones masks win",
+        "measured": "constant masks, saliency + topK_50_pos",
         **{protocol: f"{value:.0%}" for protocol, value in share.items()},
         "published": _unless_nan(published_degenerate_share(condition.pair), "{:.0%} (implied by SPS)"),
     }
@@ -69,8 +73,10 @@ def constant_masks(study: Study) -> dict:
     """2: the published runs set the conciseness of a constant mask to 0, the best value."""
     comp = _by_protocol(study.main_condition.scores(), "COMP", control="all_ones")
     return {
-        "finding": "Constant masks look concise", "measured": "COMP of the all-ones mask (nats)",
-        **{protocol: f"{value:.2f}" for protocol, value in comp.items()}, "published": "0 for every constant mask",
+        "finding": "Constant masks look concise",
+        "measured": "COMP of the all-ones mask (nats)",
+        **{protocol: f"{value:.2f}" for protocol, value in comp.items()},
+        "published": "0 for every constant mask",
     }
 
 
@@ -79,7 +85,8 @@ def rounding_counts(study: Study) -> dict:
     rise = _by_protocol(study.scores(), "AI", control="all_ones")
     theirs = published_value(study.main_condition.pair, "saliency", "topK_50_pos", "AI")
     return {
-        "finding": "AI counts rounding", "measured": "AI of the all-ones mask (%)",
+        "finding": "AI counts rounding",
+        "measured": "AI of the all-ones mask (%)",
         **{protocol: f"{value:.1f}" for protocol, value in rise.items()},
         "published": _unless_nan(theirs, "{:.1f} (saliency + topK_50_pos)"),
     }
@@ -92,7 +99,8 @@ def sigmoid_masks(study: Study) -> dict:
     sparse = _by_protocol(scores[scores["method"].isin(SIGMOID_METHODS)], "SPS", mask="sigmoid")
     theirs = [published_value(condition.pair, method, "sigmoid", "SPS") for method in SIGMOID_METHODS]
     return {
-        "finding": "Sigmoid masks select nothing", "measured": "SPS of sigmoid, mean of saliency, LIME, SHAP",
+        "finding": "Sigmoid masks select nothing",
+        "measured": "SPS of sigmoid, mean of saliency, LIME, SHAP",
         **{protocol: f"{value:.4f}" for protocol, value in sparse.items()},
         "published": _unless_nan(float(np.mean(theirs)), "{:.4f}"),
     }
@@ -106,8 +114,10 @@ def which_shap(study: Study) -> dict:
     table = study.save("shap_additivity", additivity(study.main_condition))
     error = table.groupby("method")["additivity_error"].median()
     return {
-        "finding": "The published SHAP is not SHAP", "measured": "relative additivity error, median of the clips",
-        "paper": f"{error['shap_functional']:.0%} (functional)", "audited": f"{error['shap']:.1e} (modules)",
+        "finding": "The published SHAP is not SHAP",
+        "measured": "relative additivity error, median of the clips",
+        "paper": f"{error['shap_functional']:.0%} (functional)",
+        "audited": f"{error['shap']:.1e} (modules)",
         "published": "not checked (switched off)",
     }
 
@@ -117,8 +127,10 @@ def wrong_gradients(study: Study) -> dict:
     table = study.save("gradients", gradient(study.main_condition))
     cosine = table.set_index("layout")["cosine"]
     return {
-        "finding": "Wrong gradients of Cnn14", "measured": f"cosine with the true input gradient, on {study.device}",
-        "paper": f"{cosine['usual bn0']:.3f} (usual bn0)", "audited": f"{cosine['affine bn0']:.6f} (affine bn0)",
+        "finding": "Wrong gradients of Cnn14",
+        "measured": f"cosine with the true input gradient, on {study.device}",
+        "paper": f"{cosine['usual bn0']:.3f} (usual bn0)",
+        "audited": f"{cosine['affine bn0']:.6f} (affine bn0)",
         "published": "not checked",
     }
 
@@ -133,8 +145,10 @@ def scored_is_not_heard(study: Study) -> dict:
     study.save("round_trip", round_trip(scores))
     soft = gap[gap["mask"].isin(SOFT_MASKS)]
     return {
-        "finding": "Scored is not heard", "measured": "FidIn of soft masks (minmax, minmax_pos)",
-        "paper": f"{soft['FidIn'].mean():.2f} scored", "audited": f"{soft['FidIn_heard'].mean():.2f} heard",
+        "finding": "Scored is not heard",
+        "measured": "FidIn of soft masks (minmax, minmax_pos)",
+        "paper": f"{soft['FidIn'].mean():.2f} scored",
+        "audited": f"{soft['FidIn_heard'].mean():.2f} heard",
         "published": "heard was not scored",
     }
 
@@ -146,8 +160,10 @@ def silence(study: Study) -> dict:
     study.save("fill_sensitivity", fills)
     order = fill_rankings(fills).loc[study.main_condition.pair]
     return {
-        "finding": "The fill decides the ranking", "measured": "methods by FF at their best masks",
-        "paper": f"-100 dB: {order['-100 dB']}", "audited": f"training mean: {order['training mean']}",
+        "finding": "The fill decides the ranking",
+        "measured": "methods by FF at their best masks",
+        "paper": f"-100 dB: {order['-100 dB']}",
+        "audited": f"training mean: {order['training mean']}",
         "published": "-100 dB only",
     }
 
@@ -160,8 +176,10 @@ def controls(study: Study) -> dict:
     marks = study.table("control_marks")["not_better_than"].fillna("")
     beaten = {control: (~marks.str.contains(control)).mean() for control in ("random", "energy")}
     return {
-        "finding": "Most masks do not beat the loudest bins", "measured": "masks better in FF and AD (95 %)",
-        "paper": f"than random: {beaten['random']:.0%}", "audited": f"than energy: {beaten['energy']:.0%}",
+        "finding": "Most masks do not beat the loudest bins",
+        "measured": "masks better in FF and AD (95 %)",
+        "paper": f"than random: {beaten['random']:.0%}",
+        "audited": f"than energy: {beaten['energy']:.0%}",
         "published": "no control",
     }
 
@@ -170,8 +188,10 @@ def uncertainty(study: Study) -> dict:
     """10: a winner without an interval may be luck."""
     clear = study.table("best_versus_second").groupby("protocol")["clear"].mean()
     return {
-        "finding": "Winners without intervals", "measured": "table columns with a clear winner (95 %)",
-        **{protocol: f"{clear[protocol]:.0%}" for protocol in constants.PROTOCOLS}, "published": "no interval",
+        "finding": "Winners without intervals",
+        "measured": "table columns with a clear winner (95 %)",
+        **{protocol: f"{clear[protocol]:.0%}" for protocol in constants.PROTOCOLS},
+        "published": "no interval",
     }
 
 
@@ -181,8 +201,10 @@ def last_epoch(study: Study) -> dict:
     history = study.table(f"history_{condition.spectrogram_type}").set_index("epoch")["validation_accuracy"]
     kept = condition.classifier.info["best_epoch"]
     return {
-        "finding": "Last epoch sold as best", "measured": "validation accuracy (%) of the kept weights",
-        "paper": f"{100 * history.iloc[-1]:.1f} (last epoch)", "audited": f"{100 * history[kept]:.1f} (epoch {kept})",
+        "finding": "Last epoch sold as best",
+        "measured": "validation accuracy (%) of the kept weights",
+        "paper": f"{100 * history.iloc[-1]:.1f} (last epoch)",
+        "audited": f"{100 * history[kept]:.1f} (epoch {kept})",
         "published": "epoch 20 of 20, for both types",
     }
 
@@ -193,15 +215,27 @@ def half_speed(study: Study) -> dict:
     stored = stored_sound(condition.clips.waveforms[0], condition.classifier.sample_rate)
     rate, seconds = stored["sample_rate"], stored["seconds"]
     return {
-        "finding": "Half-speed audio", "measured": "sample rate (Hz) and length (s) of kept sounds",
-        "paper": f"{rate // 2}, {2 * seconds:.1f} (as published)", "audited": f"{rate}, {seconds:.1f}",
+        "finding": "Half-speed audio",
+        "measured": "sample rate (Hz) and length (s) of kept sounds",
+        "paper": f"{rate // 2}, {2 * seconds:.1f} (as published)",
+        "audited": f"{rate}, {seconds:.1f}",
         "published": "16000 in the header of 32000 Hz",
     }
 
 
 FINDINGS = (
-    all_ones_masks, constant_masks, rounding_counts, sigmoid_masks, which_shap, wrong_gradients, scored_is_not_heard,
-    silence, controls, uncertainty, last_epoch, half_speed,
+    all_ones_masks,
+    constant_masks,
+    rounding_counts,
+    sigmoid_masks,
+    which_shap,
+    wrong_gradients,
+    scored_is_not_heard,
+    silence,
+    controls,
+    uncertainty,
+    last_epoch,
+    half_speed,
 )
 
 
@@ -225,7 +259,9 @@ def published_value(condition: tuple[str, str], method: str, mask: str, metric: 
     return float(rows[metric].iloc[0]) if len(rows) else math.nan
 
 
-def published_degenerate_share(condition: tuple[str, str], method: str = "saliency", mask: str = "topK_50_pos") -> float:
+def published_degenerate_share(
+    condition: tuple[str, str], method: str = "saliency", mask: str = "topK_50_pos"
+) -> float:
     """Share of all-ones masks that explains a published SPS: a topK_50 mask has 0.5, an all-ones mask 0."""
     return 1 - published_value(condition, method, mask, "SPS") / 0.5
 
@@ -275,18 +311,20 @@ def stored_sound(waveform: torch.Tensor, sample_rate: int) -> dict:
 
 
 def summary(study: Study) -> str:
-    """What the audit changes, as Markdown: the study's ranking under both protocols, and what stands in its way."""
+    """What the audit changes, as Markdown: the rankings of both protocols, and what stands in their way."""
     condition, best = study.main_condition, study.table("best_masks")
     ranks = {p: " > ".join(map(method_label, ranking(best, p, condition.pair))) for p in constants.PROTOCOLS}
     row = study.table("findings").set_index("number")
     gap = study.table("heard_gap")
     worst = gap.loc[(gap["FidIn"] - gap["FidIn_heard"]).abs().idxmax()]
+    where = condition_label(worst["spectrogram_type"], worst["noise_scenario"])
+    constant, error = row.loc[1, "paper"], row.loc[5, "paper"].split()[0]
+    beaten = row.loc[9, "audited"].split()[-1]
     return (
-        f"By the study's own rule the methods rank {ranks['paper']} under its protocol and {ranks['audited']} under "
-        f"the audited one ({condition.title}). The published saliency + topK_50_pos keeps everything on "
-        f"{row.loc[1, 'paper']} of the clips, its SHAP misses additivity by {row.loc[5, 'paper'].split()[0]}, and of all "
-        f"masks {row.loc[9, 'audited'].split()[-1]} beat the loudest bins. The widest gap between what is scored and "
-        f"what is heard: {method_label(worst['method'])} + {worst['mask']} "
-        f"({condition_label(worst['spectrogram_type'], worst['noise_scenario'])}) keeps the class on "
+        f"By the study's own rule the methods rank {ranks['paper']} under its protocol and "
+        f"{ranks['audited']} under the audited one ({condition.title}). The published saliency + topK_50_pos "
+        f"keeps everything on {constant} of the clips, its SHAP misses additivity by {error}, and of all masks "
+        f"{beaten} beat the loudest bins. The widest gap between what is scored and what is heard: "
+        f"{method_label(worst['method'])} + {worst['mask']} ({where}) keeps the class on "
         f"{worst['FidIn']:.0%} of the clips as scored and on {worst['FidIn_heard']:.0%} as heard."
     )

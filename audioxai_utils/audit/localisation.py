@@ -1,8 +1,8 @@
-"""Localisation: where a clip is a mixture of known parts, does relevance lie on the source, and does faithfulness agree?
+"""Localisation: does relevance lie on the source of a mixture of known parts, and does faithfulness agree?
 
-Faithfulness asks the classifier what it heard; localisation asks where the source (the clip, or a generated clip's
-event) is, and where its interferer. A method is measured by how much of its positive relevance lies on the
-source, and its best mask by what it does for the sound; then both are held against faithfulness.
+Faithfulness asks the classifier what it heard; localisation asks where the source (the clip, or a generated
+clip's event) is, and where its interferer. A method is measured by how much of its positive relevance lies on
+the source, and its best mask by what it does for the sound; then both are held against faithfulness.
 
 References
 ----------
@@ -81,7 +81,7 @@ def relevance_localisation(
 
 
 def localisation(condition: Condition, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """`relevance_localisation` of the stored attributions of a condition, and of the clips' own power (`energy`).
+    """`relevance_localisation` of a condition's stored attributions, and of the clips' own power (`energy`).
 
     Parameters
     ----------
@@ -101,16 +101,21 @@ def localisation(condition: Condition, methods: Sequence[str] | None = None) -> 
     """
     clips = condition.clips
     if clips.stems is None:
-        raise ValueError(f"clips of {condition.title} must be mixtures of known parts; take a noisy condition")
+        raise ValueError(
+            f"clips of {condition.title} must be mixtures of known parts; take a noisy condition"
+        )
     powers = [condition.power(stem) for stem in clips.stems]
     known = {
-        **dict(zip(CONDITION, condition.pair)), "clip": clips.frame["clip"],
+        **dict(zip(CONDITION, condition.pair)),
+        "clip": clips.frame["clip"],
         "correct": (condition.labels == condition.targets.cpu()).numpy(),
     }
     rows = []
     for method, attribution in _attributions(condition, methods):
         values = relevance_localisation(attribution, *powers)
-        rows.append(pd.DataFrame(known | {"method": method} | {k: v.cpu().numpy() for k, v in values.items()}))
+        rows.append(
+            pd.DataFrame(known | {"method": method} | {k: v.cpu().numpy() for k, v in values.items()})
+        )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -121,13 +126,13 @@ def _attributions(condition: Condition, methods: Sequence[str] | None) -> Iterat
 
 
 def localisations(study: Study) -> pd.DataFrame:
-    """`localisation` of every condition whose clips are mixtures of known parts, below each other; empty for none."""
+    """`localisation` of every condition of known parts, below each other; empty where there is none."""
     frames = [localisation(condition) for condition in conditions_of_known_parts(study)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
 def conditions_of_known_parts(study: Study) -> list[Condition]:
-    """The conditions whose clips are mixtures of known parts: all of generated sounds, the noisy ones of recordings."""
+    """Conditions of clips whose parts are known: all of generated sounds, the noisy ones of recordings."""
     generated = study.settings.dataset == "generated"
     return [each for each in study.conditions if generated or each.noise_scenario != "clean"]
 
@@ -177,9 +182,9 @@ def agreement(both: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0)
     Returns
     -------
     DataFrame
-        Condition, measure, metric, n_methods, n_clips, spearman, low, high. AD counts as its negative, so that 1
-        means: what points better at the source is also more faithful. Clips on which a value is missing are left out. With
-        fewer than three methods there is nothing to correlate (NaN).
+        Condition, measure, metric, n_methods, n_clips, spearman, low, high. AD counts as its negative, so
+        that 1 means: what points better at the source is also more faithful. Clips on which a value is
+        missing are left out. With fewer than three methods there is nothing to correlate (NaN).
     """
     rows = []
     for pair, here in both.groupby(CONDITION, sort=False):
@@ -208,7 +213,7 @@ def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[s
 
 
 def _spearman_of_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation of each row of ``first`` with the same row of ``second``; NaN where one is constant."""
+    """Rank correlation of each row of ``first`` with that of ``second``; NaN where one is constant."""
     ranks = [rankdata(part, axis=1) for part in (first, second)]
     centred = [part - part.mean(1, keepdims=True) for part in ranks]
     sizes = [np.square(part).sum(1) for part in centred]
@@ -237,9 +242,11 @@ def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
         mass = here[here["method"] != REFERENCE].groupby("method")["mass"].mean()
         rho = of_condition(agreed, pair).set_index(["measure", "metric"])["spearman"]
         lines.append(
-            f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the source "
+            f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the "
+            "source "
             f"({mass.max():.0%}; by chance {here['area'].mean():.0%}, the clips' own power "
-            f"{here.loc[here['method'] == REFERENCE, 'mass'].mean():.0%}). Over the methods the fidelity of the sound goes "
+            f"{here.loc[here['method'] == REFERENCE, 'mass'].mean():.0%}). Over the methods the fidelity "
+            "of the sound goes "
             f"with that share at ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
             f"ρ = {rho['si_sdr_gain', 'FidIn_heard']:.2f}."
         )

@@ -1,4 +1,4 @@
-"""Where do accuracy and faithfulness give way as the noise gets louder? `snr_sweep` of a trained classifier."""
+"""Where do accuracy and faithfulness give way as the noise gets louder? `snr_sweep` of a classifier."""
 
 from __future__ import annotations
 
@@ -45,18 +45,20 @@ def snr_sweep(
     condition : Condition
         A clean one, whose clips are mixed.
     noise_scenarios : sequence of str, optional
-        By default all of the project and the run's own. ``clean`` is skipped: the clean clips are always a row, at
-        infinite SNR.
+        By default all of the project and the run's own. ``clean`` is skipped: the clean clips are always a
+        row, at infinite SNR.
     best : DataFrame, optional
         From ``tables.best_masks``: the mask of each method under the audited protocol, from the
-        scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy alone.
+        scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy
+        alone.
     methods : sequence of str, optional
-        Explained anew at every SNR, on the clips that the study explains and for the predicted class; by default
-        the study's own as far as ``best`` has them, else all of ``best``.
+        Explained anew at every SNR, on the clips that the study explains and for the predicted class; by
+        default the study's own as far as ``best`` has them, else all of ``best``.
     snr_db : sequence of float, optional
         Clip-to-noise ratios, by default the profile's; the study's 0.6/0.4 mixture is +3.52 dB.
     n_clips : int, optional
-        Of those clips, spread over the classes, by default the profile's. Accuracy takes the whole test split.
+        Of those clips, spread over the classes, by default the profile's. Accuracy takes the whole test
+        split.
     seed : int
         Of the bootstrap.
 
@@ -70,8 +72,13 @@ def snr_sweep(
     if condition.noise_scenario != "clean":
         raise ValueError(f"condition must be a clean one, whose clips are mixed; got {condition.title}")
     study, rate = condition.study, condition.classifier.sample_rate
-    test, explained = split_clips(study, rate, "test"), condition.clips.first(n_clips or study.settings.sizes.n_swept)
-    noise_scenarios = noise_scenarios or list(dict.fromkeys([*constants.NOISE_SCENARIOS, *study.noise_scenarios]))
+    test, explained = (
+        split_clips(study, rate, "test"),
+        condition.clips.first(n_clips or study.settings.sizes.n_swept),
+    )
+    noise_scenarios = noise_scenarios or list(
+        dict.fromkeys([*constants.NOISE_SCENARIOS, *study.noise_scenarios])
+    )
     mixtures = _mixtures(condition, noise_scenarios, snr_db or study.settings.sizes.snr_db)
     methods = _swept(best) if methods is None else methods
     options, rows = {method: condition.method_options(method) for method in methods}, []
@@ -107,7 +114,11 @@ def _mixtures(condition: Condition, noise_scenarios: Sequence[str], snr_db: Sequ
 
 def _mixed(clips: Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
     """Waveforms (n, samples) of clean clips with noise at a clip-to-noise ratio."""
-    return clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
+    return (
+        clips.waveforms
+        if noise is None
+        else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
+    )
 
 
 def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method: str) -> str:
@@ -127,10 +138,12 @@ def _faithfulness(
     classifier, db = condition.classifier, condition.decibels(waveform)
     p = probabilities(classifier.fused, db)
     target, size = p.argmax(1), AT_ONCE.get(db.device.type, 1)
-    attribution = torch.cat([
-        METHODS[method](classifier.model, *clips, **options, **clip_options(classifier, method, sound))
-        for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
-    ])
+    attribution = torch.cat(
+        [
+            METHODS[method](classifier.model, *clips, **options, **clip_options(classifier, method, sound))
+            for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
+        ]
+    )
     kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
     parts = (probabilities(classifier.fused, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")
@@ -162,11 +175,14 @@ def summary(swept: pd.DataFrame) -> str:
     for scenario in accuracy.index.unique().drop("clean"):
         steps = accuracy.loc[[scenario]].sort_values("snr_db")[["mean", "snr_db"]].to_numpy()
         (low, quiet), (high, loud) = steps[0], steps[-1]
-        text = f"- {SCENARIO_LABELS.get(scenario, scenario)}: {low:.0f} % at {quiet:+.0f} dB, {high:.0f} % at {loud:+.0f} dB"
+        ends = f"{low:.0f} % at {quiet:+.0f} dB, {high:.0f} % at {loud:+.0f} dB"
+        text = f"- {SCENARIO_LABELS.get(scenario, scenario)}: {ends}"
         kept = swept[(swept["noise_scenario"] == scenario) & (swept["metric"] == "FidIn")]
         kept = kept.groupby("snr_db")["mean"].mean()
         if len(kept):
-            text += f"; the best masks keep the class on {kept.iloc[0]:.0%} and {kept.iloc[-1]:.0%} of the clips"
+            text += (
+                f"; the best masks keep the class on {kept.iloc[0]:.0%} and {kept.iloc[-1]:.0%} of the clips"
+            )
         lines.append(f"{text}.")
     lines.append(f"\nThe study's own mixture is at {constants.STUDY_SNR_DB:+.2f} dB.")
     return "\n".join(lines)

@@ -31,14 +31,16 @@ UNDEFINED = {"spearman": float("nan"), "ssim": float("nan")}
 
 
 def randomisation(condition: Condition, methods: Sequence[str] | None = None, seed: int = 0) -> pd.DataFrame:
-    """`model_randomisation` of the classifier of a condition by each of its methods, with the study's options."""
+    """`model_randomisation` of a condition's classifier by each of its methods, with the study's options."""
     classifier, frames = condition.classifier, []
     for method in methods or condition.methods:
         sound = clip_options(classifier, method, condition.clips.waveforms)
         options = condition.method_options(method) | sound
         clips = condition.spectrograms, condition.targets
         frames.append(model_randomisation(classifier.model, *clips, method, options, seed))
-        condition.study.progress(f"layers drawn anew, {method}", len(frames), len(methods or condition.methods))
+        condition.study.progress(
+            f"layers drawn anew, {method}", len(frames), len(methods or condition.methods)
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -72,14 +74,14 @@ def model_randomisation(
         method, `stage` ("none" is the model as it is, explained a second time), `clip` (place in
         the batch), `kind` (``absolute`` values or ``signed`` ones), `spearman` over all bins, and `ssim`
         of the maps, each divided by its largest absolute value first (data range 1 and 2).
-        Both are NaN, and `reason` says why, where one of the two attributions is constant, or where the method
-        cannot explain the clip in the changed model.
+        Both are NaN, and `reason` says why, where one of the two attributions is constant, or where the
+        method cannot explain the clip in the changed model.
 
     Raises
     ------
     ValueError
-        The maps are too small for SSIM, a layer cannot be drawn anew, or the method cannot explain a clip in the
-        model as it is.
+        The maps are too small for SSIM, a layer cannot be drawn anew, or the method cannot explain a clip in
+        the model as it is.
     """
     stages = ["none", *_stages(model)]
     if min(db.shape[-2:]) < SSIM_WINDOW:
@@ -103,7 +105,12 @@ def _likeness(first: np.ndarray, second: np.ndarray) -> Iterator[dict]:
         if constant(pair[0]) or constant(pair[1]):
             yield {"kind": kind, **UNDEFINED, "reason": "an attribution is constant"}
         else:
-            yield {"kind": kind, "spearman": spearman(*pair), "ssim": _ssim(*pair, data_range=extent), "reason": ""}
+            yield {
+                "kind": kind,
+                "spearman": spearman(*pair),
+                "ssim": _ssim(*pair, data_range=extent),
+                "reason": "",
+            }
 
 
 def _stages(model: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Does a mask hold beyond the model and the grid it was made on? Heard, shifted, coded as MP3, by another model.
+"""Does a mask hold beyond the model and grid it was made on? Heard, shifted, coded as MP3, by another model.
 
 A mask found by optimisation may be a pattern that only one model sees. One that is a part of the sound
 keeps its class when it is heard instead of scored, moved by a bin or a frame, passed through MP3, and
@@ -75,17 +75,19 @@ def best_masks(condition: Condition, best: pd.DataFrame) -> dict[str, torch.Tens
 
 
 def shifted(mask: torch.Tensor, n_bins: int, n_frames: int) -> torch.Tensor:
-    """A mask (batch, 1, F, T) moved up by ``n_bins`` and later by ``n_frames``; the edge it leaves is repeated."""
+    """A mask (batch, 1, F, T) moved up ``n_bins`` and later ``n_frames``; the edge it leaves is repeated."""
     for axis, n in ((2, n_bins), (3, n_frames)):
         if not abs(n) < mask.shape[axis]:
-            raise ValueError(f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}")
+            raise ValueError(
+                f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}"
+            )
     (low, high), (left, right) = ((max(n, 0), max(-n, 0)) for n in (n_bins, n_frames))
     padded = functional.pad(mask, (left, right, low, high), mode="replicate")
     return padded[:, :, high : high + mask.shape[2], right : right + mask.shape[3]]
 
 
 def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -> torch.Tensor:
-    """Waveforms (batch, samples) after MP3 as the pages store it, at their own level; what is silent stays out."""
+    """Waveforms (batch, samples) after MP3 as pages store it, at their own level; silence stays silence."""
     import soundfile
 
     rows = []
@@ -101,7 +103,9 @@ def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -
 
 
 def mask_robustness(
-    scorer: MaskScorer, masks: dict[str, torch.Tensor], others: dict[str, nn.Module] | None = None,
+    scorer: MaskScorer,
+    masks: dict[str, torch.Tensor],
+    others: dict[str, nn.Module] | None = None,
     compression: float = 0.85,
 ) -> pd.DataFrame:
     """Faithfulness of masks under everything that should not matter.
@@ -121,9 +125,9 @@ def mask_robustness(
     -------
     DataFrame
         One row per clip (`index`), mask and `test`: ``scored``, ``heard``, the four of ``SHIFTS`` (scored),
-        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the audited
-        ones, against the unmasked clip in the same model; for another model the class is the one explained, and
-        `agrees` says whether that model predicts it too (transfer can be asked only there).
+        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the
+        audited ones, against the unmasked clip in the same model; for another model the class is the one
+        explained, and `agrees` says whether that model predicts it too (transfer can be asked only there).
     """
     rows = []
     others = {name: (model, probabilities(model, scorer.batch.db)) for name, model in (others or {}).items()}
@@ -141,7 +145,7 @@ def mask_robustness(
 
 
 def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: list, heard: list, compression: float):
-    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` and ``heard`` of what it keeps and removes."""
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds``, ``heard`` are of both parts."""
     yield "scored", scorer(mask)
     yield "heard", _probabilities(scorer.model, heard)
     for test, shift in SHIFTS.items():
@@ -167,28 +171,40 @@ def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
 
     NaN, and 0 `n_clips`, where there is none.
     """
-    asked = robustness.assign(**{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS})
+    asked = robustness.assign(
+        **{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS}
+    )
     rows = asked.groupby(["mask", "test"], sort=False)
     return rows[list(ROBUSTNESS_METRICS)].mean().assign(n_clips=rows["agrees"].sum()).reset_index()
 
 
 def summary(robustness: pd.DataFrame, other: str) -> str:
-    """On how many clips each mask keeps the class under every test, as Markdown.
+    """On how many clips the masks keep the class under every test, as Markdown; means over the masks.
 
     Parameters
     ----------
     robustness : DataFrame
-        From `mask_robustness`.
+        From `mask_robustness`, of masks from `best_masks`.
     other : str
         Name of the other model in it.
     """
     kept = summarised(robustness).pivot(index="mask", columns="test", values="FidIn")
-    kept = kept.assign(shifted=kept[list(SHIFTS)].min(axis=1)).reindex(robustness["mask"].unique())
-    words = kept.map("{:.0%}".format).replace("nan%", "n/a")
-    lines = [
-        f"- `{mask}` keeps the class on {row['scored']} of the clips as scored, {row['heard']} as heard, {row['MP3']} "
-        f"through MP3, {row['shifted']} after its worst shift, and {row[other]} in the {other} ({row[f'{other} heard']} "
-        "heard)." for mask, row in words.iterrows()
-    ]
+    kept = kept.assign(shifted=kept[list(SHIFTS)].min(axis=1))
+    sides = {"the best masks": kept.drop(WHOLE_CLIP).mean(), WHOLE_CLIP: kept.loc[WHOLE_CLIP]}
+    lines = []
+    for name, means in sides.items():
+        share = means.map("{:.0%}".format).replace("nan%", "n/a")
+        lines.append(
+            f"- Elsewhere, {name}: the class is kept on {share['scored']} of the clips as scored, "
+            f"{share['heard']} as "
+            f"heard, {share['MP3']} through MP3, {share['shifted']} after the worst shift, and "
+            f"{share[other]} in the "
+            f"{other} ({share[f'{other} heard']} heard)."
+        )
     asked = robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean()
-    return "\n".join([*lines, f"- The {other} predicts the explained class on {asked:.0%} of the clips; it is asked only there."])
+    return "\n".join(
+        [
+            *lines,
+            f"- The {other} is asked where it predicts the explained class: on {asked:.0%} of the clips.",
+        ]
+    )

@@ -1,7 +1,7 @@
 """Sanity checks of attributions: is the gradient the model's, do the values add up, does LIME fit and repeat?
 
-:func:`gradient`, :func:`additivity` and :func:`lime_stability` each take a condition. Whether a method looks at the
-model at all is asked in `randomisation`.
+:func:`gradient`, :func:`additivity` and :func:`lime_stability` each take a condition. Whether a method looks
+at the model at all is asked in `randomisation`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .. import constants
 from ..attributions import lime_fast
 from ..attributions.gradient_check import gradient_check
 from ..attributions.lime import ALPHA, KERNEL_WIDTH
-from ..models.inference import inference_copy
 from ..evaluation.frames import CONDITION
+from ..models.inference import inference_copy
 from ..numerics import tensor_float32
 from ..words import method_label
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
 N_GRADIENT_CLIPS = 2  # clips whose gradient is checked
 LIME_CHECKS = {  # check -> column of `lime_stability`
-    "LIME's fit on its own neighbours": "r2", "LIME's fit on fresh neighbours": "r2_fresh",
+    "LIME's fit on its own neighbours": "r2",
+    "LIME's fit on fresh neighbours": "r2_fresh",
     "LIME's weights under other seeds": "spearman",
 }
 ANEW = " on a model drawn anew"
@@ -47,16 +48,20 @@ def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFr
     Returns
     -------
     DataFrame
-        Two rows, the classifier as it is and with ``bn0`` as it is usually written (`UsualCnn14`): layout, n_clips,
-        `cosine` with the true gradient, `relative_error` of the directional derivatives (NaN for the usual layout,
-        which `gradient_check` refuses).
+        Two rows, the classifier as it is and with ``bn0`` as it is usually written (`UsualCnn14`): layout,
+        n_clips, `cosine` with the true gradient, `relative_error` of the directional derivatives (NaN for the
+        usual layout, which `gradient_check` refuses).
 
     Raises
     ------
     GradientCheckError
         The gradient of the classifier as it is is wrong.
     """
-    model, db, target = condition.classifier.model, condition.spectrograms[:n_clips], condition.targets[:n_clips]
+    model, db, target = (
+        condition.classifier.model,
+        condition.spectrograms[:n_clips],
+        condition.targets[:n_clips],
+    )
     check = gradient_check(model, db, target)
     usual = usual_gradient_cosine(model, db, target)
     rows = [("affine bn0", check.cosine, check.relative_error), ("usual bn0", usual, float("nan"))]
@@ -66,7 +71,7 @@ def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFr
 
 
 def usual_gradient_cosine(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> float:
-    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights and outputs."""
+    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights."""
     right, usual = _gradient(model, db, target), _gradient(UsualCnn14(model), db, target)
     return float(functional.cosine_similarity(right.flatten(), usual.flatten(), dim=0))
 
@@ -107,17 +112,21 @@ def additivity(condition: Condition, methods: tuple[str, ...] = ("shap", "shap_f
     Returns
     -------
     DataFrame
-        method, clip, additivity_error: |sum of the values - (g_c(X) - mean_b g_c(b))| / |g_c(X) - mean_b g_c(b)|.
+        method, clip, additivity_error: |sum of the values - (g_c(X) - mean_b g_c(b))| / |g_c(X) - mean_b
+        g_c(b)|.
     """
     frames = []
     for method in methods:
         condition.attribute(method)
         error = condition.additivity_error(method)
-        frames.append(pd.DataFrame({"method": method, "clip": condition.clips.frame["clip"], "additivity_error": error}))
+        frames.append(
+            pd.DataFrame({"method": method, "clip": condition.clips.frame["clip"], "additivity_error": error})
+        )
     return pd.concat(frames, ignore_index=True)
 
 
 # --- LIME: does the regression fit, and do its weights depend on the seed? --------------------
+
 
 def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
     """Fit and stability of LIME's weights over seeds, on the same superpixels, for every clip of a condition.
@@ -142,7 +151,10 @@ def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
     if n_seeds < 2:
         raise ValueError(f"n_seeds must be 2 or more, to compare seeds; got {n_seeds}")
     db, target = condition.spectrograms, condition.targets.tolist()
-    fast, n_samples = inference_copy(condition.classifier.model, db), condition.study.settings.sizes.lime_samples
+    fast, n_samples = (
+        inference_copy(condition.classifier.model, db),
+        condition.study.settings.sizes.lime_samples,
+    )
     seeds = [constants.FIXED_SEEDS["LIME"] + i for i in range(n_seeds)]
     rows = []
     for one, clip, c in zip(db, condition.clips.frame["clip"], target):
@@ -197,7 +209,7 @@ def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
 
 
 def summary(study: Study) -> pd.DataFrame:
-    """The checks of notebook 08 in a table: check, measure, value, n (clips); read from the tables that it saved."""
+    """The checks of notebook 08, read from the tables that it saved: check, measure, value, n (clips)."""
     checked, errors, lime = (study.table(name) for name in ("gradient_check", "additivity", "lime_stability"))
     randomised, ranks = study.table("randomisation"), study.table("rank_stability")
     gradient_error = checked["relative_error"].max(), checked["n_clips"].max()
@@ -207,7 +219,9 @@ def summary(study: Study) -> pd.DataFrame:
     for check, column in LIME_CHECKS.items():
         measure = "Spearman" if column == "spearman" else "R²"
         rows.append((check, measure, lime[column].mean(), len(lime)))
-    last = randomised[(randomised["stage"] == randomised["stage"].iloc[-1]) & (randomised["kind"] == "absolute")]
+    last = randomised[
+        (randomised["stage"] == randomised["stage"].iloc[-1]) & (randomised["kind"] == "absolute")
+    ]
     for method, values in last.groupby("method", sort=False)["spearman"]:
         rows.append((f"{method_label(method)}{ANEW}", "Spearman, absolute", values.mean(), len(values)))
     top = ranks[ranks["rank"] == 1].groupby(["protocol", *CONDITION, "metric"])["share"].max()
@@ -226,15 +240,18 @@ def sentence(checks: pd.DataFrame) -> str:
     values = checks.set_index("check")["value"]
     own, fresh, seeds = (values[name] for name in LIME_CHECKS)
     text = (
-        f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep SHAP misses "
-        f"its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {own:.0%} of the model's answer on its own "
+        f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep "
+        "SHAP misses "
+        f"its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {own:.0%} of the model's "
+        "answer on its own "
         f"copies and {fresh:.0%} on fresh ones; two seeds agree with a rank correlation of {seeds:.2f}."
     )
     anew = values[values.index.str.endswith(ANEW)].dropna()
     if len(anew):
         method = anew.idxmax()
         text += (
-            f" With every layer drawn anew {method.removesuffix(ANEW)} stays nearest to its map of the trained model "
+            f" With every layer drawn anew {method.removesuffix(ANEW)} stays nearest to its map of the "
+            "trained model "
             f"(ρ = {anew[method]:.2f} of absolute values)."
         )
     return f"{text} The most frequent winner wins {values[SAME_WINNER]:.0%} of the resamples."

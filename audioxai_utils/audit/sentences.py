@@ -26,7 +26,10 @@ def read_table(results_dir: Path, name: str) -> pd.DataFrame | None:
 
 def study_tables(results_dir: Path, protocol: str) -> dict[tuple[str, str], pd.DataFrame]:
     """Tables II-VI of a protocol by condition, as far as they were computed."""
-    found = {condition: read_table(results_dir, f"{protocol}/table_{TABLE_NUMBERS[condition]}") for condition in STUDY_CONDITIONS}
+    found = {
+        condition: read_table(results_dir, f"{protocol}/table_{TABLE_NUMBERS[condition]}")
+        for condition in STUDY_CONDITIONS
+    }
     return {condition: table for condition, table in found.items() if table is not None}
 
 
@@ -50,10 +53,8 @@ def accuracy_sentence(results_dir: Path) -> str | None:
     table = read_table(results_dir, "table_I")
     if table is None:
         return None
-    parts = [
-        f"{row.test_acc:.1f} % from {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
-        for row in table.itertuples()
-    ]
+    kinds = table["spectrogram_type"].replace(SPECTROGRAM_LABELS)
+    parts = [f"{accuracy:.1f} % from {kind} spectrograms" for accuracy, kind in zip(table["test_acc"], kinds)]
     return f"Of the clean test clips the classifiers that are explained name {' and '.join(parts)} correctly."
 
 
@@ -63,7 +64,8 @@ def winner_sentence(results_dir: Path) -> str | None:
     if first is None:
         return None
     return (
-        f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part still leads to "
+        f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part "
+        "still leads to "
         f"the same class on {100 * first['FidIn']:.0f} % of the clips, and removing it lowers that class's "
         f"probability by {first['FF']:.2f} on average."
     )
@@ -72,7 +74,9 @@ def winner_sentence(results_dir: Path) -> str | None:
 def noise_sentence(results_dir: Path) -> str | None:
     """What noise does to the share of clips whose kept part keeps the class."""
     tables = study_tables(results_dir, "paper")
-    means = {condition[1]: table["FidIn"].mean() for condition, table in tables.items() if condition[0] == "mel_db"}
+    means = {
+        condition[1]: table["FidIn"].mean() for condition, table in tables.items() if condition[0] == "mel_db"
+    }
     noisy = {scenario: value for scenario, value in means.items() if scenario != "clean"}
     if "clean" not in means or not noisy:
         return None
@@ -81,7 +85,8 @@ def noise_sentence(results_dir: Path) -> str | None:
         for scenario, value in noisy.items()
     ]
     return (
-        f"Averaged over the methods at their best masks, the kept part keeps the class on {100 * means['clean']:.0f} % "
+        "Averaged over the methods at their best masks, the kept part keeps the class on "
+        f"{100 * means['clean']:.0f} % "
         f"of the clean clips, and on {', '.join(parts)}."
     )
 
@@ -99,7 +104,8 @@ def area_sentence(results_dir: Path) -> str | None:
     )
     if worst["degenerate"] > 0:
         return (
-            f"{text}, and the mask of {method_label(worst['method'])} is constant, so that it selects nothing, on "
+            f"{text}, and the mask of {method_label(worst['method'])} is constant, so that it selects "
+            "nothing, on "
             f"{100 * worst['degenerate']:.0f} % of the clips."
         )
     return f"{text}, and none of them is constant on any clip."
@@ -121,7 +127,8 @@ def audited_sentence(results_dir: Path) -> str | None:
     if table is None or "not_better_than" not in table:
         return f"{text}."
     beaten = table["not_better_than"].fillna("").astype(str).str.strip().ne("").sum()
-    return f"{text}; {beaten} of {len(table)} methods do not beat a control of the same kept area on every metric."
+    number = f"{beaten} of {len(table)}"
+    return f"{text}; {number} methods do not beat a control of the same kept area on every metric."
 
 
 SENTENCES = (

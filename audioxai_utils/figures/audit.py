@@ -1,4 +1,4 @@
-"""Figures of the audit: masks that select nothing, sums that do not add up, what is heard, what silence is."""
+"""Figures of the audit: constant masks, additivity, what is heard, what is silence, controls, intervals."""
 
 from __future__ import annotations
 
@@ -31,8 +31,18 @@ def constant_masks(shares):
     import seaborn
 
     figure, grid = new_figure(1, 1, (8.8, 0.34 * len(shares) + 1.3))
-    seaborn.heatmap(shares, ax=grid[0, 0], vmin=0, vmax=1, cmap="rocket_r", annot=True, fmt=".0%", linewidths=0.6,
-                    annot_kws={"fontsize": 7.5}, cbar=False)
+    seaborn.heatmap(
+        shares,
+        ax=grid[0, 0],
+        vmin=0,
+        vmax=1,
+        cmap="rocket_r",
+        annot=True,
+        fmt=".0%",
+        linewidths=0.6,
+        annot_kws={"fontsize": 7.5},
+        cbar=False,
+    )
     _name_cells(grid[0, 0], shares.index, shares.columns)
     grid[0, 0].set_title("clips with a constant mask")
     return figure
@@ -53,8 +63,19 @@ def additivity(table):
     figure, grid = new_figure(1, 1, (6.4, 0.5 * len(methods) + 0.9))
     ax = grid[0, 0]
     drawn = table.assign(error=table["additivity_error"].clip(lower=LEAST_ERROR))
-    seaborn.stripplot(drawn, x="error", y="method", hue="method", order=methods, palette=_palette(methods), ax=ax,
-                      log_scale=True, legend=False, size=4.5, alpha=0.7)
+    seaborn.stripplot(
+        drawn,
+        x="error",
+        y="method",
+        hue="method",
+        order=methods,
+        palette=_palette(methods),
+        ax=ax,
+        log_scale=True,
+        legend=False,
+        size=4.5,
+        alpha=0.7,
+    )
     ax.axvline(1, color="#999999", linewidth=0.8, linestyle="--", zorder=0)
     ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
     ax.set(xlabel="additivity error, relative to the logits' difference (dashed: as large as it)", ylabel="")
@@ -76,9 +97,18 @@ def scored_against_heard(gap, metrics: Sequence[str] = ("FidIn", "FF")):
     for ax, metric in zip(grid[0], metrics):
         ax.axline((0, 0), slope=1, color="#999999", linewidth=0.8, zorder=0)
         for method in methods_of(gap):
-            seaborn.scatterplot(gap[gap["method"] == method], x=metric, y=f"{metric}_heard", ax=ax, s=26, alpha=0.8,
-                                color=method_colour(method), marker=METHOD_MARKERS.get(method, "o"),
-                                label=method_label(method), legend=False)
+            seaborn.scatterplot(
+                gap[gap["method"] == method],
+                x=metric,
+                y=f"{metric}_heard",
+                ax=ax,
+                s=26,
+                alpha=0.8,
+                color=method_colour(method),
+                marker=METHOD_MARKERS.get(method, "o"),
+                label=method_label(method),
+                legend=False,
+            )
         ax.set(xlabel=f"{metric} of the masked spectrogram", ylabel=f"{metric} of the masked sound")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
@@ -86,7 +116,7 @@ def scored_against_heard(gap, metrics: Sequence[str] = ("FidIn", "FF")):
 
 @styled
 def fill_sensitivity(fills, metrics: Sequence[str] = ("FF", "FidIn", "AD")):
-    """How each method's score moves with what takes the place of the masked bins; a row of panels per condition.
+    """How each method's score moves with what takes the place of the masked bins; a row per condition.
 
     Parameters
     ----------
@@ -95,14 +125,31 @@ def fill_sensitivity(fills, metrics: Sequence[str] = ("FF", "FidIn", "AD")):
     """
     import seaborn
 
-    names, conditions, methods = list(dict.fromkeys(fills["fill"])), fills.groupby(CONDITION, sort=False), methods_of(fills)
+    names, conditions, methods = (
+        list(dict.fromkeys(fills["fill"])),
+        fills.groupby(CONDITION, sort=False),
+        methods_of(fills),
+    )
     size = (2.7 * len(metrics) + 1.4, 1.9 * len(conditions) + 0.9)
     figure, grid = new_figure(len(conditions), len(metrics), size, sharex=True, sharey="col")
     markers = [METHOD_MARKERS.get(method, "o") for method in methods]
     for row, (condition, here) in zip(grid, conditions):
         for ax, metric in zip(row, metrics):
-            seaborn.pointplot(here, x="fill", y=metric, hue="method", order=names, hue_order=methods, ax=ax, errorbar=None,
-                              palette=_palette(methods), markers=markers, markersize=5, linewidth=1.3, legend="full")
+            seaborn.pointplot(
+                here,
+                x="fill",
+                y=metric,
+                hue="method",
+                order=names,
+                hue_order=methods,
+                ax=ax,
+                errorbar=None,
+                palette=_palette(methods),
+                markers=markers,
+                markersize=5,
+                linewidth=1.3,
+                legend="full",
+            )
             handles = ax.get_legend_handles_labels()
             ax.get_legend().remove()
             ax.set(xlabel="", ylabel="")
@@ -133,9 +180,20 @@ def controls_beaten(marks, controls: Sequence[str] = MATCHED_CONTROLS):
     figure, grid = new_figure(len(controls), 1, size, sharex=True)
     for ax, control in zip(grid[:, 0], controls):
         beaten = marks.assign(beaten=~marks["not_better_than"].fillna("").str.contains(control))
-        counts = beaten.pivot_table(index="method", columns="mask", values="beaten", aggfunc="sum").astype(int)
-        seaborn.heatmap(counts.reindex(index=methods, columns=masks), ax=ax, vmin=0, vmax=n_conditions, cmap="mako_r",
-                        annot=True, fmt="g", linewidths=0.6, cbar=False)
+        counts = beaten.pivot_table(index="method", columns="mask", values="beaten", aggfunc="sum").astype(
+            int
+        )
+        seaborn.heatmap(
+            counts.reindex(index=methods, columns=masks),
+            ax=ax,
+            vmin=0,
+            vmax=n_conditions,
+            cmap="mako_r",
+            annot=True,
+            fmt="g",
+            linewidths=0.6,
+            cbar=False,
+        )
         _name_cells(ax, methods, masks)
         ax.set_title(f"conditions of {n_conditions} in which {control} is beaten")
     return figure
@@ -151,7 +209,9 @@ def intervals(table, metrics: Sequence[str]):
         From ``comparisons.mean_intervals`` of one condition: protocol, method, mask, metric, mean, low, high.
     """
     methods, protocols = methods_of(table), list(dict.fromkeys(table["protocol"]))
-    figure, grid = new_figure(1, len(metrics), (2.6 * len(metrics) + 0.8, 0.42 * len(methods) + 1.5), sharey=True)
+    figure, grid = new_figure(
+        1, len(metrics), (2.6 * len(metrics) + 0.8, 0.42 * len(methods) + 1.5), sharey=True
+    )
     for ax, metric in zip(grid[0], metrics):
         for number, protocol in enumerate(protocols):
             rows = table[(table["metric"] == metric) & (table["protocol"] == protocol)].set_index("method")
@@ -160,12 +220,16 @@ def intervals(table, metrics: Sequence[str]):
                 y = place + 0.3 * (number - (len(protocols) - 1) / 2)
                 ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.6)
                 filled = "white" if protocol == "paper" else colour
-                ax.plot(row["mean"], y, "o" if protocol == "paper" else "s", color=colour, markerfacecolor=filled)
+                ax.plot(
+                    row["mean"], y, "o" if protocol == "paper" else "s", color=colour, markerfacecolor=filled
+                )
         ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
         ax.set(xlabel=metric + (" (%)" if metric in ("AD", "AG", "AI") else ""))
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
     grid[0, 0].invert_yaxis()
-    figure.suptitle("hollow: paper, filled: audited; bars are 95 % intervals over clips", fontsize=8, fontweight="normal")
+    figure.suptitle(
+        "hollow: paper, filled: audited; bars are 95 % intervals over clips", fontsize=8, fontweight="normal"
+    )
     return figure
 
 

@@ -23,7 +23,7 @@ ACCURACIES = {"mass": "area", "rank": "area", "pointing": "source_share"}  # mea
 
 @styled
 def localisation(table):
-    """Relevance mass and rank accuracy and the energy pointed to, a point a clip, a bar at the mean; a row a condition.
+    """Relevance mass, rank accuracy and energy pointed to, clip by clip; bars are means, rows are conditions.
 
     Parameters
     ----------
@@ -40,8 +40,19 @@ def localisation(table):
         for ax, (measure, chance) in zip(row, ACCURACIES.items()):
             look = {"order": methods, "hue": "method", "palette": palette, "legend": False, "ax": ax}
             seaborn.stripplot(here, x=measure, y="method", size=3.5, alpha=0.55, **look)
-            seaborn.pointplot(here, x=measure, y="method", order=methods, color="#222222", errorbar=None, ax=ax,
-                              linestyle="none", marker="|", markersize=11, markeredgewidth=1.6)
+            seaborn.pointplot(
+                here,
+                x=measure,
+                y="method",
+                order=methods,
+                color="#222222",
+                errorbar=None,
+                ax=ax,
+                linestyle="none",
+                marker="|",
+                markersize=11,
+                markeredgewidth=1.6,
+            )
             ax.axvline(here[chance].mean(), color="#777777", linewidth=0.9, linestyle="--", zorder=0)
             ax.set(xlabel="", ylabel="", xlim=(-0.03, 1.03))
             ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
@@ -55,28 +66,51 @@ def localisation(table):
 def against_faithfulness(
     table, correlations, metrics: Sequence[str] = ("FidIn_heard", "FF_heard"), title: str | None = None
 ):
-    """Every method's localisation against the faithfulness of its best mask; the rank correlation is the panel's title.
+    """Localisation of every method against the faithfulness of its best mask, with their rank correlation.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``localisation.means`` of one condition: a row per method. Bars are 95 % intervals over clips; a dashed line is chance.
+        From ``localisation.means`` of one condition: a row per method. Bars are 95 % intervals over clips; a
+        dashed line is chance.
     correlations : pandas.DataFrame
         From ``localisation.agreement`` of the same condition.
     """
-    figure, grid = new_figure(len(metrics), len(MEASURES), (3.0 * len(MEASURES) + 1.7, 2.6 * len(metrics) + 0.5),
-                              sharex="col", sharey="row")
+    figure, grid = new_figure(
+        len(metrics),
+        len(MEASURES),
+        (3.0 * len(MEASURES) + 1.7, 2.6 * len(metrics) + 0.5),
+        sharex="col",
+        sharey="row",
+    )
     known = correlations.set_index(["measure", "metric"])
     for number, (row, metric) in enumerate(zip(grid, metrics), 1):
         for ax, (measure, (words, chance)) in zip(row, MEASURES.items()):
             for method in methods_of(table):
                 part = table[table["method"] == method]
-                ax.errorbar(part[measure], part[metric], xerr=_bars(part, measure), yerr=_bars(part, metric),
-                            color=method_colour(method), marker=METHOD_MARKERS.get(method, "o"), linestyle="none",
-                            markersize=5.5, elinewidth=0.7, label=method_label(method))
-            ax.axvline(table[chance].mean() if chance else 0, color="#777777", linewidth=0.9, linestyle="--", zorder=0)
+                ax.errorbar(
+                    part[measure],
+                    part[metric],
+                    xerr=_bars(part, measure),
+                    yerr=_bars(part, metric),
+                    color=method_colour(method),
+                    marker=METHOD_MARKERS.get(method, "o"),
+                    linestyle="none",
+                    markersize=5.5,
+                    elinewidth=0.7,
+                    label=method_label(method),
+                )
+            ax.axvline(
+                table[chance].mean() if chance else 0,
+                color="#777777",
+                linewidth=0.9,
+                linestyle="--",
+                zorder=0,
+            )
             rho = known.loc[(measure, metric)]
-            ax.set_title(f"ρ = {rho['spearman']:.2f} ({rho['low']:.2f} to {rho['high']:.2f})", fontweight="normal")
+            ax.set_title(
+                f"ρ = {rho['spearman']:.2f} ({rho['low']:.2f} to {rho['high']:.2f})", fontweight="normal"
+            )
             ax.grid(color="#e4e4e4", linewidth=0.6)
             ax.set_xlabel(words if number == len(grid) else "")
         row[0].set_ylabel(metric.replace("_heard", " of the sound"))
@@ -106,7 +140,9 @@ def robustness(summary, metric: str = "FidIn"):
     figure, grid = new_figure(1, 1, (8.8, 0.36 * len(values) + 1.5))
     ax = grid[0, 0]
     ax.set_facecolor("#dddddd")
-    seaborn.heatmap(values, ax=ax, vmin=0, vmax=1, cmap="mako_r", annot=True, fmt=".2f", linewidths=0.6, cbar=False)
+    seaborn.heatmap(
+        values, ax=ax, vmin=0, vmax=1, cmap="mako_r", annot=True, fmt=".2f", linewidths=0.6, cbar=False
+    )
     ax.set(xlabel="", ylabel="", title=f"{metric} under tests that should not matter")
     ax.set_yticklabels([_mask_label(name) for name in values.index], rotation=0)
     ax.set_xticklabels(values.columns, rotation=30, ha="right", rotation_mode="anchor")

@@ -40,15 +40,30 @@ def snr_sweep(table, metric: str = "FidIn"):
             part = rows[rows["method"] == method].sort_values("snr_db")
             shift = min(0.4, 2 / len(methods)) * (number - (len(methods) - 1) / 2)
             bars = np.maximum(0, [part["mean"] - part["low"], part["high"] - part["mean"]])
-            ax.errorbar(part["snr_db"] + shift, part["mean"], yerr=bars, color=method_colour(method), markersize=4,
-                        marker=METHOD_MARKERS.get(method, "o"), elinewidth=0.7, label=method_label(method))
+            ax.errorbar(
+                part["snr_db"] + shift,
+                part["mean"],
+                yerr=bars,
+                color=method_colour(method),
+                markersize=4,
+                marker=METHOD_MARKERS.get(method, "o"),
+                elinewidth=0.7,
+                label=method_label(method),
+            )
         limits = (-0.04, 1.04) if metric == "FidIn" else None
         ax.set(title=f"{metric}, {SCENARIO_LABELS.get(scenario, scenario)}", ylim=limits)
     for ax in grid[0]:
         ax.axvline(STUDY_SNR_DB, color="#555555", linewidth=0.9, linestyle="--", zorder=0)
         ax.set(xlabel="clip to noise (dB)", xticks=sorted(set(noisy["snr_db"])))
-    grid[0, 0].annotate(f"study:\n+{STUDY_SNR_DB:.2f} dB", (STUDY_SNR_DB, 1), (3, -2), va="top", fontsize=7,
-                        xycoords=("data", "axes fraction"), textcoords="offset points")
+    grid[0, 0].annotate(
+        f"study:\n+{STUDY_SNR_DB:.2f} dB",
+        (STUDY_SNR_DB, 1),
+        (3, -2),
+        va="top",
+        fontsize=7,
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     grid[0, 0].legend(loc="lower right", fontsize=7)
     if panels:
         figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside right upper")

@@ -19,25 +19,49 @@ def randomisation(table):
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``randomisation.model_randomisation``, methods below each other. Points are means over the clips on
-        which the measure is defined, bars run from the smallest to the largest; a gap means none is.
+        From ``randomisation.model_randomisation``, methods below each other. Points are means over the clips
+        on which the measure is defined, bars run from the smallest to the largest; a gap means none is.
     """
     import seaborn
 
-    stages, kinds, methods = list(dict.fromkeys(table["stage"])), list(dict.fromkeys(table["kind"])), methods_of(table)
+    stages, kinds, methods = (
+        list(dict.fromkeys(table["stage"])),
+        list(dict.fromkeys(table["kind"])),
+        methods_of(table),
+    )
     figure, grid = new_figure(len(kinds), 2, (8.6, 2.5 * len(kinds) + 0.7), sharex=True, sharey="row")
-    look = {"palette": {method: method_colour(method) for method in methods}, "errorbar": ("pi", 100), "dodge": 0.35 if len(methods) > 1 else False,
-            "markers": [METHOD_MARKERS.get(method, "o") for method in methods], "markersize": 4, "linewidth": 1.2}
+    look = {
+        "palette": {method: method_colour(method) for method in methods},
+        "errorbar": ("pi", 100),
+        "dodge": 0.35 if len(methods) > 1 else False,
+        "markers": [METHOD_MARKERS.get(method, "o") for method in methods],
+        "markersize": 4,
+        "linewidth": 1.2,
+    }
     for row, kind in zip(grid, kinds):
         for ax, (measure, label) in zip(row, MEASURES.items()):
             ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-            seaborn.pointplot(table[table["kind"] == kind], x="stage", y=measure, hue="method", order=stages,
-                              hue_order=methods, ax=ax, err_kws={"linewidth": 0.7}, legend="full", **look)
+            seaborn.pointplot(
+                table[table["kind"] == kind],
+                x="stage",
+                y=measure,
+                hue="method",
+                order=stages,
+                hue_order=methods,
+                ax=ax,
+                err_kws={"linewidth": 0.7},
+                legend="full",
+                **look,
+            )
             handles = ax.get_legend_handles_labels()[0]
             ax.get_legend().remove()
             names = [stage.replace("conv_block", "conv ") for stage in stages]
             ax.set_xticks(range(len(stages)), names, rotation=45, ha="right")
-            ax.set(title=f"{label}, {kind}" + (" values" if kind == "absolute" else ""), ylim=(None, 1.05), ylabel="")
+            ax.set(
+                title=f"{label}, {kind}" + (" values" if kind == "absolute" else ""),
+                ylim=(None, 1.05),
+                ylabel="",
+            )
             ax.set_xlabel("")
         row[0].set_ylabel("likeness to the original")
     for ax in grid[-1]:
@@ -65,8 +89,18 @@ def rank_stability(table, metrics: Sequence[str] = ("FF", "FidIn", "AD", "SPS"))
             part = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
             shares = part.pivot(index="method", columns="rank", values="share").reindex(methods)
             crowded = len(methods) > 6
-            seaborn.heatmap(shares, ax=ax, vmin=0, vmax=1, cmap="mako_r", annot=not crowded, fmt=".0%", cbar=False,
-                            linewidths=0.6, annot_kws={"fontsize": 7})
+            seaborn.heatmap(
+                shares,
+                ax=ax,
+                vmin=0,
+                vmax=1,
+                cmap="mako_r",
+                annot=not crowded,
+                fmt=".0%",
+                cbar=False,
+                linewidths=0.6,
+                annot_kws={"fontsize": 7},
+            )
             ax.set(title=f"{metric}, {protocol}", ylabel="", xlabel="")
             ax.set_yticklabels([method_label(method) for method in methods], rotation=0)
             ax.tick_params(length=0)

@@ -49,10 +49,19 @@ def test_published_shares_of_all_ones_masks():
 
 def scores():
     rows = [
-        {"protocol": "audited", "control": control, "spectrogram_type": "mel_db", "noise_scenario": "clean",
-         "method": "lime" if not control else "", "mask": "bin" if not control else "", "clip": str(i),
-         **{m: i for m in ("FF", "AI", "AG", "FidIn", "AD")}, **{f"{m}_heard": 2 * i for m in ("FF", "AI", "AG", "FidIn", "AD")}}
-        for control in ("", "all_ones") for i in range(3)
+        {
+            "protocol": "audited",
+            "control": control,
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "clean",
+            "method": "lime" if not control else "",
+            "mask": "bin" if not control else "",
+            "clip": str(i),
+            **{m: i for m in ("FF", "AI", "AG", "FidIn", "AD")},
+            **{f"{m}_heard": 2 * i for m in ("FF", "AI", "AG", "FidIn", "AD")},
+        }
+        for control in ("", "all_ones")
+        for i in range(3)
     ]
     return pd.DataFrame(rows)
 
@@ -74,8 +83,15 @@ def test_stored_sounds_have_the_right_rate_and_duration():
 
 
 def test_ranking_follows_the_score():
-    best = pd.DataFrame({"spectrogram_type": "mel_db", "noise_scenario": "clean", "protocol": "paper",
-                         "method": ["a", "b", "c"], "score": [0.2, 0.9, 0.5]})
+    best = pd.DataFrame(
+        {
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "clean",
+            "protocol": "paper",
+            "method": ["a", "b", "c"],
+            "score": [0.2, 0.9, 0.5],
+        }
+    )
     assert findings.ranking(best, "paper", ("mel_db", "clean")) == ["b", "c", "a"]
 
 
@@ -86,10 +102,22 @@ def test_the_training_mean_and_the_floor_fill_what_is_masked(condition, monkeypa
     mean = torch.linspace(-80, -20, 64)
     monkeypatch.setitem(classifier.info, "training_mean", mean.tolist())
     monkeypatch.setattr(condition, "attributions", lambda method: attribution)
-    row = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": "lime", "mask": "topK_30"}
-    others = [row | {"method": "shap", "mask": "bin"}, row | {"noise_scenario": "white"}, row | {"protocol": "paper"}]
+    row = {
+        "protocol": "audited",
+        "spectrogram_type": "mel_db",
+        "noise_scenario": "clean",
+        "method": "lime",
+        "mask": "topK_30",
+    }
+    others = [
+        row | {"method": "shap", "mask": "bin"},
+        row | {"noise_scenario": "white"},
+        row | {"protocol": "paper"},
+    ]
     found = fills.fill_sensitivity(condition, pd.DataFrame([row, *others]))
-    assert list(zip(found["method"], found["fill"])) == [(m, f) for m in ("lime", "shap") for f in fills.FILLS]
+    assert list(zip(found["method"], found["fill"])) == [
+        (m, f) for m in ("lime", "shap") for f in fills.FILLS
+    ]
     kept = attribution >= attribution.flatten(1).quantile(0.7, dim=1)[:, None, None, None]
     with torch.no_grad():
         p = classifier.model(db).softmax(1)
@@ -107,22 +135,44 @@ def test_a_checkpoint_without_the_training_mean_says_what_to_run(condition):
 
 
 def test_rankings_by_fill():
-    rows = [{"spectrogram_type": "mel_db", "noise_scenario": scenario, "fill": fill, "method": method, "FF": value}
-            for scenario in ("clean", "white") for fill, values in zip(fills.FILLS, ((1, 2), (1, 2), (2, 1)))
-            for method, value in zip(("lime", "b"), values)]
+    rows = [
+        {
+            "spectrogram_type": "mel_db",
+            "noise_scenario": scenario,
+            "fill": fill,
+            "method": method,
+            "FF": value,
+        }
+        for scenario in ("clean", "white")
+        for fill, values in zip(fills.FILLS, ((1, 2), (1, 2), (2, 1)))
+        for method, value in zip(("lime", "b"), values)
+    ]
     ranks = fills.fill_rankings(pd.DataFrame(rows))
     assert ranks.loc[("mel_db", "clean")].tolist() == ["b > LIME", "b > LIME", "LIME > b"]
-    assert list(ranks.index) == [("mel_db", "clean"), ("mel_db", "white")] and list(ranks.columns) == list(fills.FILLS)
+    assert list(ranks.index) == [("mel_db", "clean"), ("mel_db", "white")] and list(ranks.columns) == list(
+        fills.FILLS
+    )
 
 
 def test_shares_of_constant_masks_are_counted_by_hand():
-    rows = pd.DataFrame([
-        {"protocol": protocol, "control": control, "method": method, "mask": "bin", "degenerate": degenerate}
-        for protocol, control, method, degenerate in (
-            ("paper", "", "b", True), ("paper", "", "b", False), ("paper", "", "lime", False),
-            ("audited", "", "lime", True), ("paper", "random", "lime", True),
-        )
-    ])
+    rows = pd.DataFrame(
+        [
+            {
+                "protocol": protocol,
+                "control": control,
+                "method": method,
+                "mask": "bin",
+                "degenerate": degenerate,
+            }
+            for protocol, control, method, degenerate in (
+                ("paper", "", "b", True),
+                ("paper", "", "b", False),
+                ("paper", "", "lime", False),
+                ("audited", "", "lime", True),
+                ("paper", "random", "lime", True),
+            )
+        ]
+    )
     shares = findings.degenerate_shares(rows, "paper")
     assert shares["bin"].to_dict() == {"lime": 0.0, "b": 0.5} and list(shares.index) == ["lime", "b"]
 
@@ -134,7 +184,9 @@ def test_shares_of_constant_masks_are_counted_by_hand():
 def measured(tmp_path_factory):
     """A tiny study with all that the findings are read from, and their table."""
     study = tiny_study.make(tmp_path_factory.mktemp("measured"), seconds=5)
-    study.settings = dataclasses.replace(study.settings, scenarios=("clean",), methods=("saliency", "lime", "shap"))
+    study.settings = dataclasses.replace(
+        study.settings, scenarios=("clean",), methods=("saliency", "lime", "shap")
+    )
     condition = study.main_condition
     info = {"best_epoch": 2, "gradient_error": 1e-9, "training_mean": [-50.0] * 64}
     study.save_classifier(study.new_model("mel_db"), "mel_db", info)
@@ -155,7 +207,9 @@ def measured(tmp_path_factory):
 def test_all_twelve_are_there_in_order_and_in_words(measured):
     study, table = measured
     assert table["number"].tolist() == list(range(1, 13)) and table.columns.tolist() == findings.COLUMNS
-    assert table.map(str).ne("").all(axis=None) and not table.map(lambda value: "nan" in str(value)).any(axis=None)
+    assert table.map(str).ne("").all(axis=None) and not table.map(lambda value: "nan" in str(value)).any(
+        axis=None
+    )
     for name in ("shap_additivity", "gradients", "heard_gap", "round_trip", "fill_sensitivity"):
         assert len(study.table(name)), name
 
@@ -165,7 +219,9 @@ def test_the_rows_say_what_the_tables_hold(measured):
     rows, scores = table.set_index("number"), study.main_condition.scores()
     paper = scores[(scores["protocol"] == "paper") & (scores["control"] == "")]
     chosen = paper[(paper["method"] == "saliency") & (paper["mask"] == "topK_50_pos")]
-    assert rows.loc[1, "paper"] == f"{chosen['degenerate'].mean():.0%}" and rows.loc[1, "published"].startswith("65%")
+    assert rows.loc[1, "paper"] == f"{chosen['degenerate'].mean():.0%}" and rows.loc[
+        1, "published"
+    ].startswith("65%")
     assert rows.loc[2, ["paper", "audited"]].tolist() == ["0.00", f"{math.log(64 * 501):.2f}"]
     assert rows.loc[3, "audited"] == "0.0"
     sigmoid = paper[(paper["mask"] == "sigmoid")]["SPS"].mean()
@@ -183,7 +239,10 @@ def test_the_summary_ranks_the_methods_by_name_under_both_protocols(measured):
     for protocol in ("paper", "audited"):
         ranks = findings.ranking(study.table("best_masks"), protocol, ("mel_db", "clean"))
         assert sorted(ranks) == ["lime", "saliency", "shap"]
-        assert " > ".join({"lime": "LIME", "saliency": "Saliency", "shap": "SHAP"}[name] for name in ranks) in text
+        assert (
+            " > ".join({"lime": "LIME", "saliency": "Saliency", "shap": "SHAP"}[name] for name in ranks)
+            in text
+        )
 
 
 def test_the_figures_draw_the_tables(measured):
@@ -196,7 +255,9 @@ def test_the_figures_draw_the_tables(measured):
     marks = study.table("control_marks")
     beaten = ~marks["not_better_than"].fillna("").str.contains("random")
     ax = figures.controls_beaten(marks).axes[0]
-    assert sum(int(text.get_text()) for text in ax.texts) == beaten.sum() and len(ax.texts) == 3 * len(MASK_NAMES)
+    assert sum(int(text.get_text()) for text in ax.texts) == beaten.sum() and len(ax.texts) == 3 * len(
+        MASK_NAMES
+    )
     points = figures.additivity(study.table("shap_additivity")).axes[0].collections[0].get_offsets()
     errors = study.table("shap_additivity").query("method == 'shap'")["additivity_error"].clip(lower=1e-16)
     np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(errors))

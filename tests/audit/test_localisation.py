@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_study
 import torch
 from scipy.stats import spearmanr
 
-import tiny_study
 from audioxai_utils.audit import localisation
 from audioxai_utils.evaluation import tables
 from audioxai_utils.evaluation.frames import CONDITION
@@ -33,7 +33,9 @@ def test_measures_against_loops():
         inside = [x > y for x, y in zip(s, n)]
         positive = [max(x, 0) for x in a]
         top = sorted(range(len(a)), key=lambda i: -a[i])[: sum(inside)]
-        assert float(found["mass"][clip]) == pytest.approx(sum(p for p, i in zip(positive, inside) if i) / sum(positive))
+        assert float(found["mass"][clip]) == pytest.approx(
+            sum(p for p, i in zip(positive, inside) if i) / sum(positive)
+        )
         assert float(found["rank"][clip]) == pytest.approx(sum(inside[i] for i in top) / sum(inside))
         to, off = (sum(p * e for p, e in zip(positive, energy)) for energy in (s, n))
         assert float(found["pointing"][clip]) == pytest.approx(to / (to + off))
@@ -54,7 +56,9 @@ def test_identities():
     nothing = localisation.relevance_localisation(-torch.ones_like(target), target, other)
     assert all(math.isnan(float(value)) for name in ("mass", "rank", "pointing") for value in nothing[name])
     scaled = localisation.relevance_localisation(7.0 * maps(1)[0], target, other)
-    torch.testing.assert_close(scaled["mass"], localisation.relevance_localisation(maps(1)[0], target, other)["mass"])
+    torch.testing.assert_close(
+        scaled["mass"], localisation.relevance_localisation(maps(1)[0], target, other)["mass"]
+    )
 
 
 # --- agreement ----------------------------------------------------------------------------
@@ -65,12 +69,24 @@ def both_of(mass: np.ndarray, faithful: np.ndarray, names="abcd") -> pd.DataFram
     rows = []
     for clip in range(len(mass)):
         for i, name in enumerate(names):
-            rows.append({
-                "spectrogram_type": "mel_db", "noise_scenario": "white", "method": name, "mask": "bin", "clip": f"c{clip}",
-                "mass": mass[clip, i], "rank": mass[clip, i], "pointing": -mass[clip, i], "si_sdr_gain": mass[clip, i] ** 2,
-                "area": 0.3, "source_share": 0.6, "FidIn_heard": faithful[clip, i], "FF_heard": faithful[clip, i] / 2,
-                "AD_heard": -faithful[clip, i],
-            })
+            rows.append(
+                {
+                    "spectrogram_type": "mel_db",
+                    "noise_scenario": "white",
+                    "method": name,
+                    "mask": "bin",
+                    "clip": f"c{clip}",
+                    "mass": mass[clip, i],
+                    "rank": mass[clip, i],
+                    "pointing": -mass[clip, i],
+                    "si_sdr_gain": mass[clip, i] ** 2,
+                    "area": 0.3,
+                    "source_share": 0.6,
+                    "FidIn_heard": faithful[clip, i],
+                    "FF_heard": faithful[clip, i] / 2,
+                    "AD_heard": -faithful[clip, i],
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -82,7 +98,9 @@ def test_correlation_is_scipys_of_the_means_and_its_interval_holds_it():
     assert found.loc[("mass", "FidIn_heard"), "spearman"] == pytest.approx(expected)
     assert found.loc[("mass", "AD_heard"), "spearman"] == pytest.approx(expected)  # lower is better
     assert found.loc[("pointing", "FF_heard"), "spearman"] == pytest.approx(-expected)
-    assert (found["low"] <= found["spearman"] + 1e-12).all() and (found["high"] >= found["spearman"] - 1e-12).all()
+    assert (found["low"] <= found["spearman"] + 1e-12).all() and (
+        found["high"] >= found["spearman"] - 1e-12
+    ).all()
     assert found["n_methods"].eq(4).all() and found["n_clips"].eq(12).all()
 
 
@@ -112,7 +130,9 @@ METHODS = ["saliency", "gradcam", "guided_gradcam"]
 def scored(tmp_path_factory):
     """(the white mel condition, its scores, its localisation)"""
     study = tiny_study.make(tmp_path_factory.mktemp("tiny"))
-    study.settings = dataclasses.replace(study.settings, methods=tuple(METHODS), protocol="audited", scenarios=("white",))
+    study.settings = dataclasses.replace(
+        study.settings, methods=tuple(METHODS), protocol="audited", scenarios=("white",)
+    )
     condition = study.condition("mel_db", "white")
     for method in METHODS:
         condition.attribute(method)
@@ -129,8 +149,12 @@ def test_a_condition_is_localised_by_its_stored_attributions_and_stems(scored):
     for name, values in expected.items():
         np.testing.assert_allclose(found.loc[found["method"] == "gradcam", name], values.numpy(), rtol=1e-9)
     energy = localisation.relevance_localisation(10 ** (condition.spectrograms / 10), *powers)
-    np.testing.assert_allclose(found.loc[found["method"] == "energy", "mass"], energy["mass"].numpy(), rtol=1e-9)
-    with pytest.raises(ValueError, match="clips of mel, white noise must be mixtures of known parts; take a noisy"):
+    np.testing.assert_allclose(
+        found.loc[found["method"] == "energy", "mass"], energy["mass"].numpy(), rtol=1e-9
+    )
+    with pytest.raises(
+        ValueError, match="clips of mel, white noise must be mixtures of known parts; take a noisy"
+    ):
         localisation.localisation(condition.of(dataclasses.replace(clips, stems=None)))
 
 
@@ -149,7 +173,11 @@ def test_sound_is_gained_on_what_is_not_masked(scored):
     condition, scores, _ = scored
     gains = localisation.si_sdr_gains(scores)
     row = gains.iloc[20]
-    whole = scores[(scores["control"] == "all_ones") & (scores["clip"] == row["clip"]) & (scores["protocol"] == "audited")]
+    whole = scores[
+        (scores["control"] == "all_ones")
+        & (scores["clip"] == row["clip"])
+        & (scores["protocol"] == "audited")
+    ]
     expected = max(row["si_sdr"], -30) - max(float(whole["si_sdr"].iloc[0]), -30)
     assert row["si_sdr_gain"] == pytest.approx(expected) and len(gains) == 3 * 14 * len(condition.clips)
     assert localisation.si_sdr_gains(scores.drop(columns="si_sdr")).empty
@@ -179,12 +207,19 @@ def test_the_figures_draw_the_means_and_say_the_correlation(scored):
 def test_the_points_and_the_summary_are_of_the_localisation(scored):
     condition, scores, found = scored
     axes = figures.localisation(found).axes
-    assert [ax.get_title() for ax in axes] == ["mass", "rank", "pointing"] and axes[0].get_ylabel() == "mel, white noise"
+    assert [ax.get_title() for ax in axes] == ["mass", "rank", "pointing"] and axes[
+        0
+    ].get_ylabel() == "mel, white noise"
     assert [text.get_text() for text in axes[0].get_yticklabels()][-1] == "Energy"
     chance = [line for line in axes[2].get_lines() if line.get_linestyle() == "--"]
     assert chance[0].get_xdata()[0] == pytest.approx(found["source_share"].mean())
     best = tables.best_masks(tables.summarise(scores))
-    text = localisation.summary(found, localisation.agreement(localisation.beside_faithfulness(found, scores, best)))
+    text = localisation.summary(
+        found, localisation.agreement(localisation.beside_faithfulness(found, scores, best))
+    )
     means = found[found["method"] != "energy"].groupby("method")["mass"].mean()
     names = {"saliency": "Saliency", "gradcam": "Grad-CAM", "guided_gradcam": "Guided Grad-CAM"}
-    assert text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most") and f"({means.max():.0%}; " in text
+    assert (
+        text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most")
+        and f"({means.max():.0%}; " in text
+    )

@@ -84,7 +84,9 @@ def test_the_scenarios_own_mask_goes_before_the_clean_one():
 
 def test_the_profile_says_how_much_is_swept_and_the_study_which_scenarios(condition, monkeypatch):
     asked = []
-    monkeypatch.setattr(noise_sweep, "_mixtures", lambda *given: asked.append(given[1:]) or [("clean", float("inf"), None)])
+    monkeypatch.setattr(
+        noise_sweep, "_mixtures", lambda *given: asked.append(given[1:]) or [("clean", float("inf"), None)]
+    )
     found = noise_sweep.snr_sweep(condition, best=best_frame())
     assert asked == [(list(constants.NOISE_SCENARIOS), (-6.0, 3.0, 12.0))]
     assert (found.loc[found["metric"] == "FF", "n"] == min(3, len(condition.clips))).all()
@@ -95,19 +97,31 @@ def test_the_profile_says_how_much_is_swept_and_the_study_which_scenarios(condit
 
 def test_the_summary_goes_from_the_loudest_noise_to_the_softest():
     rows = [{"noise_scenario": "clean", "snr_db": np.inf, "metric": "accuracy", "mean": 80.0}]
-    rows += [{"noise_scenario": "white", "snr_db": snr, "metric": metric, "mean": value}
-             for snr, pair in ((12.0, (70.0, 0.75)), (-6.0, (20.0, 0.25))) for metric, value in zip(("accuracy", "FidIn"), pair)]
+    rows += [
+        {"noise_scenario": "white", "snr_db": snr, "metric": metric, "mean": value}
+        for snr, pair in ((12.0, (70.0, 0.75)), (-6.0, (20.0, 0.25)))
+        for metric, value in zip(("accuracy", "FidIn"), pair)
+    ]
     text = noise_sweep.summary(pd.DataFrame(rows))
     assert text.startswith("Accuracy is 80 % on the clean clips.")
-    assert "- white noise: 20 % at -6 dB, 70 % at +12 dB; the best masks keep the class on 25% and 75% of the clips." in text
+    assert (
+        "- white noise: 20 % at -6 dB, 70 % at +12 dB; "
+        "the best masks keep the class on 25% and 75% of the clips."
+        in text
+    )
 
 
 def test_the_figure_draws_what_the_table_holds():
     band = {"noise_scenario": "white", "low": 0.1, "high": 0.9}
-    rows = [{**band, "snr_db": snr, "method": m, "metric": k, "mean": 0.5 + snr / 100}
-            for snr in (-6.0, 3.0) for m, k in (("", "accuracy"), ("saliency", "FidIn"))]
+    rows = [
+        {**band, "snr_db": snr, "method": m, "metric": k, "mean": 0.5 + snr / 100}
+        for snr in (-6.0, 3.0)
+        for m, k in (("", "accuracy"), ("saliency", "FidIn"))
+    ]
     figure = noise_levels.snr_sweep(pd.DataFrame(rows))
     assert len(figure.axes) == 2
     drawn = figure.axes[1].get_lines()[0]
-    np.testing.assert_allclose([drawn.get_xdata().astype(float), drawn.get_ydata().astype(float)], [[-6, 3], [0.44, 0.53]])
+    np.testing.assert_allclose(
+        [drawn.get_xdata().astype(float), drawn.get_ydata().astype(float)], [[-6, 3], [0.44, 0.53]]
+    )
     assert figure.axes[1].get_lines()[1].get_xdata()[0] == pytest.approx(3.5218, abs=1e-4)

@@ -28,7 +28,7 @@ def blind(model, db, target):
 
 @register("refuses_other_models_test")
 def refuses(model, db, target, *, known):
-    """Refuses the first clip where the model's layer is another one, as Deep SHAP refuses what does not add up."""
+    """Refuses the first clip where the layer is another one, as Deep SHAP refuses what does not add up."""
     if not torch.equal(model[1].weight, known) and torch.equal(db, DB[:1]):
         raise ValueError("not additive on this model")
     return METHODS["saliency"](model, db, target)
@@ -69,15 +69,19 @@ def test_saliency_of_a_randomised_linear_model_is_unrelated():
 
 def test_stages_add_up_from_the_top_and_repeat():
     model = linear()
-    after = {stage: copy.deepcopy(each.state_dict()) for stage, each in
-             zip(("none", "2", "1"), randomisation._randomised(model, ["none", "2", "1"], 3))}
+    after = {
+        stage: copy.deepcopy(each.state_dict())
+        for stage, each in zip(("none", "2", "1"), randomisation._randomised(model, ["none", "2", "1"], 3))
+    }
     own = model.state_dict()
     assert torch.equal(after["none"]["2.weight"], own["2.weight"])
     assert torch.equal(after["2"]["1.weight"], own["1.weight"])
     assert not torch.equal(after["2"]["2.weight"], own["2.weight"])
     assert torch.equal(after["1"]["2.weight"], after["2"]["2.weight"])
     assert not torch.equal(after["1"]["1.weight"], own["1.weight"])
-    first, second = (randomisation.model_randomisation(model, DB, TARGET, "saliency", seed=3) for _ in range(2))
+    first, second = (
+        randomisation.model_randomisation(model, DB, TARGET, "saliency", seed=3) for _ in range(2)
+    )
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -86,7 +90,9 @@ def test_values_are_scipys_and_skimages_of_the_scaled_maps():
 
     model = linear()
     changed = list(randomisation._randomised(model, ["none", "2"], 0))[1]
-    found = randomisation.model_randomisation(model, DB, TARGET, "saliency").set_index(["stage", "clip", "kind"])
+    found = randomisation.model_randomisation(model, DB, TARGET, "saliency").set_index(
+        ["stage", "clip", "kind"]
+    )
     for clip in range(2):
         maps = [METHODS["saliency"](each, DB, TARGET)[clip, 0].numpy() for each in (model, changed)]
         for kind, of, extent in (("signed", np.array, 2), ("absolute", np.abs, 1)):
@@ -99,7 +105,12 @@ def test_values_are_scipys_and_skimages_of_the_scaled_maps():
 
 def test_all_layers_of_cnn14_from_head_to_bn0():
     model = Cnn14(64, 3, 1 / 32).eval()
-    assert randomisation._stages(model) == ["head", "fc1", *(f"conv_block{i}" for i in range(6, 0, -1)), "bn0"]
+    assert randomisation._stages(model) == [
+        "head",
+        "fc1",
+        *(f"conv_block{i}" for i in range(6, 0, -1)),
+        "bn0",
+    ]
     model.bn0.running_mean.fill_(-50)
     last = list(randomisation._randomised(model, ["none", *randomisation._stages(model)], 0))[-1]
     weights = {name: p for name, p in last.named_parameters() if p.ndim > 1}
@@ -119,7 +130,9 @@ def test_a_constant_attribution_is_nan_and_bad_models_are_named():
     with torch.no_grad():
         model[1].weight.zero_()  # no gradient anywhere
     found = randomisation.model_randomisation(model, DB, TARGET, "saliency")
-    assert found[["spearman", "ssim"]].isna().all(axis=None) and set(found["reason"]) == {"an attribution is constant"}
+    assert found[["spearman", "ssim"]].isna().all(axis=None) and set(found["reason"]) == {
+        "an attribution is constant"
+    }
     with pytest.raises(ValueError, match="child modules"):
         randomisation.model_randomisation(nn.Linear(2, 2), DB, TARGET, "saliency")
     bare = nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 3)).double()
@@ -134,13 +147,22 @@ def test_a_constant_attribution_is_nan_and_bad_models_are_named():
 def test_a_layer_that_a_method_cannot_explain_is_a_row_with_its_reason():
     """Deep SHAP on a model drawn anew may refuse it: that clip and stage are NaN, the others stand."""
     model = linear()
-    found = randomisation.model_randomisation(model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight})
+    found = randomisation.model_randomisation(
+        model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight}
+    )
     refused = found["stage"].eq("1") & found["clip"].eq(0)
     assert refused.sum() == 2 and (found.loc[refused, "reason"] == "not additive on this model").all()
     assert found.loc[refused, ["spearman", "ssim"]].isna().all(axis=None)
-    assert found.loc[~refused, ["spearman", "ssim"]].notna().all(axis=None) and (found.loc[~refused, "reason"] == "").all()
-    with pytest.raises(ValueError, match="not additive on this model"):  # the model as it is: nothing to compare with
-        randomisation.model_randomisation(model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight + 1})
+    assert (
+        found.loc[~refused, ["spearman", "ssim"]].notna().all(axis=None)
+        and (found.loc[~refused, "reason"] == "").all()
+    )
+    with pytest.raises(
+        ValueError, match="not additive on this model"
+    ):  # the model as it is: nothing to compare with
+        randomisation.model_randomisation(
+            model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight + 1}
+        )
 
 
 def test_a_condition_is_randomised_by_its_methods_with_the_study_s_options(condition):
@@ -148,7 +170,9 @@ def test_a_condition_is_randomised_by_its_methods_with_the_study_s_options(condi
     found = randomisation.randomisation(few, ["saliency", "lime"])
     assert list(dict.fromkeys(found["method"])) == ["saliency", "lime"]
     options = few.method_options("lime")
-    alone = randomisation.model_randomisation(few.classifier.model, few.spectrograms, few.targets, "lime", options)
+    alone = randomisation.model_randomisation(
+        few.classifier.model, few.spectrograms, few.targets, "lime", options
+    )
     pd.testing.assert_frame_equal(found[found["method"] == "lime"].reset_index(drop=True), alone)
 
 
@@ -161,8 +185,10 @@ def test_figures_draw_what_the_tables_hold():
     means = table.query("kind == 'absolute'").groupby("stage", sort=False)["spearman"].mean()
     drawn = [line.get_ydata() for line in ax.get_lines() if len(line.get_ydata()) == len(means)]
     np.testing.assert_allclose(drawn[0], means)
-    shares = [{"protocol": "audited", "metric": "FF", "method": m, "rank": r, "share": s}
-              for m, r, s in (("saliency", 1, 0.7), ("saliency", 2, 0.3), ("lime", 1, 0.3), ("lime", 2, 0.7))]
+    shares = [
+        {"protocol": "audited", "metric": "FF", "method": m, "rank": r, "share": s}
+        for m, r, s in (("saliency", 1, 0.7), ("saliency", 2, 0.3), ("lime", 1, 0.3), ("lime", 2, 0.7))
+    ]
     ax = figures.rank_stability(pd.DataFrame(shares), ("FF",)).axes[0]
     assert [text.get_text() for text in ax.texts] == ["70%", "30%", "30%", "70%"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Saliency", "LIME"]

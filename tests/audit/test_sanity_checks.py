@@ -117,7 +117,10 @@ def test_lime_stability_of_a_condition(condition):
 
 def test_the_gradient_of_a_condition_is_right_and_the_usual_layout_s_is_not(condition):
     found = sanity_checks.gradient(condition).set_index("layout")
-    assert found.loc["affine bn0", "cosine"] == pytest.approx(1) and found.loc["affine bn0", "relative_error"] < 1e-4
+    assert (
+        found.loc["affine bn0", "cosine"] == pytest.approx(1)
+        and found.loc["affine bn0", "relative_error"] < 1e-4
+    )
     assert abs(found.loc["usual bn0", "cosine"]) < 0.5 and np.isnan(found.loc["usual bn0", "relative_error"])
     assert (found["n_clips"] == 2).all()
 
@@ -144,10 +147,19 @@ def test_the_summary_reads_the_tables_and_the_sentence_the_summary(condition):
     errors = {"method": ["shap", "shap_functional"], "clip": "c", "additivity_error": [1e-7, 0.5]}
     study.save("additivity", pd.DataFrame(errors))
     study.save("lime_stability", pd.DataFrame({"r2": [0.75], "r2_fresh": [0.25], "spearman": [0.5]}))
-    stages = [{"method": method, "stage": stage, "kind": "absolute", "spearman": value}
-              for method, value in (("lime", 0.25), ("shap", np.nan)) for stage in ("none", "bn0")]
+    stages = [
+        {"method": method, "stage": stage, "kind": "absolute", "spearman": value}
+        for method, value in (("lime", 0.25), ("shap", np.nan))
+        for stage in ("none", "bn0")
+    ]
     study.save("randomisation", pd.DataFrame(stages))
-    ranks = {"protocol": "paper", "spectrogram_type": "mel_db", "noise_scenario": "clean", "metric": "FF", "rank": 1}
+    ranks = {
+        "protocol": "paper",
+        "spectrogram_type": "mel_db",
+        "noise_scenario": "clean",
+        "metric": "FF",
+        "rank": 1,
+    }
     study.save("rank_stability", pd.DataFrame([{**ranks, "share": 0.875}, {**ranks, "share": 0.125}]))
     table = sanity_checks.summary(study)
     values = table.set_index("check")["value"]
@@ -155,4 +167,6 @@ def test_the_summary_reads_the_tables_and_the_sentence_the_summary(condition):
     assert values["LIME on a model drawn anew"] == 0.25 and np.isnan(values["SHAP on a model drawn anew"])
     assert values["the same winner with other clips"] == 0.875
     text = sanity_checks.sentence(table)
-    assert "75% of the model's answer" in text and "drawn anew LIME stays nearest" in text and "wins 88%" in text
+    assert (
+        "75% of the model's answer" in text and "drawn anew LIME stays nearest" in text and "wins 88%" in text
+    )
