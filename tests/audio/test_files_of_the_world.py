@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from test_data import _tone, make_folder
+from esc_folder import make_folder, tone
 
 from audioxai_utils.audio import inputs, listing
 from audioxai_utils.audio.audio_files import by_reason, check_rates, load_waveform, shown
@@ -224,7 +224,7 @@ def test_reasons_of_one_kind_are_one_line_whatever_their_details():
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 @pytest.mark.parametrize("channels", [2, 4])
 def test_channels_that_cancel_are_told(folder, subtype, channels):
-    left = 0.5 * _tone(440, 16000)
+    left = 0.5 * tone(440, 16000)
     both = np.stack([left, -left] * (channels // 2), axis=1)
     soundfile.write(folder / "audio" / CLIP, both, 16000, subtype=subtype)
     with pytest.raises(ValueError, match="its channels cancel each other"):
@@ -235,7 +235,7 @@ def test_channels_that_cancel_are_told(folder, subtype, channels):
 
 @pytest.mark.parametrize("other", [0.0, 1.0, -0.9])
 def test_channels_that_do_not_cancel_are_read(tmp_path, other):
-    left = 0.5 * _tone(440, 16000)
+    left = 0.5 * tone(440, 16000)
     soundfile.write(tmp_path / "a.wav", np.stack([left, other * left], axis=1), 16000)
     np.testing.assert_allclose(
         load_waveform(tmp_path / "a.wav", 16000), 2 * left, atol=2e-3
