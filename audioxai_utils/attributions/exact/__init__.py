@@ -8,10 +8,13 @@ g_c(x) - mean_b g_c(b). How, and where the limits are, says ``docs/exact-shap.md
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from .graph import Graph, find_batch
 from .rules import MAX_RULES, NotExact
@@ -20,6 +23,8 @@ from .trace import Trace, modules_of, untouched
 __all__ = ["NotExact", "exact_deep_shap"]
 
 CHUNK_SIZE = 16
+N_TRACES = 4  # input shapes that a module's traces are kept for
+TRACES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 ROUNDING = 1000  # last digits of what is summed that a sum may be off by
 
 
@@ -67,47 +72,56 @@ def exact_deep_shap(
     with torch.inference_mode(False), torch.enable_grad(), _full_precision(x.device), untouched(modules_of(f)):
         x, background = x.detach().clone(), background.detach().clone()
         explained, columns = _explained(f, x, target)
-        return _Explainer(explained, x[:1], max_rule)(x, background, columns, chunk_size or CHUNK_SIZE)
+        known = TRACES.setdefault(f, {}) if explained is f and isinstance(f, nn.Module) else {}
+        run = functools.partial(_run, explained, x, background, columns, max_rule, chunk_size or CHUNK_SIZE)
+        key = x.shape[1:], x.dtype, x.device
+        if key in known:
+            try:
+                return run(known[key])
+            except NotExact:  # f has changed since; a new trace says it again where it has not
+                del known[key]
+        trace = Trace(explained, x[:1])
+        find_batch(trace, x[:1])
+        values = run(trace)
+        if len(known) >= N_TRACES:
+            del known[next(iter(known))]
+        known[key] = trace
+        return values
 
 
-class _Explainer:
-    """``f`` traced for rows like ``row``."""
+def _run(
+    f: Callable,
+    x: torch.Tensor,
+    background: torch.Tensor,
+    columns: list[int],
+    max_rule: str,
+    chunk_size: int,
+    trace: Trace,
+) -> torch.Tensor:
+    """A chunk's references run once for all clips; each clip's multipliers are one backward pass."""
+    own = torch.cat([_plain(f, clip[None]) for clip in x])
+    total = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    above = Graph(trace, 1, max_rule)
+    for chunk in background.split(chunk_size):
+        clip, references = {}, chunk.detach().requires_grad_()
+        below = _plain(f, chunk)
+        outputs = Graph(trace, len(chunk), max_rule).ruled(references, clip)
+        agree(outputs.detach(), below)
+        for i, column in enumerate(columns):
+            output, kept = above.kept(x[i : i + 1])
+            agree(output, own[i : i + 1])
+            clip.update(kept)
+            more = i < len(x) - 1
+            (multipliers,) = torch.autograd.grad(outputs[:, column].sum(), references, retain_graph=more)
+            values = (multipliers * (x[i] - chunk)).double()
+            adds_up(values.flatten(1), own[i, column], below[:, column])
+            total[i] += values.sum(0)
+    return (total / len(background)).to(x.dtype)
 
-    def __init__(self, f: Callable, row: torch.Tensor, max_rule: str) -> None:
-        self.f, self.max_rule, self.graphs = f, max_rule, {}
-        self.trace = Trace(f, row)
-        find_batch(self.trace, row)
 
-    def graph(self, n: int) -> Graph:
-        if n not in self.graphs:
-            self.graphs[n] = Graph(self.trace, n, self.max_rule)
-        return self.graphs[n]
-
-    def __call__(
-        self, x: torch.Tensor, background: torch.Tensor, columns: list[int], chunk_size: int
-    ) -> torch.Tensor:
-        """A chunk's references run once for all clips; each clip's multipliers are one backward pass."""
-        own = torch.cat([self.own(clip[None]) for clip in x])
-        total = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-        for chunk in background.split(chunk_size):
-            clip, references = {}, chunk.detach().requires_grad_()
-            outputs = self.graph(len(chunk)).ruled(references, clip)
-            below = self.own(chunk)
-            agree(outputs.detach(), below)
-            for i, column in enumerate(columns):
-                output, kept = self.graph(1).kept(x[i : i + 1])
-                agree(output, own[i : i + 1])
-                clip.update(kept)
-                more = i < len(x) - 1
-                (multipliers,) = torch.autograd.grad(outputs[:, column].sum(), references, retain_graph=more)
-                values = (multipliers * (x[i] - chunk)).double()
-                adds_up(values.flatten(1), own[i, column], below[:, column])
-                total[i] += values.sum(0)
-        return (total / len(background)).to(x.dtype)
-
-    @torch.no_grad()
-    def own(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.f(rows)
+@torch.no_grad()
+def _plain(f: Callable, rows: torch.Tensor) -> torch.Tensor:
+    return f(rows)
 
 
 def _explained(f: Callable, x: torch.Tensor, target) -> tuple[Callable, list[int]]:

@@ -7,6 +7,7 @@ leaves its operation as it is.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -17,6 +18,7 @@ aten = torch.ops.aten
 WHOLE = ("_safe_softmax", "logsumexp", "hardswish", "hardsigmoid", "silu")
 
 
+@functools.cache
 def decompositions() -> dict:
     """Operation to function, for ``make_fx``."""
     table = dict(torch.export.default_decompositions())

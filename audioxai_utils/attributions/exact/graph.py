@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from .rules import COMPARISONS, LINEAR, LOGIC, NotExact, rule_of
-from .trace import Rows, Trace, name_of
+from .trace import Rows, Trace, in_place, name_of
 
 aten = torch.ops.aten
 SLOT = object()  # stands among a call's arguments where a tensor that hangs on the input goes
@@ -55,7 +55,7 @@ class Operation:
 
         self.template, self.keywords = mapped(bound, trace.args[node])
         self.positions = [i for i, argument in enumerate(self.template) if argument is SLOT]
-        self.target = out_of_place(node.target)
+        self.target = out_of_place(node)
         if self.inputs:
             self._adapt(trace, n)
 
@@ -89,12 +89,9 @@ class Operation:
         return self.target(*self.arguments(tensors), **self.keywords)
 
 
-def out_of_place(target: Callable) -> Callable:
-    """``add`` for ``add_``, which decompositions leave behind; a wrong alias shows in the outputs."""
-    packet = getattr(target, "overloadpacket", None)
-    if packet is None or not packet.__name__.endswith("_"):
-        return target
-    return getattr(aten, packet.__name__[:-1])
+def out_of_place(node: fx.Node) -> Callable:
+    """``add`` for ``add_``, which decompositions leave behind; a wrong alias would show in the outputs."""
+    return getattr(aten, node.target.overloadpacket.__name__[:-1]) if in_place(node) else node.target
 
 
 class Graph:
@@ -112,6 +109,8 @@ class Graph:
             if node.op == "get_attr":
                 constants[node] = getattr(trace.module, node.target).detach()
             elif node.op == "call_function":
+                if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                    raise NotExact(f"{name_of(node)} draws random numbers, so values are not exact; switch it off")
                 operation = Operation(node, trace, n, constants)
                 if node not in trace.dependent:
                     constants[node] = operation()
@@ -166,8 +165,6 @@ class Graph:
 def check(operation: Operation) -> None:
     """NotExact where a clip's and a reference's values cannot be compared."""
     value, name = operation.node.meta["val"], operation.name
-    if torch.Tag.nondeterministic_seeded in getattr(operation.node.target, "tags", ()):
-        raise NotExact(f"{name} draws random numbers, so values are not exact; switch it off")
     if isinstance(value, (list, tuple)):
         kind = None if name in LINEAR else "several outputs"
     elif value.dtype == torch.bool:

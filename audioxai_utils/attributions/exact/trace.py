@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .decompositions import decompositions
+from .recurrence import Unrolled
 from .rules import NotExact
 
 
@@ -79,18 +80,13 @@ def untouched(modules: list[nn.Module]) -> Iterator[None]:
 @contextmanager
 def plain_operations() -> Iterator[None]:
     """No fused attention, encoder layer or recurrence in here, so that a trace shows their operations."""
-    fastpath, onednn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), Unrolled():
         try:
             torch.backends.mha.set_fastpath_enabled(False)
-            torch.backends.mkldnn.enabled = False
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
-            torch.backends.mkldnn.enabled = onednn
 
 
 class Trace:
@@ -137,7 +133,11 @@ def _traced(f: Callable, row: torch.Tensor, n: int) -> tuple[torch.fx.GraphModul
     """The graph of ``f`` on ``n`` times ``row``: its module and the nodes that the output needs."""
     rows = row.repeat(n, *[1] * (row.ndim - 1))
     try:
-        module = make_fx(functionalize(lambda x: f(x)), decomposition_table=decompositions())(rows)
+        module = make_fx(lambda x: f(x), decomposition_table=decompositions())(rows)
+        if any(in_place(node) for node in module.graph.nodes):  # functionalize takes its time with views
+            module = make_fx(functionalize(lambda x: f(x)), decomposition_table=decompositions())(rows)
+    except NotExact:
+        raise
     except (RuntimeError, NotImplementedError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise NotExact(f"f cannot be traced: {reason[:160]}") from error
@@ -148,6 +148,12 @@ def _traced(f: Callable, row: torch.Tensor, n: int) -> tuple[torch.fx.GraphModul
             live.add(node)
             todo += node.all_input_nodes
     return module, [node for node in module.graph.nodes if node in live]
+
+
+def in_place(node: torch.fx.Node) -> bool:
+    """An ATen operation whose name says that it changes its input."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return packet is not None and packet.__name__.endswith("_")
 
 
 def name_of(node: torch.fx.Node) -> str:

@@ -1,0 +1,401 @@
+"""Deep SHAP by rules on operations: additive on any network, Shapley values where a formula says them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
+
+from audioxai_utils.attributions.exact import NotExact, exact_deep_shap
+from audioxai_utils.attributions.exact.recurrence import gru_gates, lstm_gates
+from audioxai_utils.models import Cnn14
+
+SPECTROGRAM, WAVEFORM = (1, 16, 24), (3000,)
+
+
+def shapley_values(f, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """By the definition, over all subsets of the entries of x (k,)."""
+    k = len(x)
+    values = torch.zeros(k, dtype=x.dtype)
+    for i in range(k):
+        for others in itertools.product([False, True], repeat=k - 1):
+            chosen = torch.tensor([*others[:i], False, *others[i:]])
+            weight = math.factorial(sum(others)) * math.factorial(k - 1 - sum(others)) / math.factorial(k)
+            with_i = chosen.clone()
+            with_i[i] = True
+            values[i] += weight * (f(torch.where(with_i, x, b)[None]) - f(torch.where(chosen, x, b)[None]))[0]
+    return values
+
+
+def one(f, x, b, **options) -> torch.Tensor:
+    """Values of one clip x (k,) to one reference b for f: (n, k) -> (n,)."""
+    return exact_deep_shap(lambda rows: f(rows)[:, None], x[None], b[None], torch.tensor([0]), **options)[0]
+
+
+class Net(nn.Module):
+    """A body on what ``front`` makes of the input, and a linear head."""
+
+    def __init__(self, body, n_features: int, **parts: nn.Module) -> None:
+        super().__init__()
+        self.parts, self.body, self.head = nn.ModuleDict(parts), body, nn.Linear(n_features, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x, **self.parts))
+
+
+def convolution(x, conv, norm, conv2):
+    x = functional.max_pool2d(functional.relu(norm(conv(x))), 2)
+    return functional.max_pool2d(functional.relu(conv2(x)), 3, 2, padding=1, ceil_mode=True).mean((2, 3))
+
+
+def recurrent(x, conv, cell):
+    x = functional.relu(conv(x))  # (n, 4, 8, 12)
+    return cell(x.permute(0, 3, 1, 2).flatten(2))[0].mean(1)
+
+
+def time_first(x, cell):
+    """Rows are the inner axis of what relu is given."""
+    states = cell(x[:, 0].permute(2, 0, 1))[0]  # (time, n, features)
+    return functional.relu(states.reshape(-1, states.shape[2])).reshape(states.shape).mean(0)
+
+
+def attentive(x, inner, encoder):
+    return encoder(inner(x[:, 0].transpose(1, 2))).mean(1)
+
+
+def squeezed(x, conv, shrink, grow, swish):
+    x = swish(conv(x))
+    gate = functional.hardsigmoid(grow(functional.relu(shrink(x.mean((2, 3))))))
+    y = x * gate[:, :, None, None]
+    y += x
+    return y.mean((2, 3))
+
+
+def waveform(x, layers):
+    x = layers(x[:, None])
+    return functional.avg_pool1d(x, x.shape[-1]).permute(0, 2, 1)[:, 0]
+
+
+def log_mel(power):
+    def body(x, conv):
+        spectrum = torch.stft(x, 128, 64, window=torch.hann_window(128, dtype=x.dtype), return_complex=True)
+        mel = torch.linspace(0, 1, 16 * 65, dtype=x.dtype).reshape(16, 65) @ spectrum.abs() ** power
+        return functional.relu(conv(10 * torch.log10(mel + 1e-3)[:, None])).mean((2, 3))
+
+    return body
+
+
+def everything(x, conv, group, instance, attention):
+    """Norms, masks, comparisons, gates and reductions."""
+    x = functional.silu(group(conv(x)))
+    x = functional.elu(instance(x)) + functional.leaky_relu(x).clamp(-0.5, 2)
+    y = functional.adaptive_max_pool2d(x, 3).flatten(1)[:, :8] + x.amax((2, 3)) - x.amin(3).mean(2) + x.max(3)[0].sum(2)
+    tokens = x.mean(2).transpose(1, 2)
+    later = torch.triu(torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool), 1)
+    tokens = attention(tokens, tokens, tokens, attn_mask=later, need_weights=False)[0]
+    tokens = torch.where(tokens > 0.1, tokens * tokens, 0.3 * tokens) / (1 + tokens.abs().sum(-1, keepdim=True))
+    return functional.normalize(y, dim=1) + torch.logsumexp(tokens, 1) + tokens.std(1) + functional.gelu(tokens).mean(1)
+
+
+def encoder(norm_first: bool) -> nn.Module:
+    activation = "gelu" if norm_first else "relu"
+    layer = nn.TransformerEncoderLayer(16, 4, 32, activation=activation, norm_first=norm_first, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+def first_conv(**options) -> nn.Conv2d:
+    return nn.Conv2d(1, 8, 3, padding=1, **options)
+
+
+NETS = {
+    "functional convolution": lambda: Net(
+        convolution, 8, conv=first_conv(), norm=nn.BatchNorm2d(8), conv2=nn.Conv2d(8, 8, 3)
+    ),
+    "gru": lambda: Net(recurrent, 10, conv=nn.Conv2d(1, 4, 2, 2), cell=nn.GRU(32, 5, batch_first=True, bidirectional=True)),
+    "lstm": lambda: Net(recurrent, 5, conv=nn.Conv2d(1, 4, 2, 2), cell=nn.LSTM(32, 5, num_layers=2, batch_first=True)),
+    "rnn": lambda: Net(time_first, 5, cell=nn.RNN(16, 5)),
+    "gru, time first": lambda: Net(time_first, 5, cell=nn.GRU(16, 5)),
+    "transformer, pre-norm": lambda: Net(attentive, 16, inner=nn.Linear(16, 16), encoder=encoder(True)),
+    "transformer, post-norm": lambda: Net(attentive, 16, inner=nn.Linear(16, 16), encoder=encoder(False)),
+    "squeeze-excitation": lambda: Net(
+        squeezed, 8, conv=first_conv(), shrink=nn.Linear(8, 4), grow=nn.Linear(4, 8), swish=nn.Hardswish(inplace=True)
+    ),
+    "waveform": lambda: Net(
+        waveform, 8, layers=nn.Sequential(nn.Conv1d(1, 8, 40, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(4))
+    ),
+    "log-mel of power": lambda: Net(log_mel(2), 8, conv=first_conv()),
+    "log-mel of magnitude": lambda: Net(log_mel(1), 8, conv=first_conv()),
+    "everything": lambda: Net(
+        everything, 8, conv=first_conv(), group=nn.GroupNorm(2, 8), instance=nn.InstanceNorm2d(8, affine=True),
+        attention=nn.MultiheadAttention(8, 2, batch_first=True),
+    ),
+    "cnn14": lambda: calibrated_cnn14(),
+}  # fmt: skip
+
+
+def calibrated_cnn14() -> Cnn14:
+    """Narrow, with batch norms that know its inputs, so that its logits move."""
+    net = Cnn14(32, 4, width=1 / 16, dropout=0.0)
+    for module in net.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(draw((1, 32, 32), 8, torch.float32, 9))
+    return net
+
+
+def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A seeded net in evaluation mode, two clips and five references."""
+    torch.manual_seed(0)
+    net = NETS[name]().to(dtype).eval()
+    shape = WAVEFORM if name in ("waveform", "log-mel of power", "log-mel of magnitude") else SPECTROGRAM
+    shape = (1, 32, 32) if name == "cnn14" else shape
+    return net, draw(shape, 2, dtype, 1), draw(shape, 5, dtype, 2)
+
+
+def draw(shape, n: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+    return (2 * values + 0.5 if seed == 1 else values).to(dtype)  # clips are louder than references
+
+
+@torch.no_grad()
+def additivity(net, x, b, target, values) -> torch.Tensor:
+    """|sum of values - difference| by the larger of |difference| and a hundredth of the values' size, a clip."""
+    difference = net(x).gather(1, target[:, None])[:, 0] - net(b)[:, target].mean(0)
+    error = (values.flatten(1).double().sum(1) - difference.double()).abs()
+    return error / torch.maximum(difference.abs(), 0.01 * values.abs().flatten(1).sum(1))
+
+
+@pytest.mark.parametrize("max_rule", ["shapley", "deeplift"])
+@pytest.mark.parametrize("name", NETS)
+def test_additive(name, max_rule):
+    target = torch.tensor([1, 3])
+    for dtype, tolerance in {torch.float64: 1e-12, torch.float32: 1e-5}.items():
+        net, x, b = build(name, dtype)
+        values = exact_deep_shap(net, x, b, target, max_rule=max_rule, chunk_size=3)
+        assert values.shape == x.shape and values.dtype == dtype
+        assert additivity(net, x, b, target, values).max() <= tolerance
+
+
+FORMULAS = {
+    "product": lambda v: v[:, 0] * v[:, 1],
+    "ratio": lambda v: v[:, 0] / v[:, 1],
+    "sum of both": lambda v: v[:, 0] * v[:, 1] + v[:, 2] / v[:, 3] + torch.tanh(v[:, 1]),
+    "maximum of two": lambda v: v[:, :2].amax(1),
+    "minimum of two": lambda v: torch.minimum(v[:, 2], v[:, 3]),
+    "decision": lambda v: (v[:, 0] > 0).to(v.dtype) * v[:, 1],
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_shapley_values(name):
+    x, b = torch.tensor([[1.3, 0.4, 2.0, 0.7], [-0.6, 1.1, 0.5, 1.9]], dtype=torch.float64)
+    assert torch.allclose(one(FORMULAS[name], x, b), shapley_values(FORMULAS[name], x, b), rtol=0, atol=1e-14)
+
+
+def test_maximum_of_four():
+    """A tree of pairs is near the Shapley values of four; what goes to one entry alone is not."""
+    generator = torch.Generator().manual_seed(0)
+    far = {"shapley": [], "deeplift": []}
+    for _ in range(20):
+        x, b = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+        exact = shapley_values(lambda v: v.amax(1), x, b)
+        for rule, found in far.items():
+            values = one(lambda v: v.amax(1), x, b, max_rule=rule)
+            assert torch.isclose(values.sum(), x.max() - b.max(), rtol=0, atol=1e-14)
+            found.append(((values - exact).abs().sum() / exact.abs().sum()).item())
+    assert sorted(far["shapley"])[10] < 0.2 < sorted(far["deeplift"])[10]
+
+
+def test_ties_are_stable():
+    """Windows of equal entries, as in silence: noise of 1e-7 does not move the values."""
+    torch.manual_seed(0)
+    net = Net(lambda x, conv: functional.max_pool2d(conv(x), 2).mean((2, 3)), 8, conv=first_conv()).double().eval()
+    x, b, target = torch.full((1, *SPECTROGRAM), -1.0).double(), draw(SPECTROGRAM, 3, torch.float64, 2), torch.tensor([0])
+    moved = x + 1e-7 * draw(SPECTROGRAM, 1, torch.float64, 3)
+    far = {}
+    for rule in ("shapley", "deeplift"):
+        values = exact_deep_shap(net, x, b, target, max_rule=rule)
+        difference = values - exact_deep_shap(net, moved, b, target, max_rule=rule)
+        far[rule] = (difference.abs().max() / values.abs().max()).item()
+    assert far["shapley"] <= 1e-4 and far["deeplift"] > 0.01  # deeplift's choice flips: the documented price
+
+
+def test_equals_shap_on_modules():
+    import shap
+
+    net, x, b = build("cnn14", torch.float32)
+    values = exact_deep_shap(net, x[:1], b, torch.tensor([2]), max_rule="deeplift")
+    reference = torch.from_numpy(shap.DeepExplainer(net, b).shap_values(x[:1])[..., 2])
+    assert (values - reference).abs().max() <= 1e-5 * reference.abs().max()
+
+
+@pytest.mark.parametrize("name", ["gru", "everything", "cnn14"])
+def test_clip_is_explained_by_itself(name):
+    net, x, b = build(name)
+    both = exact_deep_shap(net, x, b, torch.tensor([1, 2]), chunk_size=2)
+    alone = exact_deep_shap(net, x[1:], b, torch.tensor([2]), chunk_size=2)
+    assert torch.equal(both[1:], alone)
+    whole = exact_deep_shap(net, x, b, torch.tensor([1, 2]), chunk_size=16)
+    assert torch.allclose(both, whole, rtol=0, atol=1e-12 * whole.abs().max().item())
+
+
+def test_target_as_function():
+    net, x, b = build("squeeze-excitation")
+    values = exact_deep_shap(net, x, b, lambda outputs: outputs[:, 1] - outputs[:, 0])
+    columns = [exact_deep_shap(net, x, b, torch.full((2,), column)) for column in (0, 1)]
+    assert torch.allclose(values, columns[1] - columns[0], rtol=0, atol=1e-13)
+
+
+def test_changed_weights_and_branches_are_seen():
+    net, x, b = build("squeeze-excitation")
+    net.scale = 1.0
+    plain = net.forward
+    net.forward = lambda rows: plain(rows) * net.scale
+    first = exact_deep_shap(net, x, b, torch.tensor([0, 1]))
+    net.scale = 3.0
+    assert torch.allclose(exact_deep_shap(net, x, b, torch.tensor([0, 1])), 3 * first, rtol=1e-12)
+
+
+def state_of(net: nn.Module) -> list:
+    flags = [(module.training, sorted(module.__dict__), len(module._forward_hooks)) for module in net.modules()]
+    return [flags, [v.clone() for v in net.state_dict().values()], [p.grad for p in net.parameters()]]
+
+
+class Counting(nn.Module):
+    """Writes a buffer and an attribute at every call; raises at the call that it is told."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.fail = inner, False
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = x
+        if self.fail:
+            raise OSError("no such file")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_model_is_left_as_found(fail):
+    net, x, b = build("functional convolution")
+    net = Counting(net)
+    net.fail = fail
+    net.train()
+    net.inner.parts["norm"].eval()
+    next(net.parameters()).grad = torch.ones_like(next(net.parameters()))
+    net.register_forward_hook(lambda *_: None)
+    x.requires_grad_()
+    flags = lambda: (torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled, torch.is_grad_enabled())  # noqa: E731
+    before, backends = state_of(net), flags()
+    if fail:
+        with pytest.raises(OSError, match="no such file"):
+            exact_deep_shap(net, x, b, torch.tensor([0, 1]))
+    else:
+        exact_deep_shap(net, x, b, torch.tensor([0, 1]))
+    after = state_of(net)
+    assert before[0] == after[0] and backends == flags() and x.grad is None
+    assert all(torch.equal(p, q) for p, q in zip(before[1], after[1]))
+    assert all(p is q for p, q in zip(before[2], after[2]))
+
+
+def packed(rows):
+    lengths = torch.full((len(rows),), 5)
+    return nn.GRU(3, 4, batch_first=True)(nn.utils.rnn.pack_padded_sequence(rows, lengths, batch_first=True))[1][0]
+
+
+REFUSED = {
+    "topk": lambda rows: rows.flatten(1).topk(3)[0],
+    "sort": lambda rows: rows.flatten(1).sort()[0],
+    "argmax": lambda rows: rows.flatten(1).argmax(1, keepdim=True) * rows.flatten(1),
+    "bernoulli": lambda rows: functional.dropout(rows.flatten(1), 0.5, training=True),
+    "packed": packed,
+    "traced": lambda rows: rows.flatten(1) * (2 if float(rows.detach().numpy().sum()) > 0 else 3),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_operation(name):
+    x = torch.ones(1, 5, 3)
+    with pytest.raises(NotExact, match=name) as error:
+        exact_deep_shap(REFUSED[name], x, -x, torch.tensor([0]))
+    assert "\n" not in str(error.value)
+
+
+def test_values_that_the_trace_did_not_see_are_refused():
+    """A factor that changes from call to call stands for a branch on the input's values."""
+    factors = iter([1.0] * 4 + [2.0] * 50)
+    with pytest.raises(NotExact, match="f's own outputs"):
+        exact_deep_shap(lambda rows: rows * next(factors), torch.ones(1, 3), -torch.ones(1, 3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"x": [1.0]}, "x must be a tensor"),
+        ({"x": torch.ones(2, 3, dtype=torch.int64)}, "x must be float32 or float64"),
+        ({"background": torch.zeros(2, 4)}, "background must be like x"),
+        ({"target": torch.tensor([0])}, "one a clip"),
+        ({"target": torch.tensor([0, 3])}, "target must be in 0 ... 2"),
+        ({"max_rule": "mean"}, "max_rule must be one of"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1"),
+        ({"f": lambda rows: rows.sum()}, "must be a tensor"),
+    ],
+)
+def test_arguments(change, words):
+    given = {"f": lambda rows: rows, "x": torch.ones(2, 3), "background": torch.zeros(2, 3), "target": torch.tensor([0, 1])}
+    with pytest.raises((ValueError, TypeError), match=words):
+        exact_deep_shap(**{**given, **change})
+
+
+def test_recurrent_gates_are_pytorch_cells():
+    torch.manual_seed(0)
+    x, h, c = torch.randn(3, 2, 4).double()
+    gru, lstm = nn.GRUCell(4, 4).double(), nn.LSTMCell(4, 4).double()
+    gates = [functional.linear(x, cell.weight_ih, cell.bias_ih) for cell in (gru, lstm)]
+    own = [functional.linear(h, cell.weight_hh, cell.bias_hh) for cell in (gru, lstm)]
+    with torch.no_grad():
+        assert torch.allclose(gru_gates(gates[0], own[0], h), gru(x, h), rtol=0, atol=1e-15)
+        assert torch.allclose(lstm_gates(gates[1] + own[1], c), torch.cat(lstm(x, (h, c)), 1), rtol=0, atol=1e-15)
+
+
+def test_make_fx_of_the_pinned_torch():
+    """What the trace builds on: ATen nodes with their values' shapes, whole numbers where the sizes are."""
+    graph = make_fx(functionalize(lambda x: x.view(len(x) * 2, -1).mul_(2).sum(1)))(torch.ones(3, 4)).graph
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    assert [node.target.overloadpacket.__name__ for node in nodes][:2] == ["view", "mul"]
+    assert nodes[0].args[1] == [6, -1] and tuple(nodes[0].meta["val"].shape) == (6, 2)
+
+
+@pytest.mark.parametrize("kind", ["ast", "wav2vec2"])
+def test_hugging_face(kind):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "num_labels": 4}
+    if kind == "ast":
+        config = transformers.ASTConfig(
+            patch_size=8, frequency_stride=8, time_stride=8, max_length=24, num_mel_bins=16, **sizes
+        )
+        net, shape = transformers.ASTForAudioClassification(config), (24, 16)
+    else:
+        config = transformers.Wav2Vec2Config(
+            conv_dim=(8, 8), conv_stride=(8, 8), conv_kernel=(16, 8), num_feat_extract_layers=2,
+            num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, classifier_proj_size=8, **sizes
+        )  # fmt: skip
+        net, shape = transformers.Wav2Vec2ForSequenceClassification(config), (2000,)
+    net, target = net.eval(), torch.tensor([1, 3])
+    for dtype, tolerance in {torch.float64: 1e-12, torch.float32: 1e-5}.items():
+        net = net.to(dtype)
+        x, b = draw(shape, 2, dtype, 1), draw(shape, 3, dtype, 2)
+        logits = lambda rows: net(rows).logits  # noqa: E731
+        values = exact_deep_shap(logits, x, b, target)
+        assert additivity(logits, x, b, target, values).max() <= tolerance
