@@ -222,6 +222,8 @@ def _check_first_output(name: str, traits: Traits, model: nn.Module, db: torch.T
 def _check_output(name: str, traits: Traits, logits: torch.Tensor, highest: int, differentiated: bool) -> None:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError(f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}")
+    if logits.shape[1] < 2:
+        raise ValueError("model must have two classes or more; of one logit, use AudioClassifier(..., head='binary')")
     if highest >= logits.shape[1]:
         raise ValueError(f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}")
     if not bool(torch.isfinite(logits).all()):

@@ -54,10 +54,8 @@ class Reading:
         return _log(own) if self.head == "probabilities" else functional.logsigmoid(own)
 
     def log_absent(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """log(1 - p_c) (batch,), in nats; ValueError for a softmax of one class, which is always present."""
+        """log(1 - p_c) (batch,), in nats."""
         if self.head == "softmax":
-            if scores.shape[1] < 2:
-                raise ValueError("the model has one softmax class, which is always present; give head='binary'")
             others = scores.scatter(1, target[:, None], -float("inf"))
             return others.logsumexp(1) - scores.logsumexp(1)
         own = scores.gather(1, target[:, None])[:, 0]
