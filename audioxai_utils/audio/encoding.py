@@ -8,7 +8,6 @@ use Web Audio on its files): to equal loudness, or to their true levels against 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass
 
@@ -167,12 +166,6 @@ def player_html(waveform, sample_rate: int, words: str = "", compression: float 
         return f"<p>{words}<br>silent</p>"
     data = base64.b64encode(stored.data).decode()
     return f'<p>{words}<br><audio controls preload="metadata" src="data:audio/mpeg;base64,{data}"></audio></p>'
-
-
-def players_html(sounds: dict, sample_rate: int) -> str:
-    """Players side by side, each under its name, as HTML; ``sounds`` maps names to mono waveforms (samples,)."""
-    players = "".join(player_html(sound, sample_rate, html.escape(str(name))) for name, sound in sounds.items())
-    return f'<div style="display: flex; flex-wrap: wrap; gap: 0 1.2em">{players}</div>'
 
 
 def matched_cuts(loudness: dict[str, float]) -> dict[str, float]:
