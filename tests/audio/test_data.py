@@ -117,6 +117,13 @@ def test_background_is_the_first_two_training_clips_of_each_class(folder):
         background_clips(dataset, 0)
 
 
+def test_one_clip_a_class_is_the_first(folder):
+    frame = datasets.load_dataset("esc50", folder).split("test")
+    chosen = datasets.one_a_class(frame)
+    assert chosen["label"].tolist() == sorted(set(frame["label"]))
+    assert all(row.clip == frame[frame["label"] == row.label]["clip"].iloc[0] for row in chosen.itertuples())
+
+
 def test_fingerprint_changes_with_any_sample_and_any_row(folder, tmp_path):
     before = datasets.fingerprint(load_dataset("esc50", folder))
     assert before == datasets.fingerprint(load_dataset("esc50", make_folder(tmp_path / "copy")))
