@@ -89,7 +89,8 @@ def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85
     }
     figures = "".join(
         f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '
-        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>{pictures.time_axis(axes)}</div>'
+        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>'
+        f"{pictures.time_axis(axes)}</div>"
         f"<figcaption>{name} (Hz, s)</figcaption></figure>"
         for name, picture in layers.items()
     )

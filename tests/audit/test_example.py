@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from audioxai_utils.audio import encoding
 from audioxai_utils.audit import example
+from audioxai_utils.gallery.players import player_html
 from audioxai_utils.evaluation.controls import kept_bins
 
 
@@ -92,10 +92,10 @@ def test_a_player_holds_the_sound(clips):
 
     import soundfile
 
-    html = encoding.player_html(clips[0][0].numpy(), example.SAMPLE_RATE, "a bird")
+    html = player_html(clips[0][0].numpy(), example.SAMPLE_RATE, "a bird")
     assert html.startswith("<p>a bird<br>") and len(html) < 40_000
     data = base64.b64decode(re.search(r"data:audio/mpeg;base64,([^\"]+)", html)[1])
     decoded, rate = soundfile.read(io.BytesIO(data))
     assert rate == example.SAMPLE_RATE and abs(len(decoded) - 44100) <= 1152
     assert np.corrcoef(decoded[:44100], clips[0][0][: len(decoded)])[0, 1] > 0.98
-    assert encoding.player_html(np.zeros(1000), 22050, "nothing") == "<p>nothing<br>silent</p>"
+    assert player_html(np.zeros(1000), 22050, "nothing") == "<p>nothing<br>silent</p>"
