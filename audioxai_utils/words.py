@@ -61,6 +61,11 @@ MASK_FORMULAS = {
 }
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent, ``45 %``; ``n/a`` for NaN."""
+    return "n/a" if share != share else f"{100 * share:.{digits}f} %"
+
+
 def method_label(method: str) -> str:
     """The method's printed name."""
     return METHOD_LABELS.get(method, method)

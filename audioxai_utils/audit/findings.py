@@ -19,7 +19,7 @@ from .. import constants
 from ..audio.encoding import store
 from ..evaluation.frames import CONDITION, methods_only, of_condition
 from ..published import published_results
-from ..words import METHOD_LABELS, condition_label, method_label
+from ..words import METHOD_LABELS, condition_label, method_label, percent
 from .fills import fill_rankings, fill_sensitivity
 from .sanity_checks import additivity, gradient
 
@@ -58,14 +58,15 @@ def measure_findings(study: Study) -> pd.DataFrame:
 def all_ones_masks(study: Study) -> dict:
     """1: the k-quantile of a mostly non-positive attribution is 0, and "at least 0" keeps everything."""
     condition = study.main_condition
+    theirs = published_degenerate_share(condition.pair)
     share = _by_protocol(
         methods_only(condition.scores()), "degenerate", method="saliency", mask="topK_50_pos"
     )
     return {
         "finding": "All-ones masks win",
         "measured": "constant masks, saliency + topK_50_pos",
-        **{protocol: f"{value:.0%}" for protocol, value in share.items()},
-        "published": _unless_nan(published_degenerate_share(condition.pair), "{:.0%} (implied by SPS)"),
+        **{protocol: percent(value) for protocol, value in share.items()},
+        "published": _unless_nan(theirs, f"{percent(theirs)} (implied by SPS)"),
     }
 
 
@@ -88,7 +89,7 @@ def rounding_counts(study: Study) -> dict:
         "finding": "AI counts rounding",
         "measured": "AI of the all-ones mask (%)",
         **{protocol: f"{value:.1f}" for protocol, value in rise.items()},
-        "published": _unless_nan(theirs, "{:.1f} (saliency + topK_50_pos)"),
+        "published": _unless_nan(theirs, f"{theirs:.1f} (saliency + topK_50_pos)"),
     }
 
 
@@ -97,12 +98,12 @@ def sigmoid_masks(study: Study) -> dict:
     condition = study.main_condition
     scores = methods_only(condition.scores())
     sparse = _by_protocol(scores[scores["method"].isin(SIGMOID_METHODS)], "SPS", mask="sigmoid")
-    theirs = [published_value(condition.pair, method, "sigmoid", "SPS") for method in SIGMOID_METHODS]
+    theirs = np.mean([published_value(condition.pair, method, "sigmoid", "SPS") for method in SIGMOID_METHODS])
     return {
         "finding": "Sigmoid masks select nothing",
         "measured": "SPS of sigmoid, mean of saliency, LIME, SHAP",
         **{protocol: f"{value:.4f}" for protocol, value in sparse.items()},
-        "published": _unless_nan(float(np.mean(theirs)), "{:.4f}"),
+        "published": _unless_nan(theirs, f"{theirs:.4f}"),
     }
 
 
@@ -116,7 +117,7 @@ def which_shap(study: Study) -> dict:
     return {
         "finding": "The published SHAP is not SHAP",
         "measured": "relative additivity error, median of the clips",
-        "paper": f"{error['shap_functional']:.0%} (functional)",
+        "paper": f"{percent(error['shap_functional'])} (functional)",
         "audited": f"{error['shap']:.1e} (modules)",
         "published": "not checked (switched off)",
     }
@@ -178,8 +179,8 @@ def controls(study: Study) -> dict:
     return {
         "finding": "Most masks do not beat the loudest bins",
         "measured": "masks better in FF and AD (95 %)",
-        "paper": f"than random: {beaten['random']:.0%}",
-        "audited": f"than energy: {beaten['energy']:.0%}",
+        "paper": f"than random: {percent(beaten['random'])}",
+        "audited": f"than energy: {percent(beaten['energy'])}",
         "published": "no control",
     }
 
@@ -190,7 +191,7 @@ def uncertainty(study: Study) -> dict:
     return {
         "finding": "Winners without intervals",
         "measured": "table columns with a clear winner (95 %)",
-        **{protocol: f"{clear[protocol]:.0%}" for protocol in constants.PROTOCOLS},
+        **{protocol: percent(clear[protocol]) for protocol in constants.PROTOCOLS},
         "published": "no interval",
     }
 
@@ -267,7 +268,7 @@ def published_degenerate_share(
 
 
 def _unless_nan(value: float, text: str) -> str:
-    return "not published" if math.isnan(value) else text.format(value)
+    return "not published" if math.isnan(value) else text
 
 
 def degenerate_shares(scores: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -318,13 +319,13 @@ def summary(study: Study) -> str:
     gap = study.table("heard_gap")
     worst = gap.loc[(gap["FidIn"] - gap["FidIn_heard"]).abs().idxmax()]
     where = condition_label(worst["spectrogram_type"], worst["noise_scenario"])
-    constant, error = row.loc[1, "paper"], row.loc[5, "paper"].split()[0]
-    beaten = row.loc[9, "audited"].split()[-1]
+    constant, error = row.loc[1, "paper"], row.loc[5, "paper"].removesuffix(" (functional)")
+    beaten = row.loc[9, "audited"].removeprefix("than energy: ")
     return (
         f"By the study's own rule the methods rank {ranks['paper']} under its protocol and "
         f"{ranks['audited']} under the audited one ({condition.title}). The published saliency + topK_50_pos "
-        f"keeps everything on {constant} of the clips, its SHAP misses additivity by {error}, and of all masks "
-        f"{beaten} beat the loudest bins. The widest gap between what is scored and what is heard: "
+        f"keeps everything on {constant} of the clips, its SHAP misses additivity by {error}, and of all "
+        f"masks {beaten} beat the loudest bins. The widest gap between what is scored and what is heard: "
         f"{method_label(worst['method'])} + {worst['mask']} ({where}) keeps the class on "
-        f"{worst['FidIn']:.0%} of the clips as scored and on {worst['FidIn_heard']:.0%} as heard."
+        f"{percent(worst['FidIn'])} of the clips as scored and on {percent(worst['FidIn_heard'])} as heard."
     )

@@ -26,7 +26,7 @@ from ..evaluation import comparisons
 from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
-from ..words import condition_label, method_label
+from ..words import condition_label, method_label, percent
 
 if TYPE_CHECKING:
     from ..study.study import Condition, Study
@@ -241,13 +241,12 @@ def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
     for pair, here in localised.groupby(CONDITION, sort=False):
         mass = here[here["method"] != REFERENCE].groupby("method")["mass"].mean()
         rho = of_condition(agreed, pair).set_index(["measure", "metric"])["spearman"]
+        power = here.loc[here["method"] == REFERENCE, "mass"].mean()
         lines.append(
             f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the "
-            "source "
-            f"({mass.max():.0%}; by chance {here['area'].mean():.0%}, the clips' own power "
-            f"{here.loc[here['method'] == REFERENCE, 'mass'].mean():.0%}). Over the methods the fidelity "
-            "of the sound goes "
-            f"with that share at ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
+            f"source ({percent(mass.max())}; by chance {percent(here['area'].mean())}, the clips' own power "
+            f"{percent(power)}). Over the methods the fidelity of the sound goes with that share at "
+            f"ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
             f"ρ = {rho['si_sdr_gain', 'FidIn_heard']:.2f}."
         )
     return "\n".join(lines) or "No clip of this run is a mixture of known parts."

@@ -20,7 +20,7 @@ from ..evaluation.metrics import faithfulness
 from ..evaluation.scoring import probabilities
 from ..study.attribute import AT_ONCE, clip_options
 from ..study.clips import split_clips
-from ..words import SCENARIO_LABELS
+from ..words import SCENARIO_LABELS, percent
 
 if TYPE_CHECKING:
     from ..study.clips import Clips
@@ -180,9 +180,8 @@ def summary(swept: pd.DataFrame) -> str:
         kept = swept[(swept["noise_scenario"] == scenario) & (swept["metric"] == "FidIn")]
         kept = kept.groupby("snr_db")["mean"].mean()
         if len(kept):
-            text += (
-                f"; the best masks keep the class on {kept.iloc[0]:.0%} and {kept.iloc[-1]:.0%} of the clips"
-            )
+            shares = f"{percent(kept.iloc[0])} and {percent(kept.iloc[-1])}"
+            text += f"; the best masks keep the class on {shares} of the clips"
         lines.append(f"{text}.")
     lines.append(f"\nThe study's own mixture is at {constants.STUDY_SNR_DB:+.2f} dB.")
     return "\n".join(lines)

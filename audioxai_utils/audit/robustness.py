@@ -26,6 +26,7 @@ from ..evaluation.scoring import MaskScorer, decibels, probabilities
 from ..models import training
 from ..models.cnn14 import load_panns_weights
 from ..models.inference import inference_copy
+from ..words import percent
 
 if TYPE_CHECKING:
     from ..study.study import Condition
@@ -193,18 +194,12 @@ def summary(robustness: pd.DataFrame, other: str) -> str:
     sides = {"the best masks": kept.drop(WHOLE_CLIP).mean(), WHOLE_CLIP: kept.loc[WHOLE_CLIP]}
     lines = []
     for name, means in sides.items():
-        share = means.map("{:.0%}".format).replace("nan%", "n/a")
+        share = means.map(percent)
         lines.append(
             f"- Elsewhere, {name}: the class is kept on {share['scored']} of the clips as scored, "
-            f"{share['heard']} as "
-            f"heard, {share['MP3']} through MP3, {share['shifted']} after the worst shift, and "
-            f"{share[other]} in the "
-            f"{other} ({share[f'{other} heard']} heard)."
+            f"{share['heard']} as heard, {share['MP3']} through MP3, {share['shifted']} after the worst "
+            f"shift, and {share[other]} in the {other} ({share[f'{other} heard']} heard)."
         )
-    asked = robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean()
-    return "\n".join(
-        [
-            *lines,
-            f"- The {other} is asked where it predicts the explained class: on {asked:.0%} of the clips.",
-        ]
-    )
+    asked = percent(robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean())
+    lines.append(f"- The {other} is asked where it predicts the explained class: on {asked} of the clips.")
+    return "\n".join(lines)

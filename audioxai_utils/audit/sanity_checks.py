@@ -23,7 +23,7 @@ from ..attributions.lime import ALPHA, KERNEL_WIDTH
 from ..evaluation.frames import CONDITION
 from ..models.inference import inference_copy
 from ..numerics import tensor_float32
-from ..words import method_label
+from ..words import method_label, percent
 
 if TYPE_CHECKING:
     from ..study.study import Condition, Study
@@ -241,20 +241,17 @@ def sentence(checks: pd.DataFrame) -> str:
     own, fresh, seeds = (values[name] for name in LIME_CHECKS)
     text = (
         f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep "
-        "SHAP misses "
-        f"its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {own:.0%} of the model's "
-        "answer on its own "
-        f"copies and {fresh:.0%} on fresh ones; two seeds agree with a rank correlation of {seeds:.2f}."
+        f"SHAP misses its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {percent(own)} of "
+        f"the model's answer on its own copies and {percent(fresh)} on fresh ones; two seeds agree with a rank "
+        f"correlation of {seeds:.2f}."
     )
     anew = values[values.index.str.endswith(ANEW)].dropna()
     if len(anew):
-        method = anew.idxmax()
         text += (
-            f" With every layer drawn anew {method.removesuffix(ANEW)} stays nearest to its map of the "
-            "trained model "
-            f"(ρ = {anew[method]:.2f} of absolute values)."
+            f" With every layer drawn anew {anew.idxmax().removesuffix(ANEW)} stays nearest to its map of "
+            f"the trained model (ρ = {anew.max():.2f} of absolute values)."
         )
-    return f"{text} The most frequent winner wins {values[SAME_WINNER]:.0%} of the resamples."
+    return f"{text} The most frequent winner wins {percent(values[SAME_WINNER])} of the resamples."
 
 
 # --- ranks -----------------------------------------------------------------------------------

@@ -219,15 +219,18 @@ def test_the_rows_say_what_the_tables_hold(measured):
     rows, scores = table.set_index("number"), study.main_condition.scores()
     paper = scores[(scores["protocol"] == "paper") & (scores["control"] == "")]
     chosen = paper[(paper["method"] == "saliency") & (paper["mask"] == "topK_50_pos")]
-    assert rows.loc[1, "paper"] == f"{chosen['degenerate'].mean():.0%}" and rows.loc[
+    assert rows.loc[1, "paper"] == f"{100 * chosen['degenerate'].mean():.0f} %" and rows.loc[
         1, "published"
-    ].startswith("65%")
+    ].startswith("65 %")
     assert rows.loc[2, ["paper", "audited"]].tolist() == ["0.00", f"{math.log(64 * 501):.2f}"]
     assert rows.loc[3, "audited"] == "0.0"
     sigmoid = paper[(paper["mask"] == "sigmoid")]["SPS"].mean()
     assert rows.loc[4, "paper"] == f"{sigmoid:.4f}"
     errors = study.table("shap_additivity").groupby("method")["additivity_error"].median()
-    assert rows.loc[5, "paper"] == f"{errors['shap_functional']:.0%} (functional)" and errors["shap"] < 1e-4
+    assert (
+        rows.loc[5, "paper"] == f"{100 * errors['shap_functional']:.0f} % (functional)"
+        and errors["shap"] < 1e-4
+    )
     assert rows.loc[6, "audited"] == "1.000000 (affine bn0)"
     assert rows.loc[11, ["paper", "audited"]].tolist() == ["25.0 (last epoch)", "75.0 (epoch 2)"]
     assert rows.loc[12, "audited"] == "32000, 5.0"

@@ -221,5 +221,5 @@ def test_the_points_and_the_summary_are_of_the_localisation(scored):
     names = {"saliency": "Saliency", "gradcam": "Grad-CAM", "guided_gradcam": "Guided Grad-CAM"}
     assert (
         text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most")
-        and f"({means.max():.0%}; " in text
+        and f"({100 * means.max():.0f} %; " in text
     )

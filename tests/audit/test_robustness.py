@@ -156,13 +156,13 @@ def test_the_heat_map_and_the_summary_hold_the_means(batch):
     assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in means["FidIn"].dropna()]
     lines = robustness.summary(table, "deaf").splitlines()
     assert lines[0].startswith(
-        "- Elsewhere, the best masks: the class is kept on 50% of the clips as scored, 50% as heard"
+        "- Elsewhere, the best masks: the class is kept on 50 % of the clips as scored, 50 % as heard"
     )
     assert (
-        lines[1].startswith("- Elsewhere, the whole clip: the class is kept on 100%")
+        lines[1].startswith("- Elsewhere, the whole clip: the class is kept on 100 %")
         and "n/a in the deaf (n/a heard)" in lines[1]
     )
-    assert lines[2] == "- The deaf is asked where it predicts the explained class: on 0% of the clips."
+    assert lines[2] == "- The deaf is asked where it predicts the explained class: on 0 % of the clips."
 
 
 def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(condition):

@@ -168,5 +168,7 @@ def test_the_summary_reads_the_tables_and_the_sentence_the_summary(condition):
     assert values["the same winner with other clips"] == 0.875
     text = sanity_checks.sentence(table)
     assert (
-        "75% of the model's answer" in text and "drawn anew LIME stays nearest" in text and "wins 88%" in text
+        "75 % of the model's answer" in text
+        and "drawn anew LIME stays nearest" in text
+        and "wins 88 %" in text
     )
