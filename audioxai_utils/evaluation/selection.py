@@ -48,12 +48,6 @@ def first_bins(ranks: torch.Tensor, n_kept: torch.Tensor | Sequence[int]) -> tor
     return (ranks < n_kept.view(-1, *[1] * (ranks.ndim - 1))).float()
 
 
-def largest_share(values: torch.Tensor, share: float) -> torch.Tensor:
-    """Mask of exactly round(share * d) largest of the d values of each clip, (batch, ...), in their dtype."""
-    n_kept = round(share * values[0].numel())
-    return first_bins(bin_ranks(values), [n_kept] * len(values)).to(values.dtype)
-
-
 def _check(**tensors: torch.Tensor) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):

@@ -115,7 +115,9 @@ def found_first(notebook):
         ]
         text = "\n\n".join("".join(part) for part in shown).strip()
         found = [new_markdown_cell(text, metadata={"tags": [FOUND]})] if text else []
-    rest = [cell for cell in notebook.cells if FOUND not in cell.metadata.get("tags", [])]
+    given = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    left_out = {FOUND, "parameters"} if given else {FOUND}  # defaults say nothing beside what was given
+    rest = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
     notebook.cells = [*rest[:first], *found, *rest[first:]]
     return notebook
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from audioxai_utils.evaluation import controls
-from audioxai_utils.evaluation.selection import bin_ranks, first_bins, largest_share
+from audioxai_utils.evaluation.selection import bin_ranks, first_bins
 
 
 def power_maps(batch: int = 3, n_bins: int = 7, n_frames: int = 11, seed: int = 0) -> torch.Tensor:
@@ -52,13 +52,6 @@ def test_kept_bins_of_a_large_float32_mask_are_counted_not_rounded_away():
     mask[0, 0, 0, 0] = 0
     assert controls.kept_bins(mask).tolist() == [257 * 313 - 1]
     assert controls.kept_bins(mask * 0.3).tolist() == [round((257 * 313 - 1) * float(np.float32(0.3)))]
-
-
-def test_a_share_is_of_the_largest_in_any_shape():
-    values = torch.tensor([[3.0, 1.0, 2.0, 2.0], [0.0, 0.0, 0.0, -1.0]], dtype=torch.float64)
-    for shape in ((2, 4), (2, 1, 2, 2)):
-        mask = largest_share(values.view(shape), 0.5)
-        assert mask.dtype == torch.float64 and mask.flatten(1).tolist() == [[1, 0, 1, 0], [1, 1, 0, 0]]
 
 
 def test_equal_levels_do_not_change_the_area():
