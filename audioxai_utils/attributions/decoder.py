@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..numerics import default_dtype
+from .feature_maps import AXES, axes_by_change, declared_axes
 
 WIDTH = 16  # channels of the decoder, at every level
 START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``optimised``
@@ -108,25 +109,42 @@ def features_of(
     """Logits (n, classes) and the feature maps of ``layers``, (n, channels, frequency, time) each."""
     with torch.no_grad(), recorded(model, layers) as outputs:
         logits = model(db)
-    swapped = getattr(model, "feature_axes", None) == ("time", "frequency")
+    swapped = declared_axes(model, model.get_submodule(layers[0])) == AXES[::-1]
     return logits, [outputs[name].transpose(2, 3) if swapped else outputs[name] for name in layers]
 
 
+def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
+    """Let a copy of a model say what the axes of its maps are, by what changes of clips (n, 1, F, T) do to ``layer``'s."""
+    if declared_axes(model, model.get_submodule(layer)) is not None:
+        return
+
+    def activation(clip: torch.Tensor) -> torch.Tensor:
+        with recorded(model, [layer]) as outputs:
+            model(clip)
+        return outputs[layer]
+
+    model.feature_axes = axes_by_change(activation, db[:1])
+
+
 def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
-    """The model's children that give maps (n, channels, ., .), in the order of the pass.
+    """The children that give maps (n, channels, ., .), in the order of the pass: the model's, or of what it wraps.
 
     Raises
     ------
     ValueError
         There is none: a decoder has nothing to read.
     """
-    names = [name for name, _ in model.named_children()]
-    with torch.no_grad(), recorded(model, names) as outputs:
-        model(db)
-    found = [name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4]
-    if not found:
-        raise ValueError("model must have a child module that returns maps (n, channels, ., .); it has none")
-    return found
+    parent, prefix = model, ""
+    while True:
+        names = [prefix + name for name, _ in parent.named_children()]
+        with torch.no_grad(), recorded(model, names) as outputs:
+            model(db)
+        found = [name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4]
+        if found:
+            return found
+        if len(names) != 1:
+            raise ValueError("model must have a child module that returns maps (n, channels, ., .); it has none")
+        parent, prefix = model.get_submodule(names[0]), names[0] + "."
 
 
 def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[str]]:
@@ -140,10 +158,10 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
         It is not a decoder's.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"decoder {path}: no such file; train one with decoders.train_decoder")
+        raise FileNotFoundError(f"decoder {path}: no such file; train one with decoder_training.train_decoder")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(content):
-        raise ValueError(f"decoder {path}: holds no decoder; train one with decoders.train_decoder")
+        raise ValueError(f"decoder {path}: holds no decoder; train one with decoder_training.train_decoder")
     with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):  # the weights drawn here are thrown away
         decoder = Decoder(content["channels"], content["n_classes"], content["width"])
     decoder.load_state_dict(content["decoder"])

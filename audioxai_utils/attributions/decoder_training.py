@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder
+from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, settle_axes
 from .optimised import DOMAINS, objective, penalty, upsampled
 from ..models.inference import inference_copy
 from ..numerics import default_dtype
@@ -62,6 +62,7 @@ def train_decoder(
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         decoder, layers, spent = _continued(start, db) if start else _new(frozen, first, layers)
+        settle_axes(frozen, first, layers[0])
         loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
         module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
         lightning.Trainer(

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
-from .decoder import Recipe, features_of, load_decoder
+from .decoder import Recipe, features_of, load_decoder, settle_axes
 from .registry import register
 from .integrated_gradients import at_least
 from .optimised import upsampled
@@ -44,6 +44,7 @@ def lmac(
     at_least(1, batch_size=batch_size)
     fitted, layers = load_decoder(decoder, db)
     fast = inference_copy(model, db)
+    settle_axes(fast, db, layers[0])
     maps = []
     with torch.no_grad():
         for part, classes in zip(db.split(batch_size), target.split(batch_size)):

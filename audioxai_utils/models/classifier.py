@@ -15,6 +15,8 @@ from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
 from .outputs import check_columns, joint_log_odds, joint_probability, pick
 from .reading import HEADS, Reading
+from .scores import FromWaveform, Scores, WaveformInput
+from .silence import check_levels, floor_of
 from .untouched import evaluation_mode
 from .virtual_inspection import VirtualInspection, inspection
 from .wrapping import as_module, net_device, net_dtype
@@ -22,61 +24,6 @@ from .wrapping import as_module, net_device, net_dtype
 WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
 DOMAINS = ("db", "heard")
 HALF = (torch.float16, torch.bfloat16)
-
-
-class Scores(nn.Module):
-    """A network between what this package knows, pictures or waveforms, and scores (batch, classes).
-
-    ``prepare`` makes the network's input, ``output`` takes the scores out of what it returns; one column becomes
-    two by ``reading``: -z and z, or 1 - p and p.
-    """
-
-    casts = True  # the network gets its own dtype, the scores have the input's
-
-    def __init__(self, net: nn.Module, prepare: Callable, output, reading: Reading) -> None:
-        super().__init__()
-        self.net, self.prepare, self.output, self.reading = net, prepare, output, reading
-        self.n_frames = getattr(getattr(prepare, "__self__", None), "n_frames", None)  # of a `LogMel`'s input
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        prepared, dtype = self.prepare(x), net_dtype(self.net)
-        if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
-            prepared = prepared.to(dtype)
-        scores = pick(self.net(prepared), self.output).to(x.dtype)
-        if self.reading.head == "binary":
-            return torch.cat([-scores, scores], dim=1)
-        if self.reading.head == "probabilities" and scores.shape[1] == 1:
-            return torch.cat([1 - scores, scores], dim=1)
-        return scores
-
-
-class FromWaveform(nn.Module):
-    """A model of pictures as one of waveforms (batch, samples): its spectrogram in front of it."""
-
-    casts = True
-
-    def __init__(self, spectrogram: nn.Module, on_picture: Scores) -> None:
-        super().__init__()
-        self.spectrogram, self.on_picture, self.reading = spectrogram, on_picture, on_picture.reading
-
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        if hasattr(self.spectrogram, "decibels"):
-            return self.on_picture(self.spectrogram.decibels(waveform))
-        return self.on_picture(self.spectrogram(waveform).db)
-
-
-@dataclass(frozen=True)
-class WaveformInput:
-    """A waveform (B, N) in the shape a network wants; ``normalised`` is mean 0 and variance 1, as wav2vec2's."""
-
-    channel: bool = False
-    normalised: bool = False
-
-    def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
-        if self.normalised:
-            variance = waveform.var(1, keepdim=True, correction=0)
-            waveform = (waveform - waveform.mean(1, keepdim=True)) / (variance + 1e-7).sqrt()
-        return waveform.unsqueeze(1) if self.channel else waveform
 
 
 @dataclass(frozen=True)
@@ -349,31 +296,6 @@ def _rate(sample_rate: int | None, spectrogram) -> int:
     if own is not None and sample_rate not in (None, own):
         raise ValueError(f"sample_rate must be that of input, {own} Hz; got {sample_rate}")
     return int(own if sample_rate is None else sample_rate)
-
-
-def floor_of(spectrogram, sample_rate: int) -> float:
-    """A spectrogram's level of silence (dB): its ``floor``, else what it makes of a second of zeros."""
-    floor = getattr(spectrogram, "floor", None)
-    if floor is None:
-        levels = spectrogram(torch.zeros(1, sample_rate)).db
-        floor, highest = float(levels.min()), float(levels.max())
-        if not abs(highest - floor) < 1 or not abs(floor) < 1e6:
-            raise ValueError(f"the spectrogram of silence is {floor:g} to {highest:g} dB; give floor=, in dB")
-    return float(floor)
-
-
-def check_levels(batch: SpectrogramBatch, floor: float) -> None:
-    """ValueError unless ``db`` is 10 log10(power) down to the floor."""
-    level = 10 * batch.power.double().clamp_min(1e-30).log10()
-    error = (batch.db.double() - level.clamp_min(floor)).abs()
-    worst = float(torch.where(level > floor + 20, error - 0.1, error - 4).max())  # an offset at the floor is 3 dB
-    if worst > 0:
-        i = int(torch.where(level > floor + 20, error - 0.1, error - 4).argmax())
-        got, expected = float(batch.db.flatten()[i]), float(level.clamp_min(floor).flatten()[i])
-        raise ValueError(
-            f"the spectrogram's db must be 10 log10(power) down to its floor of {floor:g} dB; got {got:.1f} where "
-            f"that is {expected:.1f} (natural logarithms, a range below the maximum or another floor? give floor=)"
-        )
 
 
 def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...]:

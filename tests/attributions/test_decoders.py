@@ -377,7 +377,7 @@ def test_the_second_stage_starts_from_the_first_s_decoder_and_costs_both(setting
 
 def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
     db, labels = clips(2, 0)
-    with pytest.raises(FileNotFoundError, match="no such file; train one with decoders.train_decoder"):
+    with pytest.raises(FileNotFoundError, match="no such file; train one with decoder_training.train_decoder"):
         METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "none.pt")
     torch.save({"model": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no decoder"):

@@ -9,9 +9,9 @@ import torch
 from torchaudio.compliance import kaldi
 
 from audioxai_utils.audio.mel import hz_to_mel, mel_centres, mel_filters, mel_to_hz
-from audioxai_utils.models.classifier import WaveformInput
 from audioxai_utils.models.efficientat_frontend import EfficientATMel
 from audioxai_utils.models.frontends import LogMel
+from audioxai_utils.models.scores import WaveformInput
 
 
 def noise(n: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
