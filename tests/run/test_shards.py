@@ -269,6 +269,5 @@ def test_jobs_are_those_of_the_folder(tmp_path, monkeypatch):
     )
     with pytest.raises(
         BlockingIOError, match="an earlier run on .* may still work on it: squeue does not say"
-    ):
-        with slurm.jobs_end_with(tmp_path):
-            pass
+    ), slurm.jobs_end_with(tmp_path):
+        pass

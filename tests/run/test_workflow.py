@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import toy_study
 
-from audioxai_utils import constants
 from audioxai_utils.run import graph, progress, records, workflow
 from audioxai_utils.run.command_line import parse
 from audioxai_utils.study import settings as settings_module
