@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from audioxai_utils.constants import DURATION, STUDY_METHODS, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.constants import DURATION, SPECTROGRAMS, STUDY_METHODS
 
 GIB = 2**30
 HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its two stems

@@ -103,16 +103,15 @@ def test_the_listed_seeds_are_the_ones_that_are_drawn_from():
     """What the manifest says is what the functions do by default."""
     import inspect
 
-    from audioxai_utils.attributions import gradient_check
+    from audioxai_utils.attributions import METHODS, gradient_check
     from audioxai_utils.audio.generated import synthesis
-    from audioxai_utils.evaluation import comparisons, controls, bootstrap
-    from audioxai_utils.attributions import METHODS
+    from audioxai_utils.evaluation import bootstrap, comparisons, controls
 
     def default(function):
         return inspect.signature(function).parameters["seed"].default
 
     seeds = constants.FIXED_SEEDS
-    assert synthesis.SEED == seeds["generated clips and noises"]
+    assert seeds["generated clips and noises"] == synthesis.SEED
     assert default(METHODS["lime"]) == seeds["LIME"]
     assert default(controls.clip_seed) == seeds["random controls"]
     assert default(gradient_check.gradient_check) == seeds["gradient check"]

@@ -223,7 +223,7 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
         ]
         os.kill(chosen, signal.SIGKILL)
         printed, _ = run.communicate(timeout=60)
-        left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}  # noqa: E731
+        left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}
         assert toy_study.wait_for(lambda: not left(), 10), left()
     finally:
         run.kill()

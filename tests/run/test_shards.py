@@ -267,8 +267,10 @@ def test_jobs_are_those_of_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(
         slurm.subprocess, "run", lambda command, **options: (_ for _ in ()).throw(OSError("gone"))
     )
-    with pytest.raises(
-        BlockingIOError, match="an earlier run on .* may still work on it: squeue does not say"
+    with (
+        pytest.raises(
+            BlockingIOError, match="an earlier run on .* may still work on it: squeue does not say"
+        ),
+        slurm.jobs_end_with(tmp_path),
     ):
-        with slurm.jobs_end_with(tmp_path):
-            pass
+        pass

@@ -104,7 +104,7 @@ def test_shards_on_slurm_equal_the_whole_here_though_jobs_are_killed(study):
     try:
         assert toy_study.wait_for(lambda: of_rule("attributions_shard"), 240), jobs()
         subprocess.run(["scancel", of_rule("attributions_shard")[0]], check=True)
-        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study")  # noqa: E731
+        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study")
         assert toy_study.wait_for(shards, 400), jobs()
         for pid in shards():
             os.kill(pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_no_job_outlives_its_run_or_meets_the_next(study, tmp_path):
     results.mkdir()
     (results / "slow").touch()
     prefix = slurm.job_prefix(results)
-    steps = lambda: processes(f"{repository}/notebooks/03_attributions.ipynb")  # noqa: E731
+    steps = lambda: processes(f"{repository}/notebooks/03_attributions.ipynb")
 
     first = start(repository, results, words)
     assert toy_study.wait_for(steps, 240), first.communicate()

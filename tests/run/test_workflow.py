@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import toy_study
 
-from audioxai_utils import constants
 from audioxai_utils.run import graph, progress, records, workflow
 from audioxai_utils.run.command_line import parse
 from audioxai_utils.study import settings as settings_module
@@ -245,7 +244,9 @@ def test_an_added_option_is_one_field(finished, tmp_path):
     line, env = toy_study.command(repository, results)
     env |= {"AUDIOXAI_RUN": str(results)}
     assert (
-        subprocess.run([line[0], "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [line[0], "-P", "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout
         == "salty\n"
     )
     since_05 = {"05_metrics_and_tables", "06_listening_gallery", "00_report"}
@@ -261,7 +262,7 @@ def test_an_added_option_is_one_field(finished, tmp_path):
     code += "assert command[command.index('--executor') + 1] == 'slurm' and command[command.index('--configfile') + 1] == str(path)\n"
     code += "print(json.loads(path.read_text())['flavour'])"
     jobs = subprocess.run(
-        [line[0], "-c", code, tmp_path / "jobs"], env=env, capture_output=True, text=True, check=True
+        [line[0], "-P", "-c", code, tmp_path / "jobs"], env=env, capture_output=True, text=True, check=True
     )
     assert jobs.stdout == "salty\n"
 
