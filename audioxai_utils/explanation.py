@@ -102,13 +102,13 @@ def explain(
     Parameters
     ----------
     classifier : AudioClassifier or nn.Module
-        A module by itself maps dB spectrograms (batch, 1, frequency, time) to softmax logits (batch, classes); its
-        ``spectrogram`` must then be named, except for this package's `Cnn14`.
+        A module by itself maps dB spectrograms (batch, 1, frequency, time) to softmax logits (batch,
+        classes); its ``spectrogram`` must then be named, except for this package's `Cnn14`.
     waveform, sample_rate : path, or array (samples,) or (channels, samples), and Hz
         Floating point; channels are averaged. Resampled where the classifier wants another rate, up to 120 s.
     target : str, int, several of them or callable, optional
-        What is attributed and scored: a class by name or index; of several, that at least one is there; numbers
-        (batch,) of the network's output. None is the predicted class.
+        What is attributed and scored: a class by name or index; of several, that at least one is there;
+        numbers (batch,) of the network's output. None is the predicted class.
     method : str
         One of `METHODS`.
     layer : nn.Module or str, optional
@@ -118,19 +118,20 @@ def explain(
     heard : bool
         Score the sound of each mask too (``*_heard``).
     domain : {"db", "heard"}, optional
-        Where masks act, and with them every method; ``heard`` is the sound, and the only one for a model of waveforms.
+        Where masks act, and with them every method; ``heard`` is the sound, and the only one for a model of
+        waveforms.
     inspect_as : {"stft", "mel", "cqt"}, optional
         The picture in the domain ``heard``; default the classifier's own.
     spectrogram : str or callable, optional
-        Of a module by itself: one of the study's, or what gives a `SpectrogramBatch` and has ``sample_rate`` and
-        ``invert``.
+        Of a module by itself: one of the study's, or what gives a `SpectrogramBatch` and has ``sample_rate``
+        and ``invert``.
     masks, protocol : sequence of str, str
         The masks to score, None for all; ``paper`` or ``audited``.
     check_gradient : bool
         Prove the input gradient first, where the method differentiates; once per model is enough.
     **options
-        The method's own, such as ``background=`` for ``shap``. Its ``waveform`` and ``spectrogram``, where it has
-        them, are this clip's.
+        The method's own, such as ``background=`` for ``shap``. Its ``waveform`` and ``spectrogram``, where it
+        has them, are this clip's.
 
     Raises
     ------
@@ -180,7 +181,8 @@ def explain_many(
     method_options : dict of str to dict, optional
         Options of single methods, such as ``{"lime": {"n_samples": 200}}``.
     **options
-        Of `explain`, the same for all, such as ``target=`` and ``masks=``. The gradient is proved on the first clip.
+        Of `explain`, the same for all, such as ``target=`` and ``masks=``. The gradient is proved on the
+        first clip.
 
     Returns
     -------

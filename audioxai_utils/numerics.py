@@ -39,8 +39,8 @@ def one_thread() -> Iterator[None]:
 def tensor_float32(allowed: bool, device: torch.device) -> Iterator[None]:
     """Whether CUDA takes float32 products in TF32 (ten bits of mantissa) in here; PyTorch's own choice comes back.
 
-    By itself PyTorch does so in convolutions alone. On another device nothing changes, nor where the caller has
-    chosen by PyTorch's newer ``fp32_precision``; not for several threads at once.
+    By itself PyTorch does so in convolutions alone. On another device nothing changes, nor where the caller
+    has chosen by PyTorch's newer ``fp32_precision``; not for several threads at once.
     """
     before = _tf32_choice() if device.type == "cuda" else None
     if before is None:

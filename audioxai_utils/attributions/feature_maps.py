@@ -1,7 +1,8 @@
 """Where in a model Grad-CAM looks, and how what it finds there lies on the spectrogram.
 
-A layer gives maps (batch, channels, rows, columns), a sequence (batch, channels, length) as ``nn.Conv1d`` does, or
-tokens (batch, tokens, channels), which are put back on the grid of patches that the last convolution cut.
+A layer gives maps (batch, channels, rows, columns), a sequence (batch, channels, length) as ``nn.Conv1d``
+does, or tokens (batch, tokens, channels), which are put back on the grid of patches that the last convolution
+cut.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
 def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.Module:
     """The layer on a first clip (1, 1, F, T): the last called convolution that the score reads as a map.
 
-    Its map is larger than 1 x 1, which leaves out the gates of squeeze-excitation, and it is called, and read, which
-    leaves out unused heads. Where patches of a convolution go on as tokens, it is the last layer norm over tokens
-    of which the score reads patches.
+    Its map is larger than 1 x 1, which leaves out the gates of squeeze-excitation, and it is called, and
+    read, which leaves out unused heads. Where patches of a convolution go on as tokens, it is the last layer
+    norm over tokens of which the score reads patches.
 
     Raises
     ------

@@ -1,10 +1,11 @@
 """GradCAM: a layer's activations weighted by the explained score's mean gradient, signed.
 
-The layer is the model's ``gradcam_layer``, else the last called convolution whose map is larger than 1 x 1; of a
-transformer, its last layer norm over tokens. What rows and columns of its map are, (frequency, time) or
-(time, frequency), is said by the option ``feature_axes``, by the module around the layer that has an attribute of
-that name, wrapped or not, or found by what changes of the input do to the map. A model of waveforms has maps on axes
-of its own, which are not those of the picture it is inspected in: it is refused unless the option says them.
+The layer is the model's ``gradcam_layer``, else the last called convolution whose map is larger than 1 x 1;
+of a transformer, its last layer norm over tokens. What rows and columns of its map are, (frequency, time) or
+(time, frequency), is said by the option ``feature_axes``, by the module around the layer that has an
+attribute of that name, wrapped or not, or found by what changes of the input do to the map. A model of
+waveforms has maps on axes of its own, which are not those of the picture it is inspected in: it is refused
+unless the option says them.
 
 References
 ----------
@@ -39,8 +40,8 @@ def gradcam(
     Parameters
     ----------
     layer : nn.Module or str, optional
-        A module of the model, or its dotted name; default see the module's text. It returns (batch, channels, rows,
-        columns), or (batch, tokens, channels).
+        A module of the model, or its dotted name; default see the module's text. It returns (batch, channels,
+        rows, columns), or (batch, tokens, channels).
     feature_axes : ("frequency", "time"), ("time", "frequency"), ("time",) or ("frequency",), optional
         What the map's rows and columns are; default see the module's text.
     batch_size : int

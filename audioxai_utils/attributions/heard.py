@@ -15,8 +15,8 @@ class Sounds:
     Parameters
     ----------
     spectrogram : callable
-        Waveforms (batch, samples) to a batch with ``db``, ``phase`` and ``length``; it has ``invert(power, phase,
-        length)``, both differentiable.
+        Waveforms (batch, samples) to a batch with ``db``, ``phase`` and ``length``; it has ``invert(power,
+        phase, length)``, both differentiable.
     db, power : Tensor (n, 1, bins, T)
         Of the clips, as the transform made them.
     phasor : Tensor (n, 1, F, T)

@@ -14,13 +14,13 @@ one shift of z, and what is returned is m minus its own quantile: ``minmax`` is 
 where a share far from what the class needs leaves m's extremes away from 0 and 1), and ``bin`` keeps
 exactly that share of the bins.
 
-Three domains. ``db`` masks decibels towards the model's floor (-100 dB in the study), as scores do: kept = (X - floor) m + floor.
-``power`` masks power, as the study's sounds are made: kept = X + 10 log10 m, no lower than that. It
-needs no waveform, and for smooth masks it is close to the re-analysed sound. ``heard`` is that sound
-itself: the masked power is inverted with the clip's own phase and analysed again, and the gradient
-goes through both; it needs the options ``waveform`` and ``spectrogram``. The removed part has 1 - m
-in the place of m. ``both`` alternates between ``db`` and ``power`` from step to step, so that one
-mask holds for what is scored and, nearly, for what is heard.
+Three domains. ``db`` masks decibels towards the model's floor (-100 dB in the study), as scores do: kept = (X
+- floor) m + floor. ``power`` masks power, as the study's sounds are made: kept = X + 10 log10 m, no lower
+than that. It needs no waveform, and for smooth masks it is close to the re-analysed sound. ``heard`` is that
+sound itself: the masked power is inverted with the clip's own phase and analysed again, and the gradient goes
+through both; it needs the options ``waveform`` and ``spectrogram``. The removed part has 1 - m in the place
+of m. ``both`` alternates between ``db`` and ``power`` from step to step, so that one mask holds for what is
+scored and, nearly, for what is heard.
 
 Against adversarial patterns, which one model alone sees, the grid is coarse, the mask is shifted by
 up to ``jitter`` bins and frames against the clip, and the clip gets ``noise`` dB of noise, anew at

@@ -1,8 +1,9 @@
 """The optimised mask of the sound itself: what is kept is heard, and analysed again, at every step.
 
 See ``optimised``, whose option ``domain`` this fixes. It is made for ears, and the scores of what is heard
-(``*_heard``) judge it: its soft values let through a sound that is quiet where they are small, while the study scores
-decibels that are scaled towards the floor by the same values, a picture that this mask has never met.
+(``*_heard``) judge it: its soft values let through a sound that is quiet where they are small, while the
+study scores decibels that are scaled towards the floor by the same values, a picture that this mask has never
+met.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class Traits:
     after : str
         The method whose trained decoder that training starts from; "" for a new one.
     gradients : bool
-        Whether it differentiates the model; one that does not takes black boxes, and no gradient needs a proof.
+        Whether it differentiates the model; one that does not takes black boxes, and no gradient needs a
+        proof.
     layers : bool
         Whether it looks at the model's inner layers.
     engines : tuple of str

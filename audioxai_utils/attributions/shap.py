@@ -1,12 +1,13 @@
 """Deep SHAP: the explained logit's difference from a background, shared out over the bins.
 
 The values of a clip add up to g_c(X) - mean_b g_c(b) (additivity). All engines check that. ``fast`` and
-``reference`` see only what are modules: a functional ``relu`` passes its plain gradient and the sum breaks. ``exact``
-has rules for operations instead of modules and takes any differentiable network; see `attributions.exact`. Unless an
-engine is named, ``fast`` is tried and ``exact`` takes over where it does not add up.
+``reference`` see only what are modules: a functional ``relu`` passes its plain gradient and the sum breaks.
+``exact`` has rules for operations instead of modules and takes any differentiable network; see
+`attributions.exact`. Unless an engine is named, ``fast`` is tried and ``exact`` takes over where it does not
+add up.
 
-A maximum is shared out as ``shap`` does by ``fast`` and ``reference``, to the largest entry of clip and reference
-("deeplift"), and by the Shapley values of pairs by ``exact``, unless ``max_rule`` says otherwise.
+A maximum is shared out as ``shap`` does by ``fast`` and ``reference``, to the largest entry of clip and
+reference ("deeplift"), and by the Shapley values of pairs by ``exact``, unless ``max_rule`` says otherwise.
 
 References
 ----------
@@ -48,7 +49,8 @@ def shap(
     background : Tensor (n, 1, frequency, time)
         Reference clips in dB; the attribution is the mean over them.
     engine : "fast" | "reference" | "exact", optional
-        ``reference`` is ``shap.DeepExplainer`` with its additivity check left on; default see the module's text.
+        ``reference`` is ``shap.DeepExplainer`` with its additivity check left on; default see the module's
+        text.
     chunk_size : int, optional
         Reference clips held at once, which bounds the memory; not of ``reference``.
     max_rule : "shapley" | "deeplift"

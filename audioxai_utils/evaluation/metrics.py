@@ -4,10 +4,11 @@
 keeps, of what it removes. c is the class predicted on the whole clip unless another is
 given as ``target``, d = F * T.
 
-p_c is the probability of class c by the model's head (`models.reading.Reading`): of a softmax, or of the label's own
-sigmoid, whatever the other labels do; of a one-logit detector p is (1 - sigma(z), sigma(z)). FF, AI, AD and AG are
-all of that one probability. FidIn is where heads differ: classes that exclude each other are heard where they have the
-largest probability, labels of a sigmoid or binary head where theirs is above the ``threshold``.
+p_c is the probability of class c by the model's head (`models.reading.Reading`): of a softmax, or of the
+label's own sigmoid, whatever the other labels do; of a one-logit detector p is (1 - sigma(z), sigma(z)). FF,
+AI, AD and AG are all of that one probability. FidIn is where heads differ: classes that exclude each other
+are heard where they have the largest probability, labels of a sigmoid or binary head where theirs is above
+the ``threshold``.
 
 Two protocols. ``paper``: an increase of any size counts in AI, and a constant mask has
 SPS = COMP = 0, as in the published runs. ``audited``: AI wants a rise above 1e-4 (a

@@ -30,9 +30,9 @@ CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memor
 def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
     """Probabilities (clips, classes) by the model's head, a chunk of clips at a time, in full float32.
 
-    ``db`` are pictures (clips, 1, F, T), or waveforms (clips, samples) where the model takes those. The model's
-    `Reading` says what its head is, a softmax where it has none. It is asked in evaluation mode; every module's
-    own flag and every buffer come back.
+    ``db`` are pictures (clips, 1, F, T), or waveforms (clips, samples) where the model takes those. The
+    model's `Reading` says what its head is, a softmax where it has none. It is asked in evaluation mode;
+    every module's own flag and every buffer come back.
     """
     reading = reading_of(model)
     with evaluation_mode(model), tensor_float32(False, db.device):
@@ -72,11 +72,11 @@ class MaskScorer:
     fill : float, optional
         Level (dB) that takes the place of what is masked; None is the model's floor, and nothing in a sound.
     on_waveform : nn.Module, optional
-        The same model on waveforms (batch, samples): what is heard is then asked about as it is, instead of being
-        analysed for ``model`` again.
+        The same model on waveforms (batch, samples): what is heard is then asked about as it is, instead of
+        being analysed for ``model`` again.
     waveform : torch.Tensor, optional
-        (batch, samples) of the clips. Where it is given, masks act on the power alone: scores are those of the
-        sound, by ``on_waveform``.
+        (batch, samples) of the clips. Where it is given, masks act on the power alone: scores are those of
+        the sound, by ``on_waveform``.
     """
 
     def __init__(

@@ -46,26 +46,29 @@ class AudioClassifier:
     Parameters
     ----------
     net : nn.Module, function or onnxruntime.InferenceSession
-        Wrappers (DataParallel, torch.compile, averaged weights) are taken off. What is no module is a black box.
+        Wrappers (DataParallel, torch.compile, averaged weights) are taken off. What is no module is a black
+        box.
     classes : sequence of str, optional
         Names of the outputs in their order; None numbers them. A binary head takes one name or two.
     sample_rate : int
         Hz; may be left out where ``input`` says it.
     input : str, LogMel, spectrogram or callable
         ``"waveform"``: (B, N) or (B, 1, N), whichever the network takes; ``"(B, N)"``, ``"(B, 1, N)"``; or
-        ``"wav2vec2"``, (B, N) with mean 0 and variance 1. ``"stft_db"``, ``"mel_db"``: the study's, (B, 1, F, T).
-        A `LogMel`, or the name of a preset: ``"panns"``, ``"efficientat"``, ``"ast"``. An object with
-        ``sample_rate``, a call to a `SpectrogramBatch` and ``invert``. Anything else that is callable makes the
-        network's input of waveforms (B, N).
+        ``"wav2vec2"``, (B, N) with mean 0 and variance 1. ``"stft_db"``, ``"mel_db"``: the study's, (B, 1, F,
+        T). A `LogMel`, or the name of a preset: ``"panns"``, ``"efficientat"``, ``"ast"``. An object with
+        ``sample_rate``, a call to a `SpectrogramBatch` and ``invert``. Anything else that is callable makes
+        the network's input of waveforms (B, N).
     output : int, str or callable, optional
-        Where the scores are in what the network returns: place in a tuple, key of a dict, ``".logits"`` for an
-        attribute, or a function. None: the network returns them.
+        Where the scores are in what the network returns: place in a tuple, key of a dict, ``".logits"`` for
+        an attribute, or a function. None: the network returns them.
     head : {"softmax", "sigmoid", "binary", "probabilities"}, optional
-        What the scores are, see `Reading`. None is softmax logits, and is refused where the outputs look otherwise.
+        What the scores are, see `Reading`. None is softmax logits, and is refused where the outputs look
+        otherwise.
     floor : float, optional
         Level of silence in the picture (dB); None is the front end's own.
     threshold : float
-        Probability above which a label is heard (heads ``sigmoid`` and ``binary``, and independent probabilities).
+        Probability above which a label is heard (heads ``sigmoid`` and ``binary``, and independent
+        probabilities).
     inspect_as : {"stft", "mel", "cqt"}
         The picture of a model of waveforms.
 
@@ -154,8 +157,9 @@ class AudioClassifier:
         Parameters
         ----------
         domain : {"db", "heard"}, optional
-            Where masks act: on the decibels that the network gets, or on the power, and then the sound is asked
-            about. Default: ``heard`` for a model of waveforms, for which it is the only one, else ``db``.
+            Where masks act: on the decibels that the network gets, or on the power, and then the sound is
+            asked about. Default: ``heard`` for a model of waveforms, for which it is the only one, else
+            ``db``.
         inspect_as : {"stft", "mel", "cqt"}, optional
             Picture of a sound; default the classifier's own.
         """
@@ -230,8 +234,8 @@ class AudioClassifier:
         """The classifier whose column is explained, that column (None: the predicted one) and its name.
 
         Several classes are explained as one: that at least one of them is there. A function of the network's
-        output (what ``output`` selects) gives (batch,) numbers, which are logits, or probabilities where the head
-        is ``probabilities``.
+        output (what ``output`` selects) gives (batch,) numbers, which are logits, or probabilities where the
+        head is ``probabilities``.
         """
         if callable(target):
             name = getattr(target, "__name__", type(target).__name__)

@@ -1,7 +1,7 @@
 """What a classifier hears: descriptions of log-mel front ends, and the spectrogram each of them makes.
 
-A picture is always in decibels, 10 log10 of the power with the front end's own offset in it; what the network is
-given, natural logarithms, its own scale and order of axes, is computed from the picture, with gradients.
+A picture is always in decibels, 10 log10 of the power with the front end's own offset in it; what the network
+is given, natural logarithms, its own scale and order of axes, is computed from the picture, with gradients.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ PRESETS = {"panns": LogMel.panns, "efficientat": LogMel.efficientat, "ast": LogM
 class LogMelSpectrogram(Spectrogram):
     """The picture of a `LogMel` front end, (batch, 1, n_mels, time) in dB, and its inverse with a clip's own phase.
 
-    Called and inverted as `audio.spectrograms.Spectrogram` is; the phase is that of what the front end transforms,
-    after its pre-emphasis, which the inverse takes back.
+    Called and inverted as `audio.spectrograms.Spectrogram` is; the phase is that of what the front end
+    transforms, after its pre-emphasis, which the inverse takes back.
     """
 
     def __init__(self, description: LogMel) -> None:

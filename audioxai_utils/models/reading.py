@@ -21,12 +21,13 @@ class Reading:
     ----------
     head : {"softmax", "sigmoid", "binary", "probabilities"}
         ``softmax``: logits of classes that exclude each other. ``sigmoid``: logits of independent labels.
-        ``binary``: one logit z, as the two columns -z and z. ``probabilities``: they are probabilities already.
+        ``binary``: one logit z, as the two columns -z and z. ``probabilities``: they are probabilities
+        already.
     floor : float
         Level of silence (dB): what is masked goes there, and baselines lie there.
     threshold : float, optional
-        A label is heard where its probability is above it; None: where it is the largest, as classes have it that
-        exclude each other.
+        A label is heard where its probability is above it; None: where it is the largest, as classes have it
+        that exclude each other.
 
     Notes
     -----

@@ -16,8 +16,8 @@ from .wrapping import net_dtype
 class Scores(nn.Module):
     """A network between what this package knows, pictures or waveforms, and scores (batch, classes).
 
-    ``prepare`` makes the network's input, ``output`` takes the scores out of what it returns; one column becomes
-    two by ``reading``: -z and z, or 1 - p and p.
+    ``prepare`` makes the network's input, ``output`` takes the scores out of what it returns; one column
+    becomes two by ``reading``: -z and z, or 1 - p and p.
     """
 
     casts = True  # the network gets its own dtype, the scores have the input's

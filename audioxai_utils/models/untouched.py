@@ -25,11 +25,20 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         for module, flag in flags:
             module.training = flag
         with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                if not torch.equal(buffer, value):
+            changed = _changed([(buffer, value) for _, _, buffer, value in buffers])
+            for (module, name, buffer, value), differs in zip(buffers, changed):
+                if differs:
                     buffer.copy_(value)
                 if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
                     setattr(module, name, buffer)
+
+
+def _changed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
+    """Whether the two of each pair differ; devices are waited for once."""
+    flags = [(now != before).any() for now, before in pairs]
+    devices = {flag.device for flag in flags}
+    read = {device: iter(torch.stack([f for f in flags if f.device == device]).tolist()) for device in devices}
+    return [next(read[flag.device]) for flag in flags]
 
 
 @contextmanager
@@ -37,8 +46,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients in here; everything comes back at the end, also after an error.
 
     Besides what `evaluation_mode` puts back, each module gets its attributes, hooks and parameters, and each
-    parameter its ``requires_grad`` and ``grad``: libraries leave hooks and even parameters behind (shap's ``x``
-    and ``y`` in nested blocks). Of a ScriptModule, which has no attributes of Python's, flags and buffers come back.
+    parameter its ``requires_grad`` and ``grad``: libraries leave hooks and even parameters behind (shap's
+    ``x`` and ``y`` in nested blocks). Of a ScriptModule, which has no attributes of Python's, flags and
+    buffers come back.
     """
     tensors = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     plain = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]

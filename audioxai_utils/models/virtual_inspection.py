@@ -1,12 +1,12 @@
 """Virtual inspection: a model that takes waveforms is explained in time and frequency.
 
-An inverse STFT with the clip's own phase stands in front of the model, so that it becomes a function of the clip's
-picture, (batch, 1, frequency, time) in dB, and every attribution method and every mask works on it. A mask acts on
-the power, and what is scored is what is heard: the model on the sound that the mask keeps.
+An inverse STFT with the clip's own phase stands in front of the model, so that it becomes a function of the
+clip's picture, (batch, 1, frequency, time) in dB, and every attribution method and every mask works on it. A
+mask acts on the power, and what is scored is what is heard: the model on the sound that the mask keeps.
 
-The picture need not be invertible by itself. ``Bands`` shows a waveform in mel or constant-Q bands and changes the
-clip's own STFT by what has changed in each band, so that the unchanged picture gives back the very clip; the same
-model can be inspected as STFT, mel or constant-Q without being trained again.
+The picture need not be invertible by itself. ``Bands`` shows a waveform in mel or constant-Q bands and
+changes the clip's own STFT by what has changed in each band, so that the unchanged picture gives back the
+very clip; the same model can be inspected as STFT, mel or constant-Q without being trained again.
 
 References
 ----------
@@ -76,8 +76,8 @@ def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
 class PictureAsSound:
     """The transform that methods are given as the clip's own where the model itself makes the sound of a picture.
 
-    What is heard of a masked power is then its level: analysing the sound again and giving it the old phase would
-    be another sound.
+    What is heard of a masked power is then its level: analysing the sound again and giving it the old phase
+    would be another sound.
     """
 
     def __init__(self, batch: SpectrogramBatch) -> None:

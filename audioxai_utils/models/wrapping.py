@@ -45,8 +45,8 @@ def as_module(net) -> nn.Module:
 class BlackBox(nn.Module):
     """A function from a tensor to scores, that answers and shows neither gradients nor layers.
 
-    It is called with a tensor without gradient, as it is on its device, and may return a tensor, a NumPy array,
-    or a tuple or dict of them. A copy of the module shares the function.
+    It is called with a tensor without gradient, as it is on its device, and may return a tensor, a NumPy
+    array, or a tuple or dict of them. A copy of the module shares the function.
     """
 
     def __init__(self, function: Callable) -> None:
