@@ -98,7 +98,7 @@ def sigmoid_masks(study: Study) -> dict:
     condition = study.main_condition
     scores = methods_only(condition.scores())
     sparse = _by_protocol(scores[scores["method"].isin(SIGMOID_METHODS)], "SPS", mask="sigmoid")
-    theirs = np.mean([published_value(condition.pair, method, "sigmoid", "SPS") for method in SIGMOID_METHODS])
+    theirs = np.mean([published_value(condition.pair, each, "sigmoid", "SPS") for each in SIGMOID_METHODS])
     return {
         "finding": "Sigmoid masks select nothing",
         "measured": "SPS of sigmoid, mean of saliency, LIME, SHAP",

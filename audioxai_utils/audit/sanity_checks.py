@@ -242,8 +242,8 @@ def sentence(checks: pd.DataFrame) -> str:
     text = (
         f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep "
         f"SHAP misses its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {percent(own)} of "
-        f"the model's answer on its own copies and {percent(fresh)} on fresh ones; two seeds agree with a rank "
-        f"correlation of {seeds:.2f}."
+        f"the model's answer on its own copies and {percent(fresh)} on fresh ones; two seeds agree with a "
+        f"rank correlation of {seeds:.2f}."
     )
     anew = values[values.index.str.endswith(ANEW)].dropna()
     if len(anew):
