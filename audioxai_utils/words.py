@@ -22,9 +22,9 @@ METHOD_LABELS = {
     "rise": "RISE",
     "slime": "SLIME",
     "slime_hpss": "SLIME (HPSS)",
-    "optimised": "Optimised",
-    "optimised_20": "Optimised, 20 %",
-    "optimised_heard": "Optimised, heard",
+    "extremal": "Extremal perturbation",
+    "extremal_20": "Extremal perturbation, 20 %",
+    "extremal_heard": "Extremal perturbation, heard",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
 }

@@ -168,6 +168,7 @@ def _integer(flag: str, text: str, lowest: int, highest: int) -> int:
 def _methods(given: list[str] | None, values: dict) -> tuple[str, ...] | None:
     """The chosen methods; ``all`` stands for every one, ``study`` for the study's own, which are None."""
     groups = {"all": constants.known_methods(), "study": constants.STUDY_METHODS}
+    groups |= {former: (name,) for former, name in constants.FORMER_NAMES.items()}
     words = [name for word in _words(given or ["study"]) for name in groups.get(word, (word,))]
     chosen = _choices("--method", words, groups["all"])
     return None if chosen == groups["study"] else chosen

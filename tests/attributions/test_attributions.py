@@ -17,7 +17,7 @@ from tiny_decoder import tiny_decoder
 from audioxai_utils.models.cnn14 import Cnn14
 
 OPTIONS = {
-    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "optimised": {"n_steps": 12},
+    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "extremal": {"n_steps": 12},
 }
 
 

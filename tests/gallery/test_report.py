@@ -448,14 +448,14 @@ def pages_of(results):
 
 
 def test_methods_that_are_not_the_studys_bring_a_table_of_all_scored_and_heard(tmp_path):
-    study = Study(Settings("smoke", results_dir=str(tmp_path), methods=("optimised", "lime")))
+    study = Study(Settings("smoke", results_dir=str(tmp_path), methods=("extremal", "lime")))
     condition = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "white"}
     every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(
         **condition, FF_low=0.1, FF_high=0.95, FF_heard=0.4
     )
     files.save_table(every.assign(seconds=0.25), tmp_path / "tables" / "methods")
     assert "four methods alone" in report_parts.every_method(study).data
-    new = every.tail(1).assign(method="optimised", FF=0.99, seconds=1.5)
+    new = every.tail(1).assign(method="extremal", FF=0.99, seconds=1.5)
     files.save_table(pd.concat([every, new]), tmp_path / "tables" / "methods")
     part = report_parts.every_method(study).data
     assert "FF_heard" in part and "0.990 [0.100," in part and "Optimised" in part and "1.500" in part

@@ -22,7 +22,7 @@ from audioxai_utils.audio.spectrograms import kept_audio
 from audioxai_utils.evaluation.scoring import MaskScorer
 from audioxai_utils.audio.spectrograms import Spectrogram, get_spectrogram
 
-optimised = importlib.import_module("audioxai_utils.attributions.optimised")
+extremal = importlib.import_module("audioxai_utils.attributions.extremal")
 ZERO = torch.tensor([0, 0])
 
 
@@ -63,14 +63,14 @@ GRID = {"grid": (16, 32), "area_weight": 1.0}
 @pytest.mark.parametrize("domain", ["both", "db", "power"])
 def test_planted_evidence_is_found(domain):
     model = Patch()
-    attribution = METHODS["optimised"](model, clips(), ZERO, domain=domain, **GRID)
+    attribution = METHODS["extremal"](model, clips(), ZERO, domain=domain, **GRID)
     for clip in range(2):
         assert overlap(attribution[clip, 0] > 0, model.truth()) > 0.8
 
 
 def test_another_patch_is_found_elsewhere():
     model = Patch(slice(16, 32), slice(0, 20))
-    attribution = METHODS["optimised"](model, clips(1), ZERO[:1], **GRID)
+    attribution = METHODS["extremal"](model, clips(1), ZERO[:1], **GRID)
     assert overlap(attribution[0, 0] > 0, model.truth()) > 0.8
     assert overlap(attribution[0, 0] > 0, Patch().truth()) < 0.05
 
@@ -78,7 +78,7 @@ def test_another_patch_is_found_elsewhere():
 def test_minmax_of_it_is_a_mask_that_keeps_the_class_and_takes_it_away():
     """Scored in decibels by the package's own masking, not by the method's."""
     model, db = Patch(), clips()
-    mask = build_masks(METHODS["optimised"](model, db, ZERO, **GRID), "audited")["minmax"]
+    mask = build_masks(METHODS["extremal"](model, db, ZERO, **GRID), "audited")["minmax"]
     kept, removed = (model(part).softmax(1)[:, 0] for part in apply_mask(db, mask))
     whole = model(db).softmax(1)[:, 0]
     assert bool((kept > whole - 0.05).all()) and bool((removed < 0.05).all())
@@ -92,7 +92,7 @@ def test_minmax_of_it_is_a_mask_that_keeps_the_class_and_takes_it_away():
 def test_area_is_met_by_the_binary_mask_and_by_the_mean_of_the_soft_one(area):
     model, db = Patch(), clips()
     db[1, ..., 40:] = -100.0  # silent bins, of which no one is better than another
-    masks = build_masks(METHODS["optimised"](model, db, ZERO, area=area, n_steps=60, grid=(16, 32)), "audited")
+    masks = build_masks(METHODS["extremal"](model, db, ZERO, area=area, n_steps=60, grid=(16, 32)), "audited")
     assert masks["bin"].sum(dim=(1, 2, 3)).tolist() == [round(area * 32 * 64)] * 2
     if area == 0.2:  # the evidence is a quarter: the mask spans 0 to 1 and minmax does not stretch it
         assert masks["minmax"].mean(dim=(1, 2, 3)).tolist() == pytest.approx([area] * 2, rel=0.05)
@@ -102,16 +102,16 @@ def test_area_is_met_by_the_binary_mask_and_by_the_mean_of_the_soft_one(area):
 
 def test_cut_breaks_ties_and_keeps_the_order():
     mask = torch.tensor([0.2, 0.7, 0.7, 0.7, 0.1, 0.9], dtype=torch.float64).view(1, 1, 2, 3)
-    found = optimised.cut(mask, 0.5).flatten()
+    found = extremal.cut(mask, 0.5).flatten()
     assert (found > 0).tolist() == [False, True, True, False, False, True]
     assert found.argsort().tolist()[:2] == [4, 0] and int(found.argmax()) == 5
     assert (found - mask.flatten()).tolist() == pytest.approx([-0.7] * 6)
-    assert (optimised.cut(torch.full((1, 1, 2, 5), 0.3), 0.4) > 0).sum() == 4
+    assert (extremal.cut(torch.full((1, 1, 2, 5), 0.3), 0.4) > 0).sum() == 4
 
 
 def test_with_mean_shifts_every_logit_alike():
     logits = torch.randn(3, 1, 8, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4 + 2
-    found = optimised.with_mean(logits, 0.15)
+    found = extremal.with_mean(logits, 0.15)
     assert found.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.15] * 3, rel=1e-6)
     shift = (found / (1 - found)).log() - logits
     assert bool((shift.amax(dim=(1, 2, 3)) - shift.amin(dim=(1, 2, 3)) < 1e-6).all())
@@ -120,7 +120,7 @@ def test_with_mean_shifts_every_logit_alike():
 def test_a_larger_weight_gives_a_smaller_mask():
     areas = []
     for weight in (0.2, 5.0):
-        attribution = METHODS["optimised"](Patch(), clips(1), ZERO[:1], grid=(16, 32), area_weight=weight)
+        attribution = METHODS["extremal"](Patch(), clips(1), ZERO[:1], grid=(16, 32), area_weight=weight)
         areas.append(float((attribution + 0.5).mean()))
     assert areas[1] < 0.8 * areas[0]
 
@@ -132,7 +132,7 @@ def test_a_larger_weight_gives_a_smaller_mask():
 def test_objective_bin_by_bin(domain):
     model, db, target = Patch(), clips(), torch.tensor([0, 1])
     mask = torch.rand(db.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = optimised.objective(model, db, target, mask, domain)
+    found = extremal.objective(model, db, target, mask, domain)
     for clip in range(2):
         parts = []
         for m in (mask[clip, 0].numpy(), 1 - mask[clip, 0].numpy()):
@@ -144,22 +144,22 @@ def test_objective_bin_by_bin(domain):
 
 
 def test_penalty_by_hand():
-    plan = optimised.Plan("db", (2, 2), None, 1, 1, 0.1, 3.0, 2.0, 0, 0.0, 0)
+    plan = extremal.Plan("db", (2, 2), None, 1, 1, 0.1, 3.0, 2.0, 0, 0.0, 0)
     coarse = torch.tensor([0.0, 1.0, -1.0, 2.0], dtype=torch.float64).view(1, 1, 2, 2)
     a, b, c, d = (1 / (1 + math.exp(-value)) for value in (0.0, 1.0, -1.0, 2.0))
     variation = (abs(a - b) + abs(c - d) + abs(a - c) + abs(b - d)) / 4
     mask = torch.full((1, 1, 4, 4), 0.25, dtype=torch.float64)
-    assert float(optimised.penalty(mask, coarse, plan, None)) == pytest.approx(3 * 0.25 + 2 * variation)
-    assert float(optimised.penalty(mask, coarse, plan, 0.2)) == pytest.approx(300 * 0.05**2 + 2 * variation)
+    assert float(extremal.penalty(mask, coarse, plan, None)) == pytest.approx(3 * 0.25 + 2 * variation)
+    assert float(extremal.penalty(mask, coarse, plan, 0.2)) == pytest.approx(300 * 0.05**2 + 2 * variation)
 
 
 def test_jitter_shifts_and_repeats_edges():
-    plan = optimised.Plan("db", (2, 2), None, 1, 1, 0.1, 3.0, 2.0, 2, 0.5, 0)
+    plan = extremal.Plan("db", (2, 2), None, 1, 1, 0.1, 3.0, 2.0, 2, 0.5, 0)
     values = torch.arange(20.0).view(1, 1, 4, 5)
     seen, noises = set(), []
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
-        draw = optimised.Draw(values, plan, generator)
+        draw = extremal.Draw(values, plan, generator)
         f, t = (shift - 2 for shift in draw.shifts)
         rows, columns = (np.clip(np.arange(n) + s, 0, n - 1) for n, s in ((4, f), (5, t)))
         assert torch.equal(draw.shift(values)[0, 0], values[0, 0][rows][:, columns])
@@ -212,7 +212,7 @@ def test_gradient_of_what_is_heard_is_that_of_central_differences(spectrogram):
     coarse = torch.randn(2, 1, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
 
     def loss(coarse: torch.Tensor) -> torch.Tensor:
-        return optimised.objective(model, db, target, optimised.upsampled(coarse, db).sigmoid(), "heard", sounds).sum()
+        return extremal.objective(model, db, target, extremal.upsampled(coarse, db).sigmoid(), "heard", sounds).sum()
 
     gradient = torch.autograd.grad(loss(coarse), coarse)[0]
     assert torch.isfinite(gradient).all() and float(gradient.norm()) > 1e-3
@@ -248,8 +248,8 @@ def test_the_heard_objective_ends_lower_when_it_is_the_one_asked_for():
     sounds, scorer = Sounds.of(waveform, MEL, batch.db), MaskScorer(Band(batch.db), MEL, batch)
     found = {}
     for domain in ("db", "heard"):
-        mask = METHODS["optimised"](model, batch.db, ZERO, domain=domain, **given, **options) + 0.5
-        loss = optimised.objective(model, batch.db, ZERO, mask, "heard", sounds)
+        mask = METHODS["extremal"](model, batch.db, ZERO, domain=domain, **given, **options) + 0.5
+        loss = extremal.objective(model, batch.db, ZERO, mask, "heard", sounds)
         kept, removed = (p[:, 0] for p in scorer(mask, heard=True))
         found[domain] = (loss, kept, removed)
     assert bool((found["heard"][0] < found["db"][0]).all())
@@ -261,9 +261,9 @@ def test_heard_clips_do_not_depend_on_their_batch_and_memory_is_bounded():
     waveform = noises(3)
     db = MEL(waveform).db
     options = {"domain": "heard", "spectrogram": MEL, "n_steps": 12, "grid": (6, 8)}
-    together = METHODS["optimised"](Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, **options)
+    together = METHODS["extremal"](Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, **options)
     SIZES.clear()
-    alone = METHODS["optimised"](
+    alone = METHODS["extremal"](
         Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, batch_size=1, **options
     )
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-7)
@@ -274,10 +274,10 @@ def test_waveforms_that_are_not_the_clips_are_refused():
     waveform = noises()
     db, options = MEL(waveform).db, {"domain": "heard", "spectrogram": MEL, "n_steps": 1}
     with pytest.raises(ValueError, match=r"waveform must be \(2, samples\), one per clip; got \(1, 2400\)"):
-        METHODS["optimised"](Band(db), db, ZERO, waveform=waveform[:1], **options)
+        METHODS["extremal"](Band(db), db, ZERO, waveform=waveform[:1], **options)
     for other in (waveform.flip(0), waveform[:, :-320]):
         with pytest.raises(ValueError, match=r"db must be spectrogram\(waveform\).db"):
-            METHODS["optimised"](Band(db), db, ZERO, waveform=other, **options)
+            METHODS["extremal"](Band(db), db, ZERO, waveform=other, **options)
 
 
 # --- the contract -------------------------------------------------------------------------
@@ -297,10 +297,10 @@ SHORT = {"n_steps": 12, "grid": (8, 16)}
 
 def test_a_clip_does_not_depend_on_its_batch_and_seeds_fix_it(cnn14):
     db, target = clips(3), torch.tensor([1, 3, 0])
-    together = METHODS["optimised"](cnn14, db, target, **SHORT)
-    assert torch.equal(together, METHODS["optimised"](cnn14, db, target, **SHORT))
-    assert torch.allclose(together, METHODS["optimised"](cnn14, db, target, batch_size=1, **SHORT), atol=1e-7)
-    other = METHODS["optimised"](cnn14, db, target, seed=1, **SHORT)
+    together = METHODS["extremal"](cnn14, db, target, **SHORT)
+    assert torch.equal(together, METHODS["extremal"](cnn14, db, target, **SHORT))
+    assert torch.allclose(together, METHODS["extremal"](cnn14, db, target, batch_size=1, **SHORT), atol=1e-7)
+    other = METHODS["extremal"](cnn14, db, target, seed=1, **SHORT)
     assert float((together - other).abs().max()) > 1e-4
 
 
@@ -309,16 +309,16 @@ def test_a_clip_that_is_done_stops_and_the_others_go_on():
     model, db = Patch(), clips(2)
     db[1] = -100.0  # a silent clip: no mask changes it, so none is better after the first but the smallest
     options = {**GRID, "area_weight": 0.0, "smoothness": 0.0, "noise": 0.0, "jitter": 0, "n_steps": 80}
-    together = METHODS["optimised"](model, db, ZERO, **options)
+    together = METHODS["extremal"](model, db, ZERO, **options)
     sizes = list(SIZES)
-    alone = METHODS["optimised"](Patch(), db[:1], ZERO[:1], **options)
+    alone = METHODS["extremal"](Patch(), db[:1], ZERO[:1], **options)
     assert torch.allclose(together[:1], alone, atol=1e-9)
     assert 4 in sizes and sizes[-1] == 2  # two parts of two clips, in the end of one
 
 
 def test_memory_is_bounded_by_the_batch_size():
     SIZES.clear()
-    METHODS["optimised"](Patch(), clips(5), torch.zeros(5, dtype=torch.long), batch_size=2, n_steps=3)
+    METHODS["extremal"](Patch(), clips(5), torch.zeros(5, dtype=torch.long), batch_size=2, n_steps=3)
     assert max(SIZES) == 4
 
 
@@ -339,13 +339,13 @@ def test_model_clips_and_random_state_are_left_as_they_were(cnn14):
     given.fc1.weight.requires_grad_(False)
     before, weights, random = state_of(given), copy.deepcopy(given.state_dict()), torch.get_rng_state()
     with torch.inference_mode():
-        METHODS["optimised"](given, db, ZERO[:1], **SHORT)
+        METHODS["extremal"](given, db, ZERO[:1], **SHORT)
     assert state_of(given) == before and db.grad is None and torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(weights[key], value) for key, value in given.state_dict().items())
     given.dropouts[7] = Breaks()
     before = state_of(given)
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        METHODS["optimised"](given, db, ZERO[:1], **SHORT)
+        METHODS["extremal"](given, db, ZERO[:1], **SHORT)
     assert state_of(given) == before
 
 
@@ -369,19 +369,19 @@ def test_model_clips_and_random_state_are_left_as_they_were(cnn14):
 )
 def test_bad_options_are_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        METHODS["optimised"](Patch(), clips(1), ZERO[:1], **options)
+        METHODS["extremal"](Patch(), clips(1), ZERO[:1], **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_class_out_of_range_is_refused():
     with pytest.raises(ValueError, match="target must be below 3"):
-        METHODS["optimised"](Patch(), clips(1), torch.tensor([3]), **SHORT)
+        METHODS["extremal"](Patch(), clips(1), torch.tensor([3]), **SHORT)
 
 
 def test_a_model_of_one_class_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, 1)).double()
     with pytest.raises(ValueError, match="two classes or more"):
-        METHODS["optimised"](model, clips(1), ZERO[:1], **SHORT)
+        METHODS["extremal"](model, clips(1), ZERO[:1], **SHORT)
 
 
 def test_masking_power_is_close_to_the_sound_that_is_heard():
@@ -392,5 +392,5 @@ def test_masking_power_is_close_to_the_sound_that_is_heard():
     coarse = torch.randn(1, 1, 16, 8, generator=generator) * 3
     mask = functional.interpolate(coarse, batch.db.shape[2:], mode="bilinear", align_corners=False).sigmoid()
     heard = spectrogram.decibels(kept_audio(batch, mask, spectrogram))
-    assert float((optimised.masked_power(batch.db, mask) - heard).abs().mean()) < 1.5
-    assert float((optimised.masked_db(batch.db, mask) - heard).abs().mean()) > 15
+    assert float((extremal.masked_power(batch.db, mask) - heard).abs().mean()) < 1.5
+    assert float((extremal.masked_db(batch.db, mask) - heard).abs().mean()) > 15
