@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .. import constants
-from ..attributions import METHODS, lime_fast
+from ..attributions import METHODS, neighbourhoods
 from ..models.inference import inference_copy
 from ..study.attribute import clip_options
 from .sanity_checks import constant, spearman
@@ -153,13 +153,13 @@ def _explainer(
         own = [options if sound is None else options | {"waveform": sound} for sound in sounds]
         return lambda model, i: _map(METHODS[method](model, db[i : i + 1], target[i : i + 1], **own[i]))
     n_samples, seed = options.get("n_samples", 1000), options.get("seed", constants.FIXED_SEEDS["LIME"])
-    prepared = [lime_fast.prepare(one.cpu(), n_samples, seed) for one in db]
-    size = lime_fast.BATCH_SIZE.get(db.device.type, 64)
+    prepared = [neighbourhoods.prepare(one.cpu(), n_samples, seed) for one in db]
+    size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
 
     def explain(model: nn.Module, i: int) -> np.ndarray:
         fast, clip = inference_copy(model, db), prepared[i]
-        found = lime_fast.classify(fast, clip, int(target[i]), db, size)
-        return lime_fast.regress(clip, found)[clip.segments]
+        found = neighbourhoods.classify(fast, clip, int(target[i]), db, size)
+        return neighbourhoods.regress(clip, found)[clip.segments]
 
     return explain
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from .. import constants
-from ..attributions import lime_fast
+from ..attributions import neighbourhoods
 from ..attributions.gradient_check import gradient_check
 from ..attributions.lime import ALPHA, KERNEL_WIDTH
 from ..evaluation.frames import CONDITION
@@ -158,17 +158,17 @@ def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
     seeds = [constants.FIXED_SEEDS["LIME"] + i for i in range(n_seeds)]
     rows = []
     for one, clip, c in zip(db, condition.clips.frame["clip"], target):
-        neighbourhood = lime_fast.prepare(one.cpu(), n_samples, seeds[0])
+        neighbourhood = neighbourhoods.prepare(one.cpu(), n_samples, seeds[0])
         drawn = [redrawn(neighbourhood, seed) for seed in seeds]
-        size = lime_fast.BATCH_SIZE.get(db.device.type, 64)
-        found = [lime_fast.classify(fast, each, c, db, size) for each in drawn]
+        size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
+        found = [neighbourhoods.classify(fast, each, c, db, size) for each in drawn]
         sizes = {"n_superpixels": drawn[0].visible.shape[1], "n_samples": n_samples, "n_seeds": n_seeds}
         agreement = _agreement([each.visible for each in drawn], found)
         rows.append({"clip": clip, "target": c, **sizes, **agreement})
     return pd.DataFrame(rows)
 
 
-def redrawn(clip: lime_fast.Neighbourhood, seed: int) -> lime_fast.Neighbourhood:
+def redrawn(clip: neighbourhoods.Neighbourhood, seed: int) -> neighbourhoods.Neighbourhood:
     """The same superpixels with the neighbours that lime draws with ``seed``."""
     random_state = np.random.RandomState(seed)
     random_state.randint(0, high=1000)  # lime draws the segmentation's seed first

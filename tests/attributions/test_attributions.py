@@ -174,7 +174,7 @@ def test_fit_of_limes_surrogate_is_the_weighted_r2_of_the_library(model, db):
     from lime import lime_image
 
     from audioxai_utils.attributions.lime import _no_progress_bar, scaled_image
-    from audioxai_utils.attributions.lime_fast import surrogate_fit
+    from audioxai_utils.attributions.neighbourhoods import surrogate_fit
 
     model = in_eval(model)
     target = model(db[:1]).argmax(1)

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
-from audioxai_utils.attributions import METHODS, lime_fast
+from audioxai_utils.attributions import METHODS, neighbourhoods
 from audioxai_utils.audit import sanity_checks
 
 DB = 20 * torch.randn(1, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 40
@@ -34,7 +34,7 @@ def test_a_constant_map_has_no_correlation_even_when_rounded():
 
 
 def test_neighbours_of_a_seed_are_limes_own():
-    first, second = (lime_fast.prepare(DB[0], 20, seed) for seed in (5, 6))
+    first, second = (neighbourhoods.prepare(DB[0], 20, seed) for seed in (5, 6))
     np.testing.assert_array_equal(sanity_checks.redrawn(first, 5).visible, first.visible)
     if second.segments.max() == first.segments.max():
         np.testing.assert_array_equal(sanity_checks.redrawn(first, 6).visible, second.visible)
@@ -82,10 +82,10 @@ def test_fit_and_agreement_equal_normal_equations_and_scipy():
 
 
 def test_the_fitted_weights_are_the_engines():
-    clip = lime_fast.prepare(DB[0], 30, 7)
+    clip = neighbourhoods.prepare(DB[0], 30, 7)
     probability = np.random.default_rng(0).random(30)
     expected = slow_ridge(clip.visible, probability)[0][:-1]
-    np.testing.assert_allclose(lime_fast.regress(clip, probability), expected, atol=1e-10)
+    np.testing.assert_allclose(neighbourhoods.regress(clip, probability), expected, atol=1e-10)
 
 
 def test_a_probability_that_does_not_move_has_no_fit():
@@ -97,13 +97,13 @@ def test_a_probability_that_does_not_move_has_no_fit():
 def test_lime_stability_of_a_condition(condition):
     few, model = condition.first(1), condition.classifier.model
     found, db = sanity_checks.lime_stability(few, n_seeds=2), few.spectrograms
-    clip = lime_fast.prepare(db[0], condition.study.settings.sizes.lime_samples, 12345)
+    clip = neighbourhoods.prepare(db[0], condition.study.settings.sizes.lime_samples, 12345)
     target = torch.tensor(found["target"].tolist())
     again = METHODS["lime"](model, db, target, n_samples=30, seed=12345)
     assert found["n_superpixels"][0] == clip.segments.max() + 1 and found["n_seeds"][0] == 2
     assert found["target"][0] == int(model(db).argmax())
     drawn = [sanity_checks.redrawn(clip, seed) for seed in (12345, 12346)]
-    p = [lime_fast.classify(model, each, int(found["target"][0]), db, 8) for each in drawn]
+    p = [neighbourhoods.classify(model, each, int(found["target"][0]), db, 8) for each in drawn]
     fits = [slow_ridge(each.visible, values) for each, values in zip(drawn, p)]
     np.testing.assert_allclose(again[0, 0].numpy(), fits[0][0][:-1][clip.segments], atol=1e-8)
     own = [slow_r2(s, each.visible, values, w) for (s, w), each, values in zip(fits, drawn, p)]

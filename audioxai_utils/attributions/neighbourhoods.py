@@ -1,4 +1,7 @@
-"""LIME's fast engine: lime's superpixels, neighbours and regression around batches on the device."""
+"""Neighbours of a clip with parts hidden, their classification in batches on the device, and the regression.
+
+They are lime's: its superpixels, its draws and its ridge. LIME and SLIME share them.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from ..models.inference import inference_copy
 from ..models.reading import reading_of
 from ..numerics import to_host, to_device
 from ..numerics import tensor_float32
-from .lime import ALPHA, KERNEL_WIDTH, scaled_image
 
+KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
 BATCH_SIZE = {"cpu": 8, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
 
 
@@ -31,24 +34,11 @@ class Neighbourhood:
     hidden: np.ndarray  # (F, T), each superpixel's mean in dB
 
 
-def attribute(
-    model: nn.Module,
-    db: torch.Tensor,
-    target: torch.Tensor,
-    n_samples: int,
-    seed: int,
-    batch_size: int | None,
-    dtype: torch.dtype | None,
-) -> torch.Tensor:
-    """Superpixel weights spread over their bins, (batch, 1, F, T)."""
-    fast = inference_copy(model, db, dtype)
-    size = batch_size or BATCH_SIZE.get(db.device.type, 64)
-    n_workers = 0 if db.device.type == "cpu" else min(8, os.cpu_count() or 1)
-    neighbourhoods = _ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
-    labels = iter(target.tolist())
-    found = _one_behind((clip, to_host(classified(fast, clip, next(labels), db, size))) for clip in neighbourhoods)
-    maps = [regress(clip, read().double().numpy())[clip.segments] for clip, read in found]
-    return torch.from_numpy(np.stack(maps)).to(db)[:, None]
+def scaled_image(clip: torch.Tensor) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """A (1, F, T) clip as a float64 image (F, T) in [0, 1], and the way back to decibels."""
+    decibels = clip[0].double().cpu().numpy()
+    lowest, extent = decibels.min(), np.ptp(decibels)
+    return (decibels - lowest) / (extent or 1.0), lambda image: image * extent + lowest
 
 
 def prepare(clip: torch.Tensor, n_samples: int, seed: int) -> Neighbourhood:
@@ -131,7 +121,7 @@ def surrogate_fit(
     return found
 
 
-def _ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:
+def ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:
     """``function`` of each item in order, computed up to ``n_workers`` items ahead in threads."""
     if n_workers < 1:
         yield from map(function, items)
@@ -146,7 +136,7 @@ def _ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:
             yield waiting.popleft().result()
 
 
-def _one_behind(items: Iterable) -> Iterator:
+def one_behind(items: Iterable) -> Iterator:
     """The items in order, each when the next one has been made: a device works on that while this one is read."""
     waiting: deque = deque()
     for item in items:
