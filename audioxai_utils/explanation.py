@@ -142,7 +142,7 @@ def explain(
         options["layer"] = layer
     _check_choices(method, masks, protocol, fill, options)
     classifier = as_classifier(classifier, spectrogram)
-    samples = classifier.samples(as_mono(waveform, sample_rate, classifier.sample_rate))[None]  # (1, samples)
+    samples = classifier.samples(as_mono(waveform, sample_rate, classifier.sample_rate)[None])  # (1, samples)
     classifier, column, name = classifier.for_target(target, samples)
     wanted, options = _domain(method, domain, classifier, inspect_as, options)
     bound = classifier.bound(samples, "heard" if inspect_as and wanted is None else wanted, inspect_as)

@@ -528,6 +528,30 @@ def test_a_model_that_cannot_be_copied_is_asked_and_its_gradient_not_taken_for_p
     assert explain(classifier, clip(), RATE, method="saliency", check_gradient=False).attribution.any()
 
 
+def test_modules_that_do_more_than_set_a_flag_in_train_are_not_asked_to():
+    """A net that merges weights when it is put into evaluation mode, and an exported program, which refuses to be."""
+    class Merging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.merged = cnn(), 0
+
+        def train(self, mode=True):
+            self.merged += not mode
+            return super().train(mode)
+
+        def forward(self, db):
+            return self.net(db)
+
+    merging = Merging()
+    explain(AudioClassifier(merging, CLASSES, input=LogMel(**MEL), head="softmax"), clip(), RATE, method="saliency")
+    assert merging.merged == 0 and merging.training
+    db = LogMel(**MEL).spectrogram().decibels(clip()[None].float())
+    shapes = {0: torch.export.Dim("batch", min=1, max=256)}
+    exported = torch.export.export(cnn().eval(), (torch.cat([db, db]),), dynamic_shapes=(shapes,)).module()
+    classifier = AudioClassifier(exported, CLASSES, input=LogMel(**MEL), head="softmax")
+    assert explain(classifier, clip(), RATE, method="lime", n_samples=8).attribution.any()
+
+
 def test_the_package_shows_its_names_and_stays_light():
     import subprocess
     import sys

@@ -47,10 +47,10 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
     """
     modules = dict(model.named_modules())
     if isinstance(layer, str):
-        found = [module for name, module in modules.items() if name == layer or name.endswith("." + layer)]
+        found = [name for name in modules if name == layer or name.endswith("." + layer)]
         if not found:
             raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        return modules.get(layer, found[0])  # a name may leave out what was put around the network
+        return modules.get(layer, modules[min(found, key=len)])  # what was put around a network is left out of names
     if layer is None:
         declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
         return next((each for each in declared if isinstance(each, nn.Module)), None)

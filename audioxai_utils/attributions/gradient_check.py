@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..models.untouched import recurrent_gradients, untouched
+from ..models.untouched import evaluation_copy, recurrent_gradients, untouched
 from .registry import check_spectrograms, methods_that_ask
 from .saliency import input_gradient
 from ..numerics import tensor_float32
@@ -95,7 +95,7 @@ def gradient_check(
 
 def _float64(model: nn.Module) -> nn.Module:
     try:
-        exact = copy.deepcopy(model).double().eval()
+        exact = evaluation_copy(model).double()
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(

@@ -127,7 +127,16 @@ class AudioClassifier:
         return FromWaveform(self.spectrogram, self.model)
 
     def samples(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Waveforms where the network is, in the dtype of pictures: the network's, but at least float32."""
+        """Waveforms (batch, samples) where the network is, in the network's dtype, but at least float32.
+
+        Raises
+        ------
+        ValueError
+            Another shape, or no floating-point numbers.
+        """
+        if not isinstance(waveform, torch.Tensor) or waveform.ndim != 2 or not waveform.is_floating_point():
+            got = f"{waveform.dtype} {tuple(waveform.shape)}" if isinstance(waveform, torch.Tensor) else type(waveform)
+            raise ValueError(f"waveform must be a floating-point tensor (batch, samples); got {got}")
         own = waveform.dtype if waveform.dtype == torch.float64 else torch.float32
         return waveform.to(self.device, self.dtype or own)
 

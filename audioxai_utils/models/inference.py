@@ -1,6 +1,6 @@
 """A copy of a model that gives the same logits sooner: batch norms folded, channels last.
 
-It imports nothing of this package and takes any ``nn.Module``. What cannot be proved to be
+It takes any ``nn.Module``. What cannot be proved to be
 the same on the model at hand is left as it is.
 """
 
@@ -12,6 +12,8 @@ from collections import Counter
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .untouched import evaluation_copy
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -61,7 +63,7 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
 def _copied(model: nn.Module) -> nn.Module | None:
     """A copy in eval mode without parameter gradients; None where the model holds what cannot be copied."""
     try:
-        return copy.deepcopy(model).eval().requires_grad_(False)
+        return evaluation_copy(model).requires_grad_(False)
     except (TypeError, RuntimeError, NotImplementedError, copy.Error):  # whatever the part that refuses raises
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,11 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in here; each module's own flag, and the values of every buffer, come back, also after an error."""
+    """Evaluation mode in here; each module's own flag and every buffer's values come back, also after an error.
+
+    The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides, merge
+    weights or refuse, cannot be taken back.
+    """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
@@ -19,7 +24,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         if not isinstance(buffer, nn.UninitializedBuffer)
     ]
     try:
-        model.eval()
+        for module, _ in flags:
+            module.training = False
         yield
     finally:
         for module, flag in flags:
@@ -31,6 +37,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
                 if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
                     setattr(module, name, buffer)
+
+
+def evaluation_copy(model: nn.Module) -> nn.Module:
+    """A deep copy in evaluation mode; raises what the part raises that cannot be copied."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        module.training = False
+    return copied
 
 
 def _changed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:

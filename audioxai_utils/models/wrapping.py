@@ -62,7 +62,7 @@ class BlackBox(nn.Module):
 
 
 def _as_tensors(output, like: torch.Tensor):
-    """Arrays and lists of numbers as tensors on ``like``'s device; other things as they are."""
+    """Arrays as tensors on ``like``'s device; other things as they are."""
     if isinstance(output, torch.Tensor):
         return output.detach()
     if isinstance(output, (np.ndarray, np.generic)):
