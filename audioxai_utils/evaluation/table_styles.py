@@ -24,10 +24,11 @@ TEXT = "#111111"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 COMPARED = ("this run", "published")  # but not rows "published, our mask", which are for reading
 LAYOUT = [
+    {"selector": "", "props": "margin: 0.3em 0 1em"},
     {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; vertical-align: top"},
     {"selector": "th", "props": "white-space: nowrap"},
     {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
-    {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
+    {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em; white-space: nowrap"},
 ]
 WORDS = {  # how the names in these columns are printed
     "method": method_label, "best": combination_label, "second": combination_label, "noise_scenario": scenario_label,
@@ -101,7 +102,10 @@ def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]
 
 def _format(column: str) -> str:
     """How a column's numbers are written; errors span orders of magnitude."""
-    return "{:.1e}" if column.endswith("error") else f"{{:.{DIGITS.get(metric_of(column) or column, 3)}f}}"
+    if column.endswith("error"):
+        return "{:.1e}"
+    digits = 1 if column.endswith(("(%)", "(s)")) else DIGITS.get(metric_of(column) or column, 3)
+    return f"{{:.{digits}f}}"
 
 
 def _heading(column: str, latex: bool) -> str:
