@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import nn
 from torch.nn import functional
 
-import tiny_study
 from audioxai_utils.attributions import decoder_training
-from audioxai_utils.study import pipeline, study
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.decoder import Decoder, feature_layers, features_of
 from audioxai_utils.models.cnn14 import Cnn14
@@ -292,86 +288,6 @@ def test_fine_tuning_is_bounded_by_the_batch_size(stages):
     assert max(SIZES) == 8
 
 
-# --- in the study -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return tiny_study.make(tmp_path_factory.mktemp("tiny"))
-
-
-def weights_of(settings, method) -> dict:
-    classifier = study.load_classifier(settings, "mel_db")
-    return torch.load(pipeline.fitted_decoder(settings, classifier, method), weights_only=True)
-
-
-@pytest.mark.parametrize("method", ["lmac", "lmac_ft"])
-def test_the_decoder_never_hears_validation_or_test_folds(method, settings, tmp_path):
-    """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
-    root, results = tmp_path / "tones", tmp_path / "results"
-    shutil.copytree(settings.data_root, root)
-    shutil.copytree(settings.results / "models", results / "models")
-    noise = np.random.default_rng(7).standard_normal(8000) * 0.1
-
-    def again(fold: int) -> dict:
-        for path in (root / "audio").glob(f"{fold}-*.wav"):
-            soundfile.write(path, noise, 16000)
-        shutil.rmtree(results / "decoders", ignore_errors=True)
-        return weights_of(dataclasses.replace(settings, data_root=str(root), results_dir=str(results)), method)
-
-    before = weights_of(settings, method)
-    assert before["info"]["n_clips"] == 9 and before["info"]["seconds"] > 0
-    for fold in (4, 5):
-        after = again(fold)
-        assert all(torch.equal(value, after["decoder"][name]) for name, value in before["decoder"].items())
-    changed = again(1)
-    assert not all(torch.equal(value, changed["decoder"][name]) for name, value in before["decoder"].items())
-
-
-def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings, monkeypatch):
-    classifier, condition = study.load_classifier(settings, "mel_db"), ("mel_db", "clean")
-    path = pipeline.fitted_decoder(settings, classifier, "lmac")
-    monkeypatch.setattr(decoder_training, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
-    assert pipeline.fitted_decoder(settings, classifier, "lmac") == path
-    assert pipeline.fitting_seconds(settings, classifier, "lmac") == decoder_training.decoder_info(path)["seconds"] > 0
-    assert pipeline.fitting_seconds(settings, classifier, "extremal") == 0
-    clips_ = study.explained_clips(settings, 32000, "clean")
-    rows = list(pipeline.attribute(settings, classifier, clips_, condition, "lmac"))
-    assert all(row["computed"] for row in rows)
-    assert not any(row["computed"] for row in pipeline.attribute(settings, classifier, clips_, condition, "lmac"))
-    key = pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path})
-    content = path.read_bytes()
-    path.write_bytes(content + b"x")
-    try:
-        assert pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path}) != key
-    finally:
-        path.write_bytes(content)
-
-
-def test_the_second_stage_starts_from_the_first_s_decoder_and_costs_both(settings, monkeypatch):
-    classifier, trained = study.load_classifier(settings, "mel_db"), []
-    shutil.rmtree(settings.results / "decoders", ignore_errors=True)
-    train = decoder_training.train_decoder
-
-    def noted(*args, start=None):
-        trained.append(start)
-        return train(*args, start=start)
-
-    monkeypatch.setattr(decoder_training, "train_decoder", noted)
-    path = pipeline.fitted_decoder(settings, classifier, "lmac_ft")
-    first = pipeline.fitted_decoder(settings, classifier, "lmac")
-    assert trained == [None, first] and path != first
-    seconds = [pipeline.fitting_seconds(settings, classifier, method) for method in ("lmac", "lmac_ft")]
-    assert 0 < seconds[0] < seconds[1]
-    first.unlink()
-    assert pipeline.fitted_decoder(settings, classifier, "lmac_ft") == path and len(trained) == 2
-    clips_ = study.explained_clips(settings, 32000, "clean")
-    assert list(pipeline.attribute(settings, classifier, clips_, ("mel_db", "clean"), "lmac_ft")) and len(trained) == 2
-    other = dataclasses.replace(METHODS.traits("lmac"), recipe=decoder_training.Recipe(noise=0.0))
-    monkeypatch.setitem(METHODS._traits, "lmac", other)
-    assert pipeline.decoder_path(settings, classifier, "lmac_ft") != path
-
-
 # --- refusals -----------------------------------------------------------------------------
 
 
@@ -396,7 +312,7 @@ def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
         register("nothing", recipe=decoder_training.Recipe())(lambda model, db, target: db)
 
 
-def test_optimised_20_is_optimised_at_a_fifth():
+def test_extremal_20_is_extremal_at_a_fifth():
     db, labels = clips(2, 0)
     found = METHODS["extremal_20"](Halves(), db, labels, n_steps=30)
     assert torch.equal(found, METHODS["extremal"](Halves(), db, labels, area=0.2, n_steps=30))
