@@ -3,7 +3,7 @@
 #
 # 1. check the options with the system's Python, before anything is installed
 # 2. set up .venv with the versions of constraints.txt, once
-# 3. hand over to audioxai_utils/cli.py
+# 3. hand over to audioxai_utils/run/command_line.py
 set -euo pipefail
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"

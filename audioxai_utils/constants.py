@@ -18,6 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATASETS = ("generated", "esc10", "esc50")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
 STUDY_METHODS = ("saliency", "gradcam", "lime", "shap")  # the published ones; known_methods() has all that there are
+FORMER_NAMES = {  # of methods, still taken
+    "optimised": "extremal", "optimised_20": "extremal_20", "optimised_heard": "extremal_heard",
+}
 PROTOCOLS = ("paper", "audited")
 MASK_NAMES = (
     "minmax",

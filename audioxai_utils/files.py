@@ -46,13 +46,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def save_table(frame: pd.DataFrame, stem: str | Path, index: bool = False, digits: int = 4) -> None:
-    """Write ``stem``.csv (full precision) and ``stem``.tex (``digits`` decimals)."""
+def save_table(
+    frame: pd.DataFrame, stem: str | Path, index: bool = False, digits: int = 4, latex: str | None = None
+) -> None:
+    """Write ``stem``.csv (full precision) and ``stem``.tex (``digits`` decimals, or the given ``latex``)."""
     stem = Path(stem)
     with atomic_path(stem.with_name(stem.name + ".csv")) as path:
         frame.to_csv(path, index=index)
     with atomic_path(stem.with_name(stem.name + ".tex")) as path:
-        path.write_text(frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True), encoding="utf-8")
+        if latex is None:
+            latex = frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True)
+        path.write_text(latex, encoding="utf-8")
 
 
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:

@@ -22,9 +22,9 @@ METHOD_LABELS = {
     "rise": "RISE",
     "slime": "SLIME",
     "slime_hpss": "SLIME (HPSS)",
-    "optimised": "Optimised",
-    "optimised_20": "Optimised, 20 %",
-    "optimised_heard": "Optimised, heard",
+    "extremal": "Extremal perturbation",
+    "extremal_20": "Extremal perturbation, 20 %",
+    "extremal_heard": "Extremal perturbation, heard",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
 }
@@ -34,6 +34,36 @@ METRIC_LABELS = {
     "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
     "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
 }
+COLUMN_LABELS = {
+    "spectrogram_type": "spectrogram", "noise_scenario": "noise", "train_acc": "training (%)", "val_acc": "validation (%)",
+    "test_acc": "test (%)", "not_better_than": "not better than", "snr_db": "SNR (dB)", "seconds": "s a clip",
+    "n_compared": "derivatives", "relative_error": "relative error", "own_type_error": "own type's error",
+    "additivity_error": "additivity error", "p_winner_changes": "another wins", "r2": "R²", "COMP_rel": "COMP / ln d",
+    "better_heard": "better, heard", "undecided_heard": "undecided, heard", "worse_heard": "worse, heard",
+}
+
+# How each mask is made of an attribution L, as matplotlib writes it; L+ is max(0, L), q_a the a-quantile.
+MASK_FORMULAS = {
+    "minmax": r"$(L - \min L)\,/\,(\max L - \min L)$",
+    "sigmoid": r"$\sigma(L)$",
+    "bin": r"$L > 0$",
+    "topK_5": r"$L \geq q_{0.95}(L)$",
+    "topK_30": r"$L \geq q_{0.7}(L)$",
+    "topK_50": r"$L \geq q_{0.5}(L)$",
+    "minmax_pos": r"$L^+\,/\,\max L^+$",
+    "sigmoid_pos": r"$\sigma(L^+)$",
+    "pos_thresh_25": r"$L^+\,/\,\max L^+ \geq 0.25$",
+    "pos_thresh_50": r"$L^+\,/\,\max L^+ \geq 0.5$",
+    "pos_thresh_75": r"$L^+\,/\,\max L^+ \geq 0.75$",
+    "topK_5_pos": r"$L^+ \geq q_{0.95}(L^+)$",
+    "topK_30_pos": r"$L^+ \geq q_{0.7}(L^+)$",
+    "topK_50_pos": r"$L^+ \geq q_{0.5}(L^+)$",
+}
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent, ``45 %``; ``n/a`` for NaN."""
+    return "n/a" if share != share else f"{100 * share:.{digits}f} %"
 
 
 def method_label(method: str) -> str:
@@ -41,7 +71,18 @@ def method_label(method: str) -> str:
     return METHOD_LABELS.get(method, method)
 
 
+def combination_label(names: str) -> str:
+    """A method and mask in print: ``gradcam + bin`` is Grad-CAM + bin."""
+    method, plus, mask = names.partition(" + ")
+    return method_label(method) + plus + mask
+
+
+def scenario_label(noise_scenario: str) -> str:
+    """A noise scenario's printed name."""
+    return SCENARIO_LABELS.get(noise_scenario, noise_scenario)
+
+
 def condition_label(spectrogram_type: str, noise_scenario: str) -> str:
     """A condition of the study in words, such as ``mel, white noise``."""
     kind = SPECTROGRAM_LABELS.get(spectrogram_type, spectrogram_type)
-    return f"{kind}, {SCENARIO_LABELS.get(noise_scenario, noise_scenario)}"
+    return f"{kind}, {scenario_label(noise_scenario)}"

@@ -2,10 +2,11 @@
 
     python benchmarks/exact_shap.py --background 10 --threads 1
 
-One clip is explained against the same references by every path, each in a fresh process after a first call. Error is
-|sum of the values - (f_c(x) - mean_b f_c(b))| relative to that difference. "ours, first" holds the trace, which is
-kept for a module's next call of that input shape. The last column is processor time over that of the network's own
-forward and backward pass on the references. `--results` is as in all.py.
+One clip is explained against the same references by every path, each in a fresh process after a first
+call. Error is |sum of the values - (f_c(x) - mean_b f_c(b))| relative to that difference. "ours, first"
+holds the trace, which is kept for a module's next call of that input shape. The last column is processor
+time over that of the network's own forward and backward pass on the references. `--results` is as in
+all.py.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def build(name: str, arguments: argparse.Namespace) -> tuple[nn.Module, torch.Te
     return net.eval(), clip, references
 
 
-def explain(path: str, net: nn.Module, clip: torch.Tensor, references: torch.Tensor, column: int) -> torch.Tensor:
+def explain(
+    path: str, net: nn.Module, clip: torch.Tensor, references: torch.Tensor, column: int
+) -> torch.Tensor:
     target = torch.tensor([column], device=clip.device)
     if path.startswith("ours"):
         return exact_deep_shap(net, clip, references, target, max_rule="deeplift")

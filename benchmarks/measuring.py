@@ -8,15 +8,15 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from audioxai_utils.run.manifest import commit, hardware, write_json
-from audioxai_utils.files import atomic_path
+from audioxai_utils.files import atomic_path, write_json
 from audioxai_utils.gallery.speed import FOLDER, about_words
+from audioxai_utils.run.manifest import commit, hardware
 from audioxai_utils.run.workflow import environment
 
 
@@ -83,7 +83,7 @@ def machine(arguments: argparse.Namespace) -> dict:
         "device": arguments.device,
         "threads": arguments.threads,
         "torch": torch.__version__,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
     }
 

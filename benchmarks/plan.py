@@ -2,8 +2,8 @@
 
     python benchmarks/plan.py results/esc10-paper --clips 2000000 --jobs 100 > benchmarks/AUDIOSET.md
 
-Every number follows from the run's own records: `manifest.json` (seconds of each step),
-`tables/attributions/` (seconds of each clip) and the sizes of its files. Nothing is measured here.
+Every number follows from the run's own records: `manifest.json` (seconds of each step), the attributions on file
+(seconds of each clip) and the sizes of its files. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from audioxai_utils.constants import DURATION, STUDY_METHODS, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.constants import DURATION, SPECTROGRAMS, STUDY_METHODS
 
 GIB = 2**30
 HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its two stems
@@ -27,11 +28,12 @@ HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its
 
 @dataclass(frozen=True)
 class Cost:
-    """One kind of work on a clip of a condition: ``seconds`` of a job, and ``n_bytes`` that it leaves."""
+    """One kind of work on a clip of a condition: ``seconds`` of a job, ``n_bytes`` that it leaves in ``n_files``."""
 
     work: str
     seconds: float
     n_bytes: float
+    n_files: int
 
 
 def step_seconds(manifest: dict, step: str) -> tuple[float, int]:
@@ -43,10 +45,16 @@ def step_seconds(manifest: dict, step: str) -> tuple[float, int]:
     return sum(found), len(found)
 
 
-def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float, int]:
-    """Costs of each method's attributions and of the scores of a condition, seconds that a job takes to start, clips.
+def seconds_of(file: Path) -> float:
+    """Seconds that a stored attribution took."""
+    with np.load(file) as content:
+        return float(content["seconds"])
 
-    A clip's seconds are the median of its method's; what a step took beside its clips is its start
+
+def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float, int]:
+    """Costs of all methods' attributions and of the scores of a condition, seconds that a job takes to start, clips.
+
+    A clip's seconds are the methods' medians; what the attributions' step took beside its clips is a job's start
     (imports, loading, figures). The scores are what their step took without such a start.
 
     Raises
@@ -57,23 +65,21 @@ def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float,
     path = results / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the results folder of a finished run")
-    manifest, name, found, starts, n = json.loads(path.read_text(encoding="utf-8")), "_".join(condition), [], [], 0
+    manifest, medians, spent, n_bytes, n = json.loads(path.read_text(encoding="utf-8")), {}, 0.0, 0.0, 0
     for method in STUDY_METHODS:
-        table = results / "tables" / "attributions" / f"{name}_{method}.csv"
-        if not table.is_file():
-            continue
-        clips = pd.read_csv(table)
-        seconds, jobs = step_seconds(manifest, "-".join(("03_attributions", *condition, method)))
-        n, each = len(clips), float(clips["seconds"].median())
-        starts.append((seconds - clips["seconds"].sum()) / jobs)
-        files = [results / "attributions" / Path(*condition) / method / f"{clip}.npz" for clip in clips["clip"]]
-        found.append(Cost(f"attributions, {method}", each, sum(file.stat().st_size for file in files) / n))
-    if not found:
-        raise FileNotFoundError(f"{results}: no attributions of {' '.join(condition)}; its conditions are in tables/attributions")
-    start = float(pd.Series(starts).median())
+        files = sorted((results / "attributions" / Path(*condition) / method).glob("[!.]*.npz"))
+        if files:
+            seconds, n = [seconds_of(file) for file in files], len(files)
+            medians[method], spent = float(np.median(seconds)), spent + sum(seconds)
+            n_bytes += sum(file.stat().st_size for file in files) / n
+    if not medians:
+        raise FileNotFoundError(f"{results}: no attributions of {' '.join(condition)}; its conditions are in attributions/")
+    found = [Cost(f"attributions ({', '.join(medians)})", sum(medians.values()), n_bytes, len(medians))]
+    seconds, jobs = step_seconds(manifest, "-".join(("03_attributions", *condition)))
+    start = max(0.0, (seconds - spent) / jobs)
     seconds, jobs = step_seconds(manifest, "-".join(("04_mask_study", *condition)))
     scores = (results / "scores" / condition[0] / f"{condition[1]}.parquet").stat().st_size
-    found.append(Cost("masks and scores", max(0.0, seconds - jobs * start) / n, 2 * scores / n))  # blocks and the whole
+    found.append(Cost("masks and scores", max(0.0, seconds - jobs * start) / n, 2 * scores / n, 0))  # blocks and the whole
     return found, start, n
 
 
@@ -193,7 +199,7 @@ def page(results: Path, condition: tuple[str, str], given: argparse.Namespace) -
         dataset=settings["dataset"], n=n, device=manifest["device"], machine=gpus or hardware["processor"], start=start,
         threads=f"{'/'.join(map(str, sorted(threads)))} thread(s) a job", at_once=given.jobs, hours=given.hours,
         table=table(plan(found, start, given.clips, shares, given.jobs)), per_folder=shares.clips, limit=limit,
-        memory=given.memory, folders=shares.folders, shards=shares.shards, files=given.clips * (len(found) - 1),
+        memory=given.memory, folders=shares.folders, shards=shares.shards, files=given.clips * found[0].n_files,
     )
 
 

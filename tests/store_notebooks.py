@@ -1,50 +1,116 @@
-"""Execute the notebooks on a finished smoke study and store what they show, here and in tests/regression.
+"""Store what the notebooks show, and what the regression compares.
 
-    ./run_all.sh --profile smoke --results SOMEWHERE/generated-smoke
-    .venv/bin/python tests/store_notebooks.py SOMEWHERE
+    ./run_all.sh --profile smoke --results SMOKE && .venv/bin/python tests/store_notebooks.py --regression SMOKE
+    ./run_all.sh --results STUDY && .venv/bin/python tests/store_notebooks.py --public STUDY
 
-Run it after a change that is meant to change numbers, and read the difference before committing it.
+``--public`` puts the executed notebooks of a finished run (a quick study at least) into notebooks/, with their
+parameters as they stand there and smaller pictures. ``--regression`` writes tests/regression/ from a finished
+smoke run. Run it after a change that is meant to change numbers, and read the difference before committing it.
 """
 
+from __future__ import annotations
+
+import argparse
 import base64
 import io
-import os
+import json
 import sys
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from PIL import Image
-from test_notebooks import NOTEBOOKS, REGRESSION, ROOT, numbers
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "helpers"))
+
+from regression import NOTEBOOKS, REGRESSION, found, numbers  # noqa: E402  (found beside this file)
+
+from audioxai_utils.study.study import Study, open_study  # noqa: E402
 
 
 def small_png(encoded: str) -> str:
     """The same picture with a palette of 256 colours: a third of the size."""
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def store(path: Path) -> None:
-    """Execute one notebook in its own folder; keep outputs, drop times."""
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = small_png(output.data["image/png"])
-    notebook.metadata.pop("widgets", None)
-    nbformat.write(notebook, path)
-    print("stored", path.name, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
+def executed(study: Study, stem: str) -> Path:
+    """The run's executed notebook of that name: for one that runs several times, that of the main condition.
+
+    Raises
+    ------
+    FileNotFoundError
+        The run has none.
+    """
+    folder, main = study.results / "notebooks", study.main_condition
+    names = [stem, f"{stem}-{main.spectrogram_type}", f"{stem}-{'-'.join(main.pair)}"]
+    paths = [path for path in (folder / f"{name}.ipynb" for name in names) if path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no executed {stem}; let the run come to its end first")
+    return paths[0]
+
+
+def public_face(notebook, done) -> None:
+    """Give ``notebook`` the outputs of ``done``, the same one executed, and what it found under its title.
+
+    Raises
+    ------
+    ValueError
+        ``done`` is another version of the notebook.
+    """
+    added = ("injected-parameters", "found")
+    cells = [cell for cell in done.cells if not set(added) & set(cell.metadata.get("tags", []))]
+    own = [cell for cell in notebook.cells if "found" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in own]:
+        raise ValueError("the run has executed another version of this notebook; run it again")
+    count = 0
+    for cell, result in zip(own, cells):
+        if cell.cell_type == "code":
+            count += 1
+            cell.outputs, cell.execution_count = _smaller(result.outputs, count), count
+    lifted = [cell for cell in done.cells if "found" in cell.metadata.get("tags", [])]
+    title = next(i for i, cell in enumerate(own) if cell.cell_type == "markdown")
+    for cell in lifted:
+        cell.metadata = nbformat.NotebookNode(tags=["found"])
+    notebook.cells = [*own[: title + 1], *lifted, *own[title + 1 :]]
+
+
+def _smaller(outputs: list, count: int) -> list:
+    """Outputs without progress lines, with smaller pictures and the cell's number."""
+    kept = [output for output in outputs if output.output_type != "stream" or output.name != "stderr"]
+    for output in kept:
+        if "execution_count" in output:
+            output.execution_count = count
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = small_png(output.data["image/png"])
+    return kept
+
+
+def store_public(study: Study) -> None:
+    """Write the run's outputs into notebooks/."""
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        public_face(notebook, nbformat.read(executed(study, path.stem), as_version=4))
+        nbformat.write(notebook, path)
+        print("stored", path.name, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+def store_regression(results: Path) -> None:
+    """Write the tables and texts of a smoke run into tests/regression/."""
+    REGRESSION.mkdir(exist_ok=True)
+    for name, frame in numbers(results).items():
+        frame.to_csv(REGRESSION / f"{name}.csv", index=False, float_format="%.8g")
+    text = json.dumps(found(results), indent=1, ensure_ascii=False)
+    (REGRESSION / "found.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    parent = Path(sys.argv[1]).resolve()
-    os.environ |= {"AUDIOXAI_RESULTS": str(parent), "PYTHONPATH": str(ROOT)}
-    REGRESSION.mkdir(exist_ok=True)
-    for name, frame in numbers(parent / "generated-smoke").items():  # before the notebooks write into the results
-        frame.to_csv(REGRESSION / f"{name}.csv", index=False, float_format="%.8g")
-    for path in NOTEBOOKS:
-        store(path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--public", metavar="RESULTS", type=Path)
+    parser.add_argument("--regression", metavar="RESULTS", type=Path)
+    given = parser.parse_args()
+    if given.regression:
+        store_regression(given.regression)
+    if given.public:
+        store_public(open_study(given.public))

@@ -452,7 +452,7 @@ def test_a_binary_mask_of_the_picture_scores_as_its_sound():
     torch.testing.assert_close(p, classifier.probabilities(sound), rtol=0, atol=5e-4)
 
 
-@pytest.mark.parametrize("method", ["saliency", "lime", "rise", "optimised", "shap"])
+@pytest.mark.parametrize("method", ["saliency", "lime", "rise", "extremal", "shap"])
 def test_every_method_has_the_domain_of_what_is_heard(method):
     """A model of spectrograms, explained and scored on the sound that a mask keeps."""
     classifier = any_models.make("softmax logits")

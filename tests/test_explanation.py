@@ -191,7 +191,7 @@ def test_a_silent_clip_from_end_to_end(model, method, protocol):
 
 def test_a_method_that_wants_the_sound_gets_it(model, sound):
     options = {"domain": "heard", "n_steps": 3, "grid": (4, 4)}
-    for method in ("optimised", "optimised_20", "optimised_heard"):
+    for method in ("extremal", "extremal_20", "extremal_heard"):
         given = {name: value for name, value in options.items() if name in METHODS.options(method)}
         explanation = explain(model, sound, method=method, **given)
         expected = METHODS[method](
@@ -200,4 +200,4 @@ def test_a_method_that_wants_the_sound_gets_it(model, sound):
         )
         torch.testing.assert_close(explanation.attribution, expected)
     with pytest.raises(TypeError, match="no option 'waveforms'"):
-        explain(model, sound, method="optimised", waveforms=sound)
+        explain(model, sound, method="extremal", waveforms=sound)

@@ -1,45 +1,80 @@
-"""The page on extending the package: every block of code on it runs, in the order in which it is read."""
+"""The pages on using and extending the package: every block of code on them runs, in the order of reading."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
+from torch import nn
 
-from audioxai_utils.evaluation import masks, metrics
+from audioxai_utils import constants
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.evaluation import masks, metrics
 
-PAGE = Path(__file__).resolve().parents[1] / "audioxai_utils" / "EXTENDING.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.S | re.M)
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE, README = REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "README.md"
+PAGES = [PAGE, README, REPOSITORY / "notebooks" / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def run_blocks(page: Path, scope: dict) -> int:
+    """Run every block of Python of a page in one scope; an error names the page's line."""
+    text = page.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    for found in blocks:
+        line = text.count("\n", 0, found.start(1))
+        exec(compile("\n" * line + found[1], str(page), "exec", dont_inherit=True), scope)
+    return len(blocks)
 
 
 @pytest.fixture
-def registries_put_back():
-    """What the page registers is gone afterwards."""
-    tables = (METHODS._functions, masks.MASKS, metrics.METRICS)
+def registries_put_back(monkeypatch):
+    """What a page registers is gone afterwards."""
+    tables = (METHODS._functions, METHODS._traits, masks.MASKS, metrics.METRICS)
     before = [dict(table) for table in tables]
     yield
-    for table, content in zip(tables, before):
+    for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
 
 
 def test_every_block_runs(tmp_path, monkeypatch, registries_put_back):
     monkeypatch.chdir(tmp_path)
-    text, scope = PAGE.read_text(encoding="utf-8"), {}
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == text.count("```python") >= 6
-    for found in blocks:
-        line = text.count("\n", 0, found.start(1))
-        exec(compile("\n" * line + found[1], str(PAGE), "exec"), scope)  # so that an error names the page's line
-    assert {"input_times_gradient"} <= set(METHODS) and "above_mean" in masks.MASKS and "margin" in metrics.METRICS
+    assert run_blocks(PAGE, {"__name__": __name__}) >= 7
+    assert "input_times_gradient" in METHODS and "above_mean" in masks.MASKS and "margin" in metrics.METRICS
 
 
 def test_what_the_page_registers_does_not_stay():
-    assert "input_times_gradient" not in METHODS and "above_mean" not in masks.MASKS and "margin" not in metrics.METRICS
+    assert "input_times_gradient" not in METHODS
+    assert "above_mean" not in masks.MASKS and "margin" not in metrics.METRICS
 
 
-def test_files_and_tests_that_the_page_names_are_there():
-    text, root = PAGE.read_text(encoding="utf-8"), PAGE.parents[1]
-    for name in re.findall(r"`(tests/\w+\.py)`", text):
-        assert (root / name).is_file(), name
-    assert "audioxai_utils/EXTENDING.md" in (root / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [README, REPOSITORY / "docs" / "own-model.md"], ids=lambda page: page.stem)
+def test_the_first_example_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d((4, 1))
+    net = nn.Sequential(nn.Conv2d(1, 4, 5, stride=4), nn.Tanh(), pool, nn.Flatten(), nn.Linear(16, 3))
+    soundfile.write("dog.wav", 0.1 * np.random.default_rng(0).standard_normal(32000), 32000)
+    scope = {"net": net, "labels": ["dog", "cat", "rain"]}
+    run_blocks(page, scope)
+    assert torch.isfinite(scope["explanation"].kept_audio("topK_30_pos")).all()
+    assert len(scope["explanation"].scores) >= len(constants.MASK_NAMES)
+
+
+def test_the_readme_fits_two_screens_and_counts_the_methods():
+    text = README.read_text(encoding="utf-8")
+    assert 600 <= len(text.split()) <= 900
+    assert len(constants.known_methods()) == 18 and "Eighteen methods" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_what_a_page_links_to_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    linked = [page.parent / name for name in re.findall(r"\]\(([^)#:]+)\)", text)]
+    tests = [REPOSITORY / name for name in re.findall(r"`(tests/[\w/]+\.py)`", text)]
+    assert [str(path) for path in linked + tests if not path.exists()] == []

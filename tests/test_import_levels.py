@@ -1,64 +1,43 @@
-"""A module imports only from lower levels, so that data flows one way through the package."""
+"""The rooms of the package as pyproject.toml draws them: imports only downward, few files flat, none too
+long.
+"""
 
-import ast
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "audioxai_utils"
-LEVELS = [
-    {"config", "devices", "published", "statistics", "sound_events", "sounds", "locks", "progress", "sources", "results",
-     "inference", "models", "precision", "slurm", "speed", "watch"},
-    {"attributions", "controls", "downloads", "forkserver", "frames", "graph", "inputs", "listening", "masks", "metrics", "noise", "spectrograms",
-     "style", "synthesis", "table_styles", "training"},
-    {"checks", "comparisons", "data", "decoders", "drawing", "example", "findings", "notebook_pages", "pages", "pictures", "preparation",
-     "provenance", "reconstruction", "tables"},
-    {"report_tables"},
-    {"front", "gallery", "report", "scheme", "scoring", "workflow"},
-    {"audit_figures", "cli", "explanation", "listening_page", "plots", "runner", "study", "trust_figures"},
-    {"pipeline"},
-    {"audit", "robustness", "shards", "showcase", "sweep", "trust", "truth", "widgets"},
-    {"__init__"},
-]
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "audioxai_utils"
+MOST_FLAT, MOST_LINES = 7, 400
 
 
-def imports(path):
-    """Names of the package's top-level modules that a file imports when it runs."""
-    found, folder = set(), path.parent.relative_to(PACKAGE).parts
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = list(folder[: len(folder) - (node.level - 1)])
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {".".join([*base, name]).split(".")[0] for name in names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("audioxai_utils"):
-            found |= {alias.name for alias in node.names} if node.module == "audioxai_utils" else {node.module.split(".")[1]}
-    return found
+def test_rooms_import_only_downward_and_in_no_circle():
+    linter = Path(sys.executable).with_name("lint-imports")
+    line = [linter, "--no-cache", "--no-logo", "pyproject.toml"]
+    found = subprocess.run(
+        line,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
-def runtime_nodes(tree):
-    """All nodes but those under ``if TYPE_CHECKING``."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        yield node
-        yield from runtime_nodes(node)
+def test_every_folder_is_a_room_that_the_linter_sees():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [folder.name for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-def test_every_module_has_one_level():
-    modules = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    named = [name for level in LEVELS for name in level]
-    assert len(named) == len(set(named))
-    assert modules - set(named) == set()
+def test_few_modules_lie_flat():
+    flat = [path.name for path in PACKAGE.glob("*.py")]
+    assert len(flat) <= MOST_FLAT, flat
 
 
-def test_modules_import_from_lower_levels_only():
-    level = {name: number for number, names in enumerate(LEVELS) for name in names}
-    wrong = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        wrong += [f"{own} -> {name}" for name in imports(path) if name != own and level[name] >= level[own]]
-    assert wrong == []
-
-
-def test_metrics_do_not_know_attributions_and_attributions_know_no_study():
-    assert not imports(PACKAGE / "metrics.py") & {"attributions", "models", "study"}
-    for path in (PACKAGE / "attributions").glob("*.py"):
-        assert imports(path) <= {"attributions", "devices", "inference", "precision", "_registry", path.stem} | {p.stem for p in path.parent.glob("*.py")}
+def test_no_file_is_too_long_to_read():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path.relative_to(PACKAGE)): n for path, n in lengths.items() if n > MOST_LINES} == {}

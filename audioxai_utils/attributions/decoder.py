@@ -15,12 +15,12 @@ from ..numerics import default_dtype
 from .feature_maps import AXES, axes_by_change, declared_axes
 
 WIDTH = 16  # channels of the decoder, at every level
-START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``optimised``
+START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``extremal``
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a decoder is trained; ``area_weight`` and ``smoothness`` are as in ``optimised``.
+    """How a decoder is trained; ``area_weight`` and ``smoothness`` are as in ``extremal``.
 
     With ``guide`` above 0, masks are drawn towards the loud bins of their clip, see ``lmac_ft``.
     """

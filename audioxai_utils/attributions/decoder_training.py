@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, settle_axes
-from .optimised import DOMAINS, objective, penalty, upsampled
+from .extremal import DOMAINS, objective, penalty, upsampled
 from ..models.inference import inference_copy
 from ..numerics import default_dtype
 from ..files import atomic_path

@@ -47,6 +47,20 @@ def gradcam(
     batch_size : int
         Clips in one backward pass.
     """
+    coarse = class_activation(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
+    size = db.shape[2], getattr(model, "n_frames", None) or db.shape[3]  # frames that the network was given
+    fine = functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    return functional.pad(fine, (0, db.shape[3] - size[1]))  # what was padded or cut in front of the network
+
+
+def class_activation(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, layer: nn.Module | str | None = None,
+    feature_axes: tuple[str, ...] | None = None, batch_size: int = 16,
+) -> torch.Tensor:
+    """The map before it is spread over the bins: (batch, 1, f, t), one value a cell of the layer's own grid.
+
+    Parameters are those of `gradcam`.
+    """
     if feature_axes is not None and tuple(feature_axes) not in KNOWN_AXES:
         raise ValueError(f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {feature_axes}')
     chosen = named_layer(model, layer)
@@ -57,7 +71,9 @@ def gradcam(
     cams = torch.cat([_cam(model, chosen, grid, part, classes) for part, classes in parts])
     if cams.ndim - 2 != len(axes):
         raise ValueError(f"feature_axes must name the {cams.ndim - 2} axes of the layer's map; got {axes}")
-    return _on_the_picture(cams, axes, db, getattr(model, "n_frames", None))
+    if len(axes) == 1:
+        return cams.unsqueeze(2 if axes == ("time",) else 3)
+    return cams if axes == AXES else cams.transpose(2, 3)
 
 
 def _axes(model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, clip: torch.Tensor) -> tuple[str, ...]:
@@ -94,14 +110,3 @@ def _cam(
     maps, slopes = (as_map(layer, each.detach(), grid) for each in (activation, gradient))
     weights = slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))  # (batch, channels, 1, 1)
     return (weights * maps).sum(1, keepdim=True).to(db.dtype)
-
-
-def _on_the_picture(cams: torch.Tensor, axes: tuple[str, ...], db: torch.Tensor, n_frames: int | None) -> torch.Tensor:
-    """(batch, 1, F, T); ``n_frames`` is how many frames the network was given, with what was padded or cut."""
-    if len(axes) == 1:
-        cams = cams.unsqueeze(2 if axes == ("time",) else 3)
-    elif axes != AXES:
-        cams = cams.transpose(2, 3)
-    size = db.shape[2], n_frames or db.shape[3]
-    fine = functional.interpolate(cams, size, mode="bilinear", align_corners=False)
-    return functional.pad(fine, (0, db.shape[3] - size[1]))

@@ -14,17 +14,20 @@ ridge instead of lasso, all superpixels kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..models.inference import inference_copy
 from ..models.reading import reading_of
+from ..numerics import to_host
+from .neighbourhoods import BATCH_SIZE, ahead, classified, one_behind, prepare, regress, scaled_image
 from .registry import register
 
-KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
 
 
 @register("lime", budget="n_samples")
@@ -65,16 +68,27 @@ def lime(
             raise ValueError(f"dtype={dtype} needs engine='fast'; the reference runs in the model's own type")
         clips = zip(db, target.tolist())
         return torch.stack([_reference(model, clip, label, n_samples, seed, batch_size or 10) for clip, label in clips])
-    from .lime_fast import attribute
-
-    return attribute(model, db, target, n_samples, seed, batch_size, dtype)
+    return _fast(model, db, target, n_samples, seed, batch_size, dtype)
 
 
-def scaled_image(clip: torch.Tensor) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """A (1, F, T) clip as a float64 image (F, T) in [0, 1], and the way back to decibels."""
-    decibels = clip[0].double().cpu().numpy()
-    lowest, extent = decibels.min(), np.ptp(decibels)
-    return (decibels - lowest) / (extent or 1.0), lambda image: image * extent + lowest
+def _fast(
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    n_samples: int,
+    seed: int,
+    batch_size: int | None,
+    dtype: torch.dtype | None,
+) -> torch.Tensor:
+    """Superpixel weights spread over their bins, (batch, 1, F, T)."""
+    fast = inference_copy(model, db, dtype)
+    size = batch_size or BATCH_SIZE.get(db.device.type, 64)
+    n_workers = 0 if db.device.type == "cpu" else min(8, os.cpu_count() or 1)
+    neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
+    labels = iter(target.tolist())
+    found = one_behind((clip, to_host(classified(fast, clip, next(labels), db, size))) for clip in neighbourhoods)
+    maps = [regress(clip, read().double().numpy())[clip.segments] for clip, read in found]
+    return torch.from_numpy(np.stack(maps)).to(db)[:, None]
 
 
 def _reference(

@@ -8,7 +8,7 @@ returned is the mask minus 1/2: mask ``minmax`` of it is the decoder's own (but 
 References
 ----------
 Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3 (decoder over frozen features,
-kept and removed part in one objective). Deviations: the objective is that of ``optimised``, in
+kept and removed part in one objective). Deviations: the objective is that of ``extremal``, in
 decibels and in power by turns, with total variation, which their code has at weight 0; and the decoder is
 told the class, so that another than the predicted one can be explained, with less practice. Their second
 stage, which makes the masks more listenable, is the method ``lmac_ft``.
@@ -25,7 +25,7 @@ from ..models.inference import inference_copy
 from .decoder import Recipe, features_of, load_decoder, settle_axes
 from .registry import register
 from .integrated_gradients import at_least
-from .optimised import upsampled
+from .extremal import upsampled
 
 
 @register("lmac", recipe=Recipe(), layers=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..constants import method_files
+from ..constants import FORMER_NAMES, method_files
 from ..models.untouched import recurrent_gradients, untouched
 from ..models.wrapping import is_differentiable, shows_layers
 from ..numerics import tensor_float32
@@ -74,6 +74,7 @@ class Methods(Mapping):
         self._functions[name], self._traits[name] = function, traits
 
     def __getitem__(self, name: str) -> Callable:
+        name = FORMER_NAMES.get(name, name)
         if name not in self._functions and name in self._modules:
             importlib.import_module(f"{self.package}.{self._modules[name]}")
         if name not in self._functions:
@@ -83,7 +84,7 @@ class Methods(Mapping):
     def traits(self, name: str) -> Traits:
         """What the method says of itself; KeyError for a name that is not known."""
         self[name]  # its module enters it
-        return self._traits[name]
+        return self._traits[FORMER_NAMES.get(name, name)]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The method's own options by name."""
@@ -106,7 +107,7 @@ class Methods(Mapping):
         return len({*self._modules, *self._functions})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules or name in self._functions
+        return any(each in self._modules or each in self._functions for each in (name, FORMER_NAMES.get(name)))
 
 
 METHODS = Methods(method_files(), __package__)

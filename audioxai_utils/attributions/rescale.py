@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 BLOCK = 2**17  # values; half a megabyte in float32
-SMALL = {"elementwise": 1e-6, "max_pool": 1e-7}  # |x - b| below which shap does not divide
+SMALL = 1e-6  # |x - b| below which shap does not divide; of a maximum the quotient is at most 1, it needs none
 
 
 def _expanded(y: torch.Tensor, n: int) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Elementwise(torch.autograd.Function):
             (derivative,) = torch.autograd.grad(y.sum(), b)
         difference = ctx.x - ctx.b
         quotient = (ctx.plain(ctx.x) - y.detach()) / difference
-        return g * torch.where(difference.abs() < SMALL["elementwise"], derivative, quotient), None, None
+        return g * torch.where(difference.abs() < SMALL, derivative, quotient), None, None
 
 
 def pool_arguments(module: nn.Module) -> tuple:
@@ -89,4 +89,4 @@ class MaxPool(torch.autograd.Function):
         difference = ctx.x - ctx.b
         quotient = total.view(ctx.b.shape) / difference
         zero = torch.zeros((), dtype=g.dtype, device=g.device)
-        return torch.where(difference.abs() < SMALL["max_pool"], zero, quotient), None, None, None
+        return torch.where(difference == 0, zero, quotient), None, None, None

@@ -23,13 +23,8 @@ from torch import nn
 
 from ..models.untouched import untouched
 from ..numerics import tensor_float32
+from .shap_fast import CAUSE, NotAdditive
 from .registry import ENGINES, check_spectrograms, register
-
-CAUSE = (
-    "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
-    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ... in the model"
-)
-
 
 @register("shap", background=True, additive=True, gradients=True, engines=(*ENGINES, "exact"))
 def shap(
@@ -76,10 +71,6 @@ def shap(
     from .exact import exact_deep_shap
 
     return exact_deep_shap(model, db, background, target, max_rule=max_rule, chunk_size=chunk_size)
-
-
-class NotAdditive(ValueError):
-    """Deep SHAP over modules misses the logit's difference on this model."""
 
 
 def checked_background(background: torch.Tensor, db: torch.Tensor, model: nn.Module) -> torch.Tensor:

@@ -22,8 +22,11 @@ from torch.nn import functional
 
 from ..models.inference import inference_copy
 from . import rescale
-from .shap import CAUSE, NotAdditive
 
+CAUSE = (
+    "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
+    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ... in the model"
+)
 CHUNK_SIZE = {"cpu": 10, "cuda": 50}
 TOLERANCE = 1e-2  # of the logits' typical difference; float32's rounding stays far below
 STRICT = 1e-4  # the same, where another engine is there to take over
@@ -33,6 +36,10 @@ MAX_POOLS = {nn.MaxPool1d: functional.max_pool1d, nn.MaxPool2d: functional.max_p
 ELEMENTWISE = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ReLU6, nn.Hardtanh,
 )  # fmt: skip
+
+
+class NotAdditive(ValueError):
+    """Deep SHAP over modules misses the logit's difference on this model."""
 
 
 def attribute(

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
-from .lime_fast import BATCH_SIZE, Neighbourhood, classify, regress
+from .neighbourhoods import BATCH_SIZE, Neighbourhood, classify, regress
 from .registry import register
 from .integrated_gradients import at_least
 from .lime import scaled_image

@@ -1,12 +1,11 @@
 """Datasets in ESC-50's layout, waveforms by the protocol, and noise recordings.
 
-A clip that cannot be used (missing, not audio, empty, NaN) is one line in a list of problems; the
-other clips go on. What concerns a whole dataset (no folder, no csv, a column missing) is an error.
+Clips that cannot be used (missing, not audio, cut off, NaN) are one line a reason in a list of problems; the
+others go on. What concerns a whole dataset (no folder, no csv, a column missing) is an error.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from . import inputs
 from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, check_choice, default_data_root
-from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
-from .noise import pad_or_cut, peak_normalise
+from . import inputs
+from .audio_files import by_reason, check_file, load_waveform, read_waveform
 from .generated.synthesis import generate_dataset, synthesise_noise
+from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
+from .listing import clip_names, read_listing
 
-CSV_COLUMNS = ("filename", "fold", "target", "category")
 SPLITS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
-MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
+ROLES = "folds 1 to 3 train, 4 validates, 5 is tested"
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,14 @@ class Dataset:
     root : Path
         Folder with ``meta/esc50.csv`` and ``audio/``.
     clips : pandas.DataFrame
-        Columns clip (file stem), path, fold, target (ESC-50's id), label (0..K-1), category,
-        in file order.
+        Columns clip (a name of its own, see `listing.clip_names`), path, fold, target (ESC-50's id),
+        label (0..K-1), category, in file order.
     classes : tuple of str
         Category of each label.
     problems : list of str
-        One line for each listed clip that was left out.
+        One line for each reason why listed clips were left out.
+    n_listed : int
+        Rows of the csv that are of this dataset.
     """
 
     name: str
@@ -49,6 +50,13 @@ class Dataset:
     clips: pd.DataFrame
     classes: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
+    n_listed: int = 0
+
+    @property
+    def summary(self) -> str:
+        """How many of the listed clips are used, and for what, in one line."""
+        sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
+        return f"{len(self.clips):,} of {self.n_listed:,} listed clips are used: {sizes}"
 
     def split(self, name: str) -> pd.DataFrame:
         """Clips of ``train`` (folds 1-3), ``validation`` (4) or ``test`` (5)."""
@@ -74,43 +82,22 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     FileNotFoundError
         No such folder, no csv, no audio files.
     ValueError
-        Unknown name, a bad csv, or a class without a training clip.
+        Unknown name, a bad csv, clips that would share a name, a class without a training clip, or
+        nothing to validate with or to test.
     ConnectionError
         The download failed.
     """
     check_choice("dataset", name, DATASETS)
     root = _provide(name, data_root, progress)
-    table = _read_csv(root)
+    table, faults = read_listing(root)
     if name == "esc10" and "esc10" in table:
-        table = table[table["esc10"].astype(str).str.lower().isin(("true", "1"))]
-    clips, problems = _find_files(table, root)
-    targets = sorted(clips["target"].unique())
-    clips["label"] = clips["target"].map({target: label for label, target in enumerate(targets)})
-    categories = clips.groupby("target")["category"].agg(lambda names: sorted(set(names)))
-    _check_classes(clips, categories, root)
+        table = table[table["esc10"].str.strip().str.lower().isin(("true", "1"))].reset_index(drop=True)
+    n_listed = len(table) + len(faults)
+    clips, problems = _find_files(table, root, faults)
+    clips, classes = _number_classes(clips, root)
+    clips, unused = _used_folds(clips, root)
     columns = ["clip", "path", "fold", "target", "label", "category"]
-    classes = tuple(categories[target][0] for target in targets)
-    return Dataset(name, root, clips[columns].reset_index(drop=True), classes, problems)
-
-
-def load_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Mono waveform by the protocol: channel mean, resampled, cut or padded to 5 s, peak 1.
-
-    It is resampled in ``dtype``: float32 as published, or float64, whose result is the same on every machine.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 (5 * sample_rate,); a silent clip stays silent.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        Not audio, without samples, or with NaN or infinite samples.
-    """
-    return peak_normalise(_read_audio(path, sample_rate, dtype))
+    return Dataset(name, root, clips[columns].reset_index(drop=True), classes, problems + unused, n_listed)
 
 
 def load_waveforms(
@@ -133,16 +120,16 @@ def load_waveforms(
         float32 (n, 5 * sample_rate), row i for row i of ``clips``; all NaN where clip i is unusable
         (see `usable`).
     problems : list of str
-        One line for each unusable clip.
+        One line for each reason why clips are unusable.
     """
     waveforms = torch.full((len(clips), round(DURATION * sample_rate)), float("nan"))
-    problems = []
+    faults = []
     for i, path in enumerate(clips["path"]):
         try:
             waveforms[i] = load_waveform(path, sample_rate, dtype)
         except (OSError, ValueError) as error:
-            problems.append(str(error))
-    return waveforms, problems
+            faults.append((path, error))
+    return waveforms, by_reason(faults)
 
 
 def usable(waveforms: torch.Tensor) -> torch.Tensor:
@@ -189,6 +176,11 @@ def load_noise(
     return noise
 
 
+def one_a_class(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first clip of every class, in the order of the labels."""
+    return frame.drop_duplicates("label").sort_values("label").reset_index(drop=True)
+
+
 def background_clips(dataset: Dataset, n: int | None = None) -> pd.DataFrame:
     """Deep SHAP's reference clips: the first training clips of each class, in file order.
 
@@ -224,11 +216,12 @@ def load_stems(
     if rows.empty:
         raise KeyError(f"{dataset.name} has no clip {clip!r}")
     path = Path(rows["path"].iloc[0])
-    paths = [dataset.root / "stems" / stem / path.name for stem in ("event", "background")]
+    inside = path.relative_to(dataset.root / "audio")
+    paths = [dataset.root / "stems" / stem / inside for stem in ("event", "background")]
     if not all(stem.is_file() for stem in paths):
         return None
-    event, background = (_read_audio(stem, sample_rate, dtype) for stem in paths)
-    peak = _read_audio(path, sample_rate, dtype).abs().max()
+    event, background = (read_waveform(stem, sample_rate, dtype) for stem in paths)
+    peak = read_waveform(path, sample_rate, dtype).abs().max()
     divisor = peak if peak > 0 else torch.ones(())
     return event / divisor, background / divisor
 
@@ -250,103 +243,51 @@ def _provide(name: str, data_root: str | Path | None, progress: bool) -> Path:
     return download_esc50(default_data_root("esc50"), progress)
 
 
-def _read_audio(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """float32 (5 * sample_rate,) at the file's own level, resampled in ``dtype``."""
-    import soundfile
-    from torchaudio.functional import resample
-
-    with _open_audio(path) as file:
-        rate = file.samplerate
-        try:
-            samples = file.read(math.ceil((DURATION + 0.1) * rate), dtype="float64", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise ValueError(f"{path}: damaged audio file ({error})") from error
-    if len(samples) == 0:
-        raise ValueError(f"{path}: holds no samples")
-    waveform = torch.from_numpy(samples).to(dtype).mean(dim=1)  # (samples,)
-    if not torch.isfinite(waveform).all():
-        raise ValueError(f"{path}: holds NaN or infinite samples")
-    if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
-        raise ValueError(f"{path}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
-    return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate)).float()
-
-
-def _open_audio(path: str | Path):
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return soundfile.SoundFile(path)
-    except soundfile.SoundFileError as error:
-        reason = str(error).rsplit(": ", 1)[-1].splitlines()[0]
-        raise ValueError(f"{path}: not a readable audio file ({reason})") from error
-
-
-def _read_csv(root: Path) -> pd.DataFrame:
-    path = root / "meta" / "esc50.csv"
-    if not root.is_dir():
-        raise FileNotFoundError(f"data_root {root}: no such folder (it needs meta/esc50.csv and audio/)")
-    if not path.is_file():
-        raise FileNotFoundError(f"data_root {root}: it has no meta/esc50.csv")
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"{path}: not a readable csv ({str(error).splitlines()[0]})") from error
-    missing = [column for column in CSV_COLUMNS if column not in table]
-    if missing:
-        raise ValueError(f"{path}: lacks the column {', '.join(missing)}; it needs {', '.join(CSV_COLUMNS)}")
-    for column in ("fold", "target"):
-        if not pd.api.types.is_integer_dtype(table[column]):
-            raise ValueError(f"{path}: column {column} must hold whole numbers in every row")
-    if table["filename"].duplicated().any():
-        name = table.loc[table["filename"].duplicated(), "filename"].iloc[0]
-        raise ValueError(f"{path}: lists {name} more than once")
-    return table
-
-
-def _find_files(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Rows whose file can be used, with columns clip and path; a line for every other row."""
-    audio = (root / "audio").resolve()
+def _find_files(table: pd.DataFrame, root: Path, faults: list) -> tuple[pd.DataFrame, list[str]]:
+    """Rows whose file can be used, with columns clip and path; a line for each reason why others cannot."""
+    audio = root / "audio"
     if not audio.is_dir() or not any(audio.iterdir()):
         raise FileNotFoundError(f"data_root {root}: its audio folder is missing or empty")
-    paths = [(audio / str(name)).resolve() for name in table["filename"]]
-    faults = [_fault(path, audio) for path in paths]
-    clips = table.assign(path=[str(path) for path in paths], clip=[path.stem for path in paths])
-    clips = clips[[fault is None for fault in faults]].copy()
-    problems = [fault for fault in faults if fault]
-    if clips.empty:
-        raise FileNotFoundError(
-            f"data_root {root}: none of its {len(table)} listed clips can be used ({problems[0]})"
-            if problems else f"{root}: its meta/esc50.csv lists no clip of this dataset"
-        )
-    return clips, problems
+    clips = table.assign(path=[str(audio / name) for name in table["filename"]])
+    clips["clip"] = clip_names(table["filename"].tolist())
+    bad = {}
+    for path in clips["path"]:
+        try:
+            check_file(path)
+        except (OSError, ValueError) as error:
+            bad[path] = error
+    problems = by_reason([*faults, *bad.items()])
+    if len(bad) == len(clips):
+        if not problems:
+            raise FileNotFoundError(f"{root}: its meta/esc50.csv lists no clip of this dataset")
+        n = len(bad) + len(faults)
+        raise FileNotFoundError(f"data_root {root}: none of its {n} listed clips can be used ({problems[0]})")
+    return clips[~clips["path"].isin(bad)].copy(), problems
 
 
-def _fault(path: Path, audio: Path) -> str | None:
-    """One line on what is wrong with a listed file, from its header (and samples where they may be NaN)."""
-    import soundfile
-
-    if audio not in path.parents:
-        return f"{path}: listed in meta/esc50.csv, but it lies outside {audio}"
-    try:
-        with _open_audio(path) as file:
-            if file.frames == 0:
-                return f"{path}: holds no samples"
-            if file.subtype in ("FLOAT", "DOUBLE"):
-                _read_audio(path, file.samplerate)
-    except (OSError, ValueError, soundfile.SoundFileError) as error:
-        return str(error)
-    return None
-
-
-def _check_classes(clips: pd.DataFrame, categories: pd.Series, root: Path) -> None:
-    for target, names in categories.items():
-        if len(names) > 1:
-            found = ", ".join(map(str, names))
-            raise ValueError(f"{root}: target {target} has more than one category: {found}")
+def _number_classes(clips: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The clips with a column label, and the category of each label; a target has one, and it no other."""
+    for one, many in (("target", "category"), ("category", "target")):
+        for name, values in clips.groupby(one)[many]:
+            if values.nunique() > 1:
+                found = ", ".join(map(str, sorted(values.unique())))
+                raise ValueError(f"{root}: {one} {name} has more than one {many}: {found}")
+    targets = sorted(clips["target"].unique())
+    categories = clips.drop_duplicates("target").set_index("target")["category"]
     trained = set(clips.loc[clips["fold"].isin(SPLITS["train"]), "target"])
-    untrained = [names[0] for target, names in categories.items() if target not in trained]
+    untrained = [categories[target] for target in targets if target not in trained]
     if untrained:
-        raise ValueError(f"{root}: no training clip (folds 1-3) of class {', '.join(map(str, untrained))}")
+        raise ValueError(f"{root}: no training clip (folds 1-3) of class {', '.join(untrained)}")
+    labels = {target: label for label, target in enumerate(targets)}
+    return clips.assign(label=clips["target"].map(labels)), tuple(categories[target] for target in targets)
+
+
+def _used_folds(clips: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The clips of the five folds, and a line on those of others; each split needs one."""
+    for split, folds in SPLITS.items():
+        if not clips["fold"].isin(folds).any():
+            raise ValueError(f"{root}: no clip that can be used in fold {folds[0]} ({split}); {ROLES}")
+    used = clips["fold"].isin([fold for folds in SPLITS.values() for fold in folds])
+    others = sorted(clips.loc[~used, "fold"].unique())
+    line = f"{(~used).sum():,} clips: in a fold that is not used ({', '.join(map(str, others))}; {ROLES})"
+    return clips[used], [line] if others else []

@@ -166,18 +166,17 @@ def _download(url: str, path: Path, md5: str | None, size: int | None, progress:
         path.unlink()
     part = path.with_name(path.name + ".part")
 
-    def transfer(url: str, output_file: str, _pooch) -> None:
-        _fetch(url, part, size, progress, attempts)
+    _fetch(url, part, size, progress, attempts)
+
+    def hand_over(_url: str, output_file: str, _pooch) -> None:
         os.replace(part, output_file)
 
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel("WARNING")
     try:
-        pooch.retrieve(url, known_hash=known_hash, fname=path.name, path=path.parent, downloader=transfer)
+        pooch.retrieve(url, known_hash=known_hash, fname=path.name, path=path.parent, downloader=hand_over)
     except ValueError as error:
-        if "hash" not in str(error):
-            raise
         raise ValueError(f"{url}: the download's checksum is not {known_hash}; deleted, try again") from error
     finally:
         logger.setLevel(level)

@@ -1,13 +1,12 @@
-"""Compressed sound files for pages: their loudness, their level on disk and how loud to play them.
+"""Compressed sound files for pages: how loud a sound is, and its MP3.
 
-Every file is stored as loud as it may be without clipping, up to one common loudness. A page then
-only ever turns sounds down (browsers cannot turn them up, and a page opened from a folder may not
-use Web Audio on its files): to equal loudness, or to their true levels against each other.
+Every file is stored as loud as it may be without clipping, up to one common loudness. A page then only ever
+turns sounds down (`gallery.players`): browsers cannot turn them up, and a page opened from a folder may not
+use Web Audio on its files.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 
@@ -17,9 +16,8 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 TARGET_LOUDNESS = -20.0  # LUFS of a stored file, where its peaks allow it
 PEAK_LIMIT = -1.5  # dB below full scale; MP3 decoders overshoot a little
 SILENCE = -90.0  # dB RMS; below it a sound is not stored
-LARGEST_CUT = 12.0  # dB; a page does not turn the other sounds down further to match one single click
-BLOCK, STEP = 0.4, 0.1  # s, of BS.1770's gating
-BEXT_OFFSET = -0.691  # dB, BS.1770's constant: a 997 Hz sine at full scale has -3.01 LUFS
+BLOCK = 0.4  # s, of BS.1770's gating
+LIFT = 100.0  # dB, for sounds below the absolute gate
 
 
 @dataclass(frozen=True)
@@ -44,32 +42,8 @@ class StoredSound:
     loudness: float
 
 
-def _k_weighting(sample_rate: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The two filters of ITU-R BS.1770-5, annex 1, moved to any sample rate: (b, a) pairs."""
-    tangent, quality = np.tan(np.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
-    high = 10 ** (3.999843853973347 / 20)
-    middle = high**0.4996667741545416
-    divisor = 1 + tangent / quality + tangent**2
-    poles = np.array([1, 2 * (tangent**2 - 1) / divisor, (1 - tangent / quality + tangent**2) / divisor])
-    zeros = (
-        np.array(
-            [
-                high + middle * tangent / quality + tangent**2,
-                2 * (tangent**2 - high),
-                high - middle * tangent / quality + tangent**2,
-            ]
-        )
-        / divisor
-    )
-    shelf = (zeros, poles)
-    tangent, quality = np.tan(np.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
-    divisor = 1 + tangent / quality + tangent**2
-    poles = np.array([1, 2 * (tangent**2 - 1) / divisor, (1 - tangent / quality + tangent**2) / divisor])
-    return [shelf, (np.array([1.0, -2.0, 1.0]), poles)]
-
-
 def loudness(waveform, sample_rate: int) -> float:
-    """Integrated loudness of a mono sound.
+    """Integrated loudness of a mono sound, measured by pyloudnorm.
 
     Parameters
     ----------
@@ -81,28 +55,21 @@ def loudness(waveform, sample_rate: int) -> float:
     Returns
     -------
     float
-        LUFS; -inf for silence. Sounds of which every block falls below the absolute gate (or that
-        are shorter than a block) are measured without gates.
+        LUFS; -inf for silence. A sound of which every block falls below the absolute gate of -70 LUFS is
+        measured as if it were 100 dB louder, and one that is shorter than a block is one block.
 
     References
     ----------
-    ITU-R BS.1770-5, annex 1, equations 1 to 7 (one channel); EBU R 128.
+    ITU-R BS.1770-5, annex 1, equations 1 to 7 (one channel). "DeMan" are its filters for any sample rate.
     """
-    from scipy.signal import lfilter
+    from pyloudnorm import Meter
 
     sound = np.asarray(waveform, dtype=float).reshape(-1)
-    for b, a in _k_weighting(sample_rate):
-        sound = lfilter(b, a, sound)
-    size, step = round(BLOCK * sample_rate), round(STEP * sample_rate)
-    starts = range(0, max(0, len(sound) - size) + 1, step)
-    power = np.array([np.mean(sound[start : start + size] ** 2) for start in starts])
-    levels = BEXT_OFFSET + 10 * np.log10(np.maximum(power, 1e-30))
-    loud = levels > -70
-    if loud.any():
-        relative = BEXT_OFFSET + 10 * np.log10(power[loud].mean()) - 10
-        loud &= levels > relative
-    mean = power[loud].mean() if loud.any() else power.mean()
-    return float(BEXT_OFFSET + 10 * np.log10(mean)) if mean > 0 else -np.inf
+    if not sound.any():
+        return -np.inf
+    meter = Meter(sample_rate, "DeMan", block_size=min(BLOCK, len(sound) / sample_rate))
+    level = float(meter.integrated_loudness(sound))
+    return level if np.isfinite(level) else float(meter.integrated_loudness(sound * 10 ** (LIFT / 20))) - LIFT
 
 
 def store(waveform, sample_rate: int, compression: float = 0.85) -> StoredSound:
@@ -134,71 +101,13 @@ def store(waveform, sample_rate: int, compression: float = 0.85) -> StoredSound:
     if rms <= 10 ** (SILENCE / 20):
         return StoredSound(b"", seconds, 0.0, -np.inf)
     level = loudness(sound, sample_rate)
-    gain = min(TARGET_LOUDNESS - level, PEAK_LIMIT - 20 * np.log10(np.abs(sound).max()))
-    return StoredSound(
-        _mp3(sound * 10 ** (gain / 20), sample_rate, compression), seconds, float(gain), level + gain
-    )
+    gain = float(min(TARGET_LOUDNESS - level, PEAK_LIMIT - 20 * np.log10(np.abs(sound).max())))
+    return StoredSound(_mp3(sound * 10 ** (gain / 20), sample_rate, compression), seconds, gain, level + gain)
 
 
 def _mp3(sound: np.ndarray, sample_rate: int, compression: float) -> bytes:
     import soundfile
 
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        sound,
-        sample_rate,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        compression_level=compression,
-        bitrate_mode="VARIABLE",
-    )
+    buffer, how = io.BytesIO(), {"compression_level": compression, "bitrate_mode": "VARIABLE"}
+    soundfile.write(buffer, sound, sample_rate, format="MP3", subtype="MPEG_LAYER_III", **how)
     return buffer.getvalue()
-
-
-def player_html(waveform, sample_rate: int, words: str = "", compression: float = 0.85) -> str:
-    """A player as HTML that holds the sound as MP3, about 20 kB for five seconds; as loud as peaks allow.
-
-    ``words`` stand before it, in HTML; for the rest see `store`. In a notebook: ``IPython.display.HTML``.
-    """
-    stored = store(waveform, sample_rate, compression)
-    if not stored.data:
-        return f"<p>{words}<br>silent</p>"
-    data = base64.b64encode(stored.data).decode()
-    return f'<p>{words}<br><audio controls preload="metadata" src="data:audio/mpeg;base64,{data}"></audio></p>'
-
-
-def matched_cuts(loudness: dict[str, float]) -> dict[str, float]:
-    """dB (0 or less) by which a page turns each sound down so that all are heard equally loud.
-
-    ``loudness`` holds LUFS of the files; none is turned down further than `LARGEST_CUT` for a single one.
-    """
-    common = max(min(loudness.values()), max(loudness.values()) - LARGEST_CUT)
-    return {name: min(0.0, common - level) for name, level in loudness.items()}
-
-
-def playback_volumes(sounds: dict[str, StoredSound]) -> dict[str, dict[str, float]]:
-    """Volumes (0 to 1) at which a page plays sounds that are heard against each other.
-
-    Returns
-    -------
-    dict
-        Per audible sound ``matched`` and ``true`` (volumes) and ``gain``: dB by which matched playback
-        lifts the sound above its true level, relative to the first sound.
-    """
-    audible = {name: sound for name, sound in sounds.items() if sound.data}
-    if not audible:
-        return {}
-    matched = matched_cuts({name: sound.loudness for name, sound in audible.items()})
-    quietest_file = min(sound.gain for sound in audible.values())
-    true = {name: quietest_file - sound.gain for name, sound in audible.items()}
-    first = next(iter(audible))
-    offset = matched[first] - true[first]
-    return {
-        name: {
-            "matched": round(10 ** (matched[name] / 20), 5),
-            "true": round(10 ** (true[name] / 20), 5),
-            "gain": round(matched[name] - true[name] - offset, 2),
-        }
-        for name in audible
-    }

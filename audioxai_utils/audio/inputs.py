@@ -25,14 +25,19 @@ ABSENT = "absent"  # state of what is not there yet
 
 def is_recording(noise_scenario: str) -> bool:
     """Whether a scenario is given as an audio file instead of by name."""
-    return noise_scenario not in constants.NOISE_SCENARIOS and Path(noise_scenario).suffix.lower() in AUDIO_SUFFIXES
+    return (
+        noise_scenario not in constants.NOISE_SCENARIOS
+        and Path(noise_scenario).suffix.lower() in AUDIO_SUFFIXES
+    )
 
 
 def scenario_name(noise_scenario: str) -> str:
     """Name of a scenario in tables and file names: an audio file's is its stem in [a-z0-9_]."""
     if not is_recording(noise_scenario):
         return noise_scenario
-    plain = unicodedata.normalize("NFKD", Path(noise_scenario).stem).encode("ascii", "ignore").decode().lower()
+    plain = (
+        unicodedata.normalize("NFKD", Path(noise_scenario).stem).encode("ascii", "ignore").decode().lower()
+    )
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
@@ -53,14 +58,19 @@ def match_noise(noise_scenario: str, root: str | Path, argument: str = "noise_ro
         raise FileNotFoundError(f"{argument} {root}: no such folder or file")
     keyword = NOISE_KEYWORDS[noise_scenario]
     files = sorted(file for file in root.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
+    files = [file for file in files if file.is_file() and file.name[0] != "."]  # macOS leaves ._white.wav
     matches = [file for file in files if keyword in file.stem.lower()]
     if len(matches) != 1:
         found = ", ".join(file.name for file in matches) or "none"
-        raise ValueError(f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}")
+        raise ValueError(
+            f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}"
+        )
     return matches[0]
 
 
-def recordings(scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root") -> dict:
+def recordings(
+    scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root"
+) -> dict:
     """Scenario -> audio file of those scenarios that are recordings; generated ones are left out.
 
     Parameters
@@ -113,12 +123,28 @@ def dataset_state(folder: str | Path) -> str:
     if not csv.is_file():
         return ABSENT
     digest = hashlib.sha256(csv.read_bytes())
-    if (folder / "audio").is_dir():
-        for entry in sorted(os.scandir(folder / "audio"), key=lambda entry: entry.name):
-            if entry.is_file() and not entry.name.startswith("."):
-                about = entry.stat()
-                digest.update(f"{entry.name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    for name in files_below(folder / "audio"):
+        about = (folder / "audio" / name).stat()
+        digest.update(os.fsencode(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
+
+
+def files_below(folder: str | Path) -> list[str]:
+    """Names of the files below a folder, with ``/``, sorted; hidden ones and links to nothing are left out.
+
+    Links are followed: sounds are often kept elsewhere (git-annex, DVC). A folder met twice is read once.
+    """
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        paths = (Path(place, name) for name in names if name[0] != ".")
+        found += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    return sorted(found)
 
 
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
@@ -132,7 +158,7 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
 def csv_state(folder: str | Path) -> str:
     """Short hash of the CSV files in a folder, such as listeners' answers; `ABSENT` where there are none."""
     paths = sorted(Path(folder).glob("[!.]*.csv"))
-    digest = hashlib.sha256("".join(f"{path.name}\0{file_digest(path)}\n" for path in paths).encode())
+    digest = hashlib.sha256(os.fsencode("".join(f"{path.name}\0{file_digest(path)}\n" for path in paths)))
     return digest.hexdigest()[:16] if paths else ABSENT
 
 
@@ -144,8 +170,7 @@ def fingerprint(folder: str | Path) -> dict:
     """
     folder = Path(folder)
     digest, n_files, n_bytes = hashlib.sha256(), 0, 0
-    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    for name in sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)):
-        digest.update(f"{name}\0{file_digest(folder / name)}\n".encode())
+    for name in files_below(folder):
+        digest.update(os.fsencode(f"{name}\0{file_digest(folder / name)}\n"))
         n_files, n_bytes = n_files + 1, n_bytes + (folder / name).stat().st_size
     return {"files": n_files, "bytes": n_bytes, "sha256": digest.hexdigest()}

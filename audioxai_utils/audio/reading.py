@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import os
-from pathlib import Path
 
 import torch
 from torchaudio.functional import resample
 
-from .datasets import MAX_RESAMPLING_KERNEL
+from .audio_files import check_rates, read_samples
 
 MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at once
-
-
-def read_sound(path: str | Path) -> tuple[torch.Tensor, int]:
-    """Samples (channels, n), float64 at the file's own level, and its rate in Hz.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        No audio in it, or more than can be explained at once.
-    """
-    import soundfile
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            samples = file.read(math.ceil((MOST_SECONDS + 1) * rate), dtype="float64", always_2d=True)
-    except soundfile.SoundFileError as error:
-        reason = (str(error).rsplit(": ", 1)[-1].splitlines() or [""])[0]
-        raise ValueError(f"{path}: not a readable audio file ({reason})") from error
-    return torch.from_numpy(samples.T.copy()), rate
 
 
 def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
@@ -51,7 +25,8 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
         What cannot be read as sound, in one line.
     """
     if isinstance(waveform, (str, os.PathLike)):
-        waveform, rate = read_sound(waveform)
+        samples, rate = read_samples(waveform, MOST_SECONDS + 1)
+        waveform = samples.T  # (channels, samples)
         if sample_rate not in (None, rate):
             raise ValueError(f"sample_rate must be the file's own, {rate} Hz, or left out; got {sample_rate!r}")
         sample_rate = rate
@@ -77,6 +52,5 @@ def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int)
     if seconds > MOST_SECONDS:
         raise ValueError(f"waveform must last {MOST_SECONDS:g} s at most; got {seconds:.1f} s: cut it into pieces")
     rate = int(rate)
-    if rate * wanted_rate / math.gcd(rate, wanted_rate) ** 2 > MAX_RESAMPLING_KERNEL:
-        raise ValueError(f"sample_rate {rate} Hz cannot be resampled to {wanted_rate} Hz; resample the sound first")
+    check_rates(rate, wanted_rate, "sample_rate")
     return resample(samples, rate, wanted_rate) if rate != wanted_rate else samples

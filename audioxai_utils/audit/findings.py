@@ -1,133 +1,331 @@
-"""The answer in five sentences, every number read from the tables of the run.
+"""The twelve findings on the published protocol, each measured on the results of a run.
 
-Each function returns one sentence, or None where its table was not computed.
+`FINDINGS` holds one function a finding, in order: it takes a study and says what was measured, what came out
+under the paper's protocol, under the audited one, and what was published. `measure_findings` makes one table
+of them. Notebook 07 tells what each finding means.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import math
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+import torch
 
-from ..constants import STUDY_CONDITIONS, TABLE_NUMBERS
-from ..figures.style import SCENARIO_LABELS, SPECTROGRAM_LABELS, method_label
+from .. import constants
+from ..audio.encoding import store
+from ..evaluation.frames import CONDITION, methods_only, of_condition
+from ..published import published_results
+from ..words import METHOD_LABELS, condition_label, method_label, percent
+from .fills import fill_rankings, fill_sensitivity
+from .sanity_checks import additivity, gradient
 
-MAIN_CONDITION = ("mel_db", "clean")
+if TYPE_CHECKING:
+    from ..study.study import Study
 
-
-def read_table(results_dir: Path, name: str) -> pd.DataFrame | None:
-    """``tables/<name>.csv``, or None where it does not exist or holds nothing."""
-    path = Path(results_dir) / "tables" / f"{name}.csv"
-    if not path.is_file() or path.stat().st_size < 3:
-        return None
-    frame = pd.read_csv(path)
-    return None if frame.empty else frame
-
-
-def study_tables(results_dir: Path, protocol: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """Tables II-VI of a protocol by condition, as far as they were computed."""
-    found = {condition: read_table(results_dir, f"{protocol}/table_{TABLE_NUMBERS[condition]}") for condition in STUDY_CONDITIONS}
-    return {condition: table for condition, table in found.items() if table is not None}
+SIGMOID_METHODS = ("saliency", "lime", "shap")  # whose raw values are tiny; Grad-CAM's are not
+SOFT_MASKS = ("minmax", "minmax_pos")
+COLUMNS = ["number", "finding", "measured", "paper", "audited", "published"]
 
 
-def _first_by_rule(results_dir: Path, protocol: str, condition: tuple[str, str]) -> pd.Series | None:
-    """The row that the study's rule puts first in a condition: the highest ``score`` of best_masks.csv."""
-    best = read_table(results_dir, "best_masks")
-    if best is None or "score" not in best:
-        return None
-    rows = best[(best["spectrogram_type"] == condition[0]) & (best["noise_scenario"] == condition[1])]
-    rows = rows[rows["protocol"] == protocol] if "protocol" in rows else rows
-    rows = rows.dropna(subset=["score", "mask"])
-    return None if rows.empty else rows.loc[rows["score"].idxmax()]
+def measure_findings(study: Study) -> pd.DataFrame:
+    """Measure the twelve findings on a run that has both protocols.
+
+    The tables that single findings are read from are saved on the way: ``shap_additivity``, ``gradients``,
+    ``heard_gap``, ``round_trip`` and ``fill_sensitivity``.
+
+    Returns
+    -------
+    DataFrame
+        number, finding, measured (what, with its unit), paper, audited, published: words and numbers to be
+        read.
+
+    Raises
+    ------
+    FileNotFoundError
+        A notebook from 02 to 05 has not run.
+    """
+    rows = [{"number": number, **measure(study)} for number, measure in enumerate(FINDINGS, 1)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _pair(row) -> str:
-    return f"{method_label(row['method'])} with {row['mask']}"
+# --- masks ------------------------------------------------------------------------------------
 
 
-def accuracy_sentence(results_dir: Path) -> str | None:
-    """How good the explained classifiers are."""
-    table = read_table(results_dir, "table_I")
-    if table is None:
-        return None
-    parts = [
-        f"{row.test_acc:.1f} % from {SPECTROGRAM_LABELS.get(row.spectrogram_type, row.spectrogram_type)} spectrograms"
-        for row in table.itertuples()
-    ]
-    return f"Of the clean test clips the classifiers that are explained name {' and '.join(parts)} correctly."
-
-
-def winner_sentence(results_dir: Path) -> str | None:
-    """What wins under the paper's protocol."""
-    first = _first_by_rule(results_dir, "paper", MAIN_CONDITION)
-    if first is None:
-        return None
-    return (
-        f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part still leads to "
-        f"the same class on {100 * first['FidIn']:.0f} % of the clips, and removing it lowers that class's "
-        f"probability by {first['FF']:.2f} on average."
+def all_ones_masks(study: Study) -> dict:
+    """1: the k-quantile of a mostly non-positive attribution is 0, and "at least 0" keeps everything."""
+    condition = study.main_condition
+    theirs = published_degenerate_share(condition.pair)
+    share = _by_protocol(
+        methods_only(condition.scores()), "degenerate", method="saliency", mask="topK_50_pos"
     )
+    return {
+        "finding": "All-ones masks win",
+        "measured": "constant masks, saliency + topK_50_pos",
+        **{protocol: percent(value) for protocol, value in share.items()},
+        "published": _unless_nan(theirs, f"{percent(theirs)} (implied by SPS)"),
+    }
 
 
-def noise_sentence(results_dir: Path) -> str | None:
-    """What noise does to the share of clips whose kept part keeps the class."""
-    tables = study_tables(results_dir, "paper")
-    means = {condition[1]: table["FidIn"].mean() for condition, table in tables.items() if condition[0] == "mel_db"}
-    noisy = {scenario: value for scenario, value in means.items() if scenario != "clean"}
-    if "clean" not in means or not noisy:
-        return None
-    parts = [
-        f"{100 * value:.0f} % with {SCENARIO_LABELS.get(scenario, scenario)}"
-        for scenario, value in noisy.items()
-    ]
-    return (
-        f"Averaged over the methods at their best masks, the kept part keeps the class on {100 * means['clean']:.0f} % "
-        f"of the clean clips, and on {', '.join(parts)}."
-    )
+def constant_masks(study: Study) -> dict:
+    """2: the published runs set the conciseness of a constant mask to 0, the best value."""
+    comp = _by_protocol(study.main_condition.scores(), "COMP", control="all_ones")
+    return {
+        "finding": "Constant masks look concise",
+        "measured": "COMP of the all-ones mask (nats)",
+        **{protocol: f"{value:.2f}" for protocol, value in comp.items()},
+        "published": "0 for every constant mask",
+    }
 
 
-def area_sentence(results_dir: Path) -> str | None:
-    """How much of the picture those masks keep, and how many keep all or nothing."""
-    table = study_tables(results_dir, "paper").get(MAIN_CONDITION)
-    if table is None or not {"area", "degenerate"} <= set(table):
-        return None
-    least, most = table.loc[table["area"].idxmin()], table.loc[table["area"].idxmax()]
-    worst = table.loc[table["degenerate"].idxmax()]
-    text = (
-        f"These best masks keep between {100 * least['area']:.1f} % ({method_label(least['method'])}) and "
-        f"{100 * most['area']:.1f} % ({method_label(most['method'])}) of the spectrogram"
-    )
-    if worst["degenerate"] > 0:
-        return (
-            f"{text}, and the mask of {method_label(worst['method'])} is constant, so that it selects nothing, on "
-            f"{100 * worst['degenerate']:.0f} % of the clips."
-        )
-    return f"{text}, and none of them is constant on any clip."
+def rounding_counts(study: Study) -> dict:
+    """3: the last digits of (X + 100) - 100 raise the probability of an unmasked clip."""
+    rise = _by_protocol(study.scores(), "AI", control="all_ones")
+    theirs = published_value(study.main_condition.pair, "saliency", "topK_50_pos", "AI")
+    return {
+        "finding": "AI counts rounding",
+        "measured": "AI of the all-ones mask (%)",
+        **{protocol: f"{value:.1f}" for protocol, value in rise.items()},
+        "published": _unless_nan(theirs, f"{theirs:.1f} (saliency + topK_50_pos)"),
+    }
 
 
-def audited_sentence(results_dir: Path) -> str | None:
-    """What changes when known flaws of the published protocol are mended."""
-    first = _first_by_rule(results_dir, "audited", MAIN_CONDITION)
-    if first is None:
-        return None
-    before = _first_by_rule(results_dir, "paper", MAIN_CONDITION)
-    same = before is not None and (before["method"], before["mask"]) == (first["method"], first["mask"])
-    text = (
-        f"Under the audited protocol, which mends known flaws of the published one, {_pair(first)} "
-        f"{'still ' if same else ''}comes first on clean mel spectrograms, with the class kept on "
-        f"{100 * first['FidIn']:.0f} % of the clips"
-    )
-    table = study_tables(results_dir, "audited").get(MAIN_CONDITION)
-    if table is None or "not_better_than" not in table:
-        return f"{text}."
-    beaten = table["not_better_than"].fillna("").astype(str).str.strip().ne("").sum()
-    return f"{text}; {beaten} of {len(table)} methods do not beat a control of the same kept area on every metric."
+def sigmoid_masks(study: Study) -> dict:
+    """4: raw attributions are so small that their sigmoid is one half everywhere."""
+    condition = study.main_condition
+    scores = methods_only(condition.scores())
+    sparse = _by_protocol(scores[scores["method"].isin(SIGMOID_METHODS)], "SPS", mask="sigmoid")
+    theirs = np.mean([published_value(condition.pair, each, "sigmoid", "SPS") for each in SIGMOID_METHODS])
+    return {
+        "finding": "Sigmoid masks select nothing",
+        "measured": "SPS of sigmoid, mean of saliency, LIME, SHAP",
+        **{protocol: f"{value:.4f}" for protocol, value in sparse.items()},
+        "published": _unless_nan(theirs, f"{theirs:.4f}"),
+    }
 
 
-SENTENCES = (
-    ("How good is the classifier?", accuracy_sentence),
-    ("Which explanation comes first?", winner_sentence),
-    ("What does noise do?", noise_sentence),
-    ("How much is kept?", area_sentence),
-    ("Does it hold under the audited protocol?", audited_sentence),
+# --- attributions -----------------------------------------------------------------------------
+
+
+def which_shap(study: Study) -> dict:
+    """5: DeepExplainer sees modules only, and the published Cnn14 has functional nonlinearities."""
+    table = study.save("shap_additivity", additivity(study.main_condition))
+    error = table.groupby("method")["additivity_error"].median()
+    return {
+        "finding": "The published SHAP is not SHAP",
+        "measured": "relative additivity error, median of the clips",
+        "paper": f"{percent(error['shap_functional'])} (functional)",
+        "audited": f"{error['shap']:.1e} (modules)",
+        "published": "not checked (switched off)",
+    }
+
+
+def wrong_gradients(study: Study) -> dict:
+    """6: the usual ``bn0`` has a wrong gradient on the CPU."""
+    table = study.save("gradients", gradient(study.main_condition))
+    cosine = table.set_index("layout")["cosine"]
+    return {
+        "finding": "Wrong gradients of Cnn14",
+        "measured": f"cosine with the true input gradient, on {study.device}",
+        "paper": f"{cosine['usual bn0']:.3f} (usual bn0)",
+        "audited": f"{cosine['affine bn0']:.6f} (affine bn0)",
+        "published": "not checked",
+    }
+
+
+# --- sound and silence ------------------------------------------------------------------------
+
+
+def scored_is_not_heard(study: Study) -> dict:
+    """7: scores mask decibels, the sound is made with the mask on linear power."""
+    scores = study.scores()
+    gap = study.save("heard_gap", heard_gap(scores))
+    study.save("round_trip", round_trip(scores))
+    soft = gap[gap["mask"].isin(SOFT_MASKS)]
+    return {
+        "finding": "Scored is not heard",
+        "measured": "FidIn of soft masks (minmax, minmax_pos)",
+        "paper": f"{soft['FidIn'].mean():.2f} scored",
+        "audited": f"{soft['FidIn_heard'].mean():.2f} heard",
+        "published": "heard was not scored",
+    }
+
+
+def silence(study: Study) -> dict:
+    """8: what takes the place of masked bins decides who comes first."""
+    best = study.table("best_masks")
+    fills = pd.concat([fill_sensitivity(each, best) for each in study.conditions], ignore_index=True)
+    study.save("fill_sensitivity", fills)
+    order = fill_rankings(fills).loc[study.main_condition.pair]
+    return {
+        "finding": "The fill decides the ranking",
+        "measured": "methods by FF at their best masks",
+        "paper": f"-100 dB: {order['-100 dB']}",
+        "audited": f"training mean: {order['training mean']}",
+        "published": "-100 dB only",
+    }
+
+
+# --- what may be concluded --------------------------------------------------------------------
+
+
+def controls(study: Study) -> dict:
+    """9: without masks of equal area that know nothing of the model, a score means little."""
+    marks = study.table("control_marks")["not_better_than"].fillna("")
+    beaten = {control: (~marks.str.contains(control)).mean() for control in ("random", "energy")}
+    return {
+        "finding": "Most masks do not beat the loudest bins",
+        "measured": "masks better in FF and AD (95 %)",
+        "paper": f"than random: {percent(beaten['random'])}",
+        "audited": f"than energy: {percent(beaten['energy'])}",
+        "published": "no control",
+    }
+
+
+def uncertainty(study: Study) -> dict:
+    """10: a winner without an interval may be luck."""
+    clear = study.table("best_versus_second").groupby("protocol")["clear"].mean()
+    return {
+        "finding": "Winners without intervals",
+        "measured": "table columns with a clear winner (95 %)",
+        **{protocol: percent(clear[protocol]) for protocol in constants.PROTOCOLS},
+        "published": "no interval",
+    }
+
+
+def last_epoch(study: Study) -> dict:
+    """11: ``state_dict()`` kept without a copy is that of the last epoch."""
+    condition = study.main_condition
+    history = study.table(f"history_{condition.spectrogram_type}").set_index("epoch")["validation_accuracy"]
+    kept = condition.classifier.info["best_epoch"]
+    return {
+        "finding": "Last epoch sold as best",
+        "measured": "validation accuracy (%) of the kept weights",
+        "paper": f"{100 * history.iloc[-1]:.1f} (last epoch)",
+        "audited": f"{100 * history[kept]:.1f} (epoch {kept})",
+        "published": "epoch 20 of 20, for both types",
+    }
+
+
+def half_speed(study: Study) -> dict:
+    """12: 32 kHz sounds in files that say 16 kHz."""
+    condition = study.main_condition
+    stored = stored_sound(condition.clips.waveforms[0], condition.classifier.sample_rate)
+    rate, seconds = stored["sample_rate"], stored["seconds"]
+    return {
+        "finding": "Half-speed audio",
+        "measured": "sample rate (Hz) and length (s) of kept sounds",
+        "paper": f"{rate // 2}, {2 * seconds:.1f} (as published)",
+        "audited": f"{rate}, {seconds:.1f}",
+        "published": "16000 in the header of 32000 Hz",
+    }
+
+
+FINDINGS = (
+    all_ones_masks,
+    constant_masks,
+    rounding_counts,
+    sigmoid_masks,
+    which_shap,
+    wrong_gradients,
+    scored_is_not_heard,
+    silence,
+    controls,
+    uncertainty,
+    last_epoch,
+    half_speed,
 )
+
+
+# --- measures ---------------------------------------------------------------------------------
+
+
+def mean_of(scores: pd.DataFrame, value: str, **where: str) -> float:
+    """Mean of a column over the rows in which other columns have given values; NaN for none."""
+    chosen = np.logical_and.reduce([scores[name] == wanted for name, wanted in where.items()])
+    return float(scores.loc[chosen, value].mean())
+
+
+def _by_protocol(scores: pd.DataFrame, value: str, **where: str) -> dict[str, float]:
+    return {protocol: mean_of(scores, value, protocol=protocol, **where) for protocol in constants.PROTOCOLS}
+
+
+def published_value(condition: tuple[str, str], method: str, mask: str, metric: str) -> float:
+    """A published mean over all clips; NaN where it was not published."""
+    rows = of_condition(published_results(), condition)
+    rows = rows[(rows["subset"] == "all") & (rows["method"] == method) & (rows["mask"] == mask)]
+    return float(rows[metric].iloc[0]) if len(rows) else math.nan
+
+
+def published_degenerate_share(
+    condition: tuple[str, str], method: str = "saliency", mask: str = "topK_50_pos"
+) -> float:
+    """Share of all-ones masks that explains a published SPS: a topK_50 mask has 0.5, an all-ones mask 0."""
+    return 1 - published_value(condition, method, mask, "SPS") / 0.5
+
+
+def _unless_nan(value: float, text: str) -> str:
+    return "not published" if math.isnan(value) else text
+
+
+def degenerate_shares(scores: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Share of clips whose mask has a single value: a row a method, a column a mask."""
+    rows = methods_only(scores)
+    rows = rows[rows["protocol"] == protocol]
+    shares = rows.groupby(["method", "mask"], sort=False)["degenerate"].mean().unstack("mask")
+    order = [method for method in METHOD_LABELS if method in shares.index]
+    return shares.loc[[*order, *shares.index.difference(order, sort=False)]]
+
+
+def heard_gap(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of what is scored and of what is heard, per condition, method and mask (audited rows)."""
+    rows = methods_only(scores[scores["protocol"] == "audited"])
+    pairs = [column for metric in constants.FAITHFULNESS_METRICS for column in (metric, f"{metric}_heard")]
+    return rows.groupby([*CONDITION, "method", "mask"], sort=False)[pairs].mean().reset_index()
+
+
+def round_trip(scores: pd.DataFrame) -> pd.DataFrame:
+    """What inversion alone costs: the all-ones mask heard, per condition."""
+    rows = scores[(scores["protocol"] == "audited") & (scores["control"] == "all_ones")]
+    columns = ["FidIn_heard", "AD_heard", *(["si_sdr"] if "si_sdr" in rows else [])]
+    return rows.groupby(CONDITION, sort=False)[columns].mean().reset_index()
+
+
+def ranking(best: pd.DataFrame, protocol: str, condition: tuple[str, str]) -> list[str]:
+    """Methods of a condition from the best to the worst by the study's score."""
+    rows = of_condition(best[best["protocol"] == protocol], condition)
+    return rows.sort_values("score", ascending=False)["method"].tolist()
+
+
+def stored_sound(waveform: torch.Tensor, sample_rate: int) -> dict:
+    """Sample rate (Hz) and duration (s) of a sound after it was stored as the gallery stores it."""
+    import soundfile
+
+    with soundfile.SoundFile(io.BytesIO(store(waveform.numpy(), sample_rate).data)) as file:
+        return {"sample_rate": file.samplerate, "seconds": file.frames / file.samplerate}
+
+
+# --- sentences of notebook 07's summary -------------------------------------------------------
+
+
+def summary(study: Study) -> str:
+    """What the audit changes, as Markdown: the rankings of both protocols, and what stands in their way."""
+    condition, best = study.main_condition, study.table("best_masks")
+    ranks = {p: " > ".join(map(method_label, ranking(best, p, condition.pair))) for p in constants.PROTOCOLS}
+    row = study.table("findings").set_index("number")
+    gap = study.table("heard_gap")
+    worst = gap.loc[(gap["FidIn"] - gap["FidIn_heard"]).abs().idxmax()]
+    where = condition_label(worst["spectrogram_type"], worst["noise_scenario"])
+    constant, error = row.loc[1, "paper"], row.loc[5, "paper"].removesuffix(" (functional)")
+    beaten = row.loc[9, "audited"].removeprefix("than energy: ")
+    return (
+        f"By the study's own rule the methods rank {ranks['paper']} under its protocol and "
+        f"{ranks['audited']} under the audited one ({condition.title}). The published saliency + topK_50_pos "
+        f"keeps everything on {constant} of the clips, its SHAP misses additivity by {error}, and of all "
+        f"masks {beaten} beat the loudest bins. The widest gap between what is scored and what is heard: "
+        f"{method_label(worst['method'])} + {worst['mask']} ({where}) keeps the class on "
+        f"{percent(worst['FidIn'])} of the clips as scored and on {percent(worst['FidIn_heard'])} as heard."
+    )

@@ -1,8 +1,8 @@
-"""Does faithfulness agree with the truth? Where a clip is a mixture of known parts, the truth is known.
+"""Localisation: does relevance lie on the source of a mixture of known parts, and does faithfulness agree?
 
-Faithfulness asks the classifier what it heard; the truth is where the clip (or a generated clip's event)
-is, and where its interferer. A method is measured by how much of its positive relevance lies on the
-clip, and its best mask by what it does for the sound; then both are held against faithfulness.
+Faithfulness asks the classifier what it heard; localisation asks where the source (the clip, or a generated
+clip's event) is, and where its interferer. A method is measured by how much of its positive relevance lies on
+the source, and its best mask by what it does for the sound; then both are held against faithfulness.
 
 References
 ----------
@@ -13,7 +13,9 @@ pointing game), with the energies of both parts in the place of their box.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,26 +23,30 @@ import torch
 from scipy.stats import rankdata
 
 from ..evaluation import comparisons
-from ..study import pipeline, study
+from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
-from ..evaluation.scoring import probabilities
-from ..evaluation.bootstrap import interval, resampled_means
+from ..words import condition_label, method_label, percent
 
-MEASURES = ("mass", "pointing", "si_sdr_gain")  # of the truth, in the figure
+if TYPE_CHECKING:
+    from ..study.study import Condition, Study
+
+MEASURES = ("mass", "pointing", "si_sdr_gain")  # of localisation, in the figure
 FAITHFULNESS = ("FidIn_heard", "FF_heard", "AD_heard")
 LEAST_SI_SDR = -30.0  # dB; silence and what is below count as this
 REFERENCE = "energy"  # the clip's own power as relevance: what knows nothing of the classifier
 N_RESAMPLES = 2000
+COLUMNS = [*CONDITION, "clip", "correct", "method", "mass", "rank", "pointing", "area", "source_share"]
+AGREED = [*CONDITION, "measure", "metric", "n_methods", "n_clips", "spearman", "low", "high"]
 
 
 # --- one attribution -------------------------------------------------------------------------
 
 
-def relevance_truth(
+def relevance_localisation(
     attribution: torch.Tensor, source_power: torch.Tensor, interferer_power: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """How much of the positive relevance lies on the target.
+    """How much of the positive relevance lies on the source.
 
     Parameters
     ----------
@@ -52,9 +58,9 @@ def relevance_truth(
     -------
     dict of (batch,) float64 tensors
         `mass`: share of the positive relevance inside the ideal binary mask; `rank`: share of the K most
-        relevant bins inside it, K being its own bins; `pointing`: relevance-weighted share of the target in
+        relevant bins inside it, K being its own bins; `pointing`: relevance-weighted share of the source in
         the energy, without a threshold; by chance they are `area` (the ideal mask's share of bins), `area`
-        again, and `source_share` (of all energy). NaN where there is no positive relevance or no target.
+        again, and `source_share` (of all energy). NaN where there is no positive relevance or no source.
     """
     ideal = oracle_mask(source_power, interferer_power).double()
     positive, n_ideal = attribution.double().clamp_min(0), ideal.sum(dim=(1, 2, 3))
@@ -74,51 +80,61 @@ def relevance_truth(
 # --- a condition of the study ---------------------------------------------------------------------
 
 
-def condition_truth(
-    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, condition: tuple[str, str],
-    methods: Sequence[str],
-) -> pd.DataFrame:
-    """`relevance_truth` of the stored attributions of a condition, and of the clip's own power (`energy`).
+def localisation(condition: Condition, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """`relevance_localisation` of a condition's stored attributions, and of the clips' own power (`energy`).
+
+    Parameters
+    ----------
+    condition : Condition
+    methods : sequence of str, optional
+        By default all that have attributions.
 
     Returns
     -------
     DataFrame
-        One row per clip and method: condition, method, clip, `correct`, and the five measures.
+        One row per clip and method: condition, clip, `correct`, method, and the five measures.
 
     Raises
     ------
     ValueError
         The parts of the clips are not known: a clean condition of recorded clips.
     """
+    clips = condition.clips
     if clips.stems is None:
-        raise ValueError(f"clips of {' '.join(condition)} must be mixtures of known parts; take a noisy condition")
-    db = study.spectrograms_of(classifier, clips)
-    powers = [_power(classifier, stem.to(db)) for stem in clips.stems]
-    predicted = probabilities(classifier.folded, db).argmax(1).cpu().numpy()
+        raise ValueError(
+            f"clips of {condition.title} must be mixtures of known parts; take a noisy condition"
+        )
+    powers = [condition.power(stem) for stem in clips.stems]
     known = {
-        **dict(zip(CONDITION, (condition[0], study.scenario_name(condition[1])))), "clip": clips.frame["clip"],
-        "correct": clips.frame["label"].to_numpy() == predicted,
+        **dict(zip(CONDITION, condition.pair)),
+        "clip": clips.frame["clip"],
+        "correct": (condition.labels == condition.targets.cpu()).numpy(),
     }
     rows = []
-    for method, attribution in _attributions(settings, clips, condition, methods, 10 ** (db / 10)):
-        values = relevance_truth(attribution.to(db), *powers)
-        rows.append(pd.DataFrame(known | {"method": method} | {k: v.cpu().numpy() for k, v in values.items()}))
+    for method, attribution in _attributions(condition, methods):
+        values = relevance_localisation(attribution, *powers)
+        rows.append(
+            pd.DataFrame(known | {"method": method} | {k: v.cpu().numpy() for k, v in values.items()})
+        )
     return pd.concat(rows, ignore_index=True)
 
 
-def known_conditions(settings: study.Settings, conditions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The conditions whose clips are mixtures of known parts: all of generated sounds, the noisy ones of recordings."""
-    return [condition for condition in conditions if settings.dataset == "generated" or condition[1] != "clean"]
+def _attributions(condition: Condition, methods: Sequence[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
+    for method in methods or condition.methods:
+        yield method, condition.attributions(method).to(condition.spectrograms)
+    yield REFERENCE, 10 ** (condition.spectrograms / 10)
 
 
-def _power(classifier: study.Classifier, waveforms: torch.Tensor) -> torch.Tensor:
-    return torch.cat([classifier.spectrogram(part).power for part in waveforms.split(study.LOAD_CHUNK)])
+def localisations(study: Study) -> pd.DataFrame:
+    """`localisation` of every condition of known parts, below each other; empty where there is none."""
+    frames = [localisation(condition) for condition in conditions_of_known_parts(study)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def _attributions(settings, clips, condition, methods: Sequence[str], power: torch.Tensor) -> Iterator[tuple]:
-    for method in methods:
-        yield method, pipeline.load_attributions(settings, clips, condition, method)[0]
-    yield REFERENCE, power
+def conditions_of_known_parts(study: Study) -> list[Condition]:
+    """Conditions of clips whose parts are known: all of generated sounds, the noisy ones of recordings."""
+    generated = study.settings.dataset == "generated"
+    return [each for each in study.conditions if generated or each.noise_scenario != "clean"]
 
 
 def si_sdr_gains(scores: pd.DataFrame) -> pd.DataFrame:
@@ -136,27 +152,27 @@ def si_sdr_gains(scores: pd.DataFrame) -> pd.DataFrame:
     return both.assign(si_sdr_gain=floored[0] - floored[1]).drop(columns="si_sdr_whole")
 
 
-def beside_faithfulness(truth: pd.DataFrame, scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]):
-    """A row per clip and method of a condition: truth, and the heard faithfulness of the method's best audited mask.
+def beside_faithfulness(localised: pd.DataFrame, scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """A row per clip and method: localisation, and the heard faithfulness of the method's best audited mask.
 
     Parameters
     ----------
-    truth : DataFrame
-        From `condition_truth`.
+    localised : DataFrame
+        From `localisation`, conditions below each other.
     scores, best : DataFrame
         The run's scores with their controls, and ``tables.best_masks``.
     """
-    chosen = of_condition(best[best["protocol"] == "audited"], condition)[["method", "mask"]]
-    gains = of_condition(si_sdr_gains(scores), condition).merge(chosen, on=["method", "mask"])
-    columns = ["method", "mask", "clip", *FAITHFULNESS, "si_sdr_gain"]
-    both = of_condition(truth, condition).merge(gains[columns], on=["method", "clip"])
-    if both.empty:
-        raise ValueError(f"truth and scores must share methods and clips of {' '.join(condition)}; they share none")
+    chosen = best.loc[best["protocol"] == "audited", [*CONDITION, "method", "mask"]]
+    gains = si_sdr_gains(scores).merge(chosen, on=[*CONDITION, "method", "mask"])
+    columns = [*CONDITION, "method", "mask", "clip", *FAITHFULNESS, "si_sdr_gain"]
+    both = localised.merge(gains[columns], on=[*CONDITION, "method", "clip"])
+    if both.empty and len(localised):
+        raise ValueError("localised and scores must share conditions, methods and clips; they share none")
     return both
 
 
 def agreement(both: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Rank correlation over methods between every truth and every faithfulness, with its 95 % interval over clips.
+    """Rank correlation over methods between localisation and faithfulness, with its 95 % interval over clips.
 
     Parameters
     ----------
@@ -166,20 +182,21 @@ def agreement(both: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0)
     Returns
     -------
     DataFrame
-        measure, metric, n_methods, n_clips, spearman, low, high. AD counts as its negative, so that 1
-        means: whoever is truer is also more faithful. Clips on which a value is missing are left out. With
-        fewer than three methods there is nothing to correlate (NaN).
+        Condition, measure, metric, n_methods, n_clips, spearman, low, high. AD counts as its negative, so
+        that 1 means: what points better at the source is also more faithful. Clips on which a value is
+        missing are left out. With fewer than three methods there is nothing to correlate (NaN).
     """
     rows = []
-    for measure in MEASURES:
-        for metric in FAITHFULNESS:
-            sides = [both.pivot(index="clip", columns="method", values=name) for name in (measure, metric)]
+    for pair, here in both.groupby(CONDITION, sort=False):
+        for measure, metric in itertools.product(MEASURES, FAITHFULNESS):
+            sides = [here.pivot(index="clip", columns="method", values=name) for name in (measure, metric)]
             defined = sides[0].notna().all(axis=1) & sides[1].notna().all(axis=1)
             sign = -1 if comparisons.lower_is_better(metric) else 1
             values = [sides[0][defined].to_numpy(float), sign * sides[1][defined].to_numpy(float)]
-            rows.append({"measure": measure, "metric": metric, "n_methods": values[0].shape[1],
-                         "n_clips": int(defined.sum()), **_correlated(values, n_resamples, seed)})
-    return pd.DataFrame(rows)
+            about = {**dict(zip(CONDITION, pair)), "measure": measure, "metric": metric}
+            sizes = {"n_methods": values[0].shape[1], "n_clips": int(defined.sum())}
+            rows.append({**about, **sizes, **_correlated(values, n_resamples, seed)})
+    return pd.DataFrame(rows, columns=AGREED)
 
 
 def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[str, float]:
@@ -196,7 +213,7 @@ def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[s
 
 
 def _spearman_of_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation of each row of ``first`` with the same row of ``second``; NaN where one is constant."""
+    """Rank correlation of each row of ``first`` with that of ``second``; NaN where one is constant."""
     ranks = [rankdata(part, axis=1) for part in (first, second)]
     centred = [part - part.mean(1, keepdims=True) for part in ranks]
     sizes = [np.square(part).sum(1) for part in centred]
@@ -205,8 +222,31 @@ def _spearman_of_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def means(both: pd.DataFrame) -> pd.DataFrame:
-    """A row per method with mean, ``_low`` and ``_high`` of every truth and faithfulness; bars of the figure."""
+    """A row per condition and method with mean, ``_low`` and ``_high`` of localisation and faithfulness."""
     metrics = [*MEASURES, "rank", *FAITHFULNESS]
     wide = comparisons.with_intervals(comparisons.mean_intervals(both, metrics, n_resamples=N_RESAMPLES))
-    chance = both.groupby("method", sort=False)[["area", "source_share"]].mean().reset_index()
-    return wide.merge(chance, on="method")
+    chance = both.groupby([*CONDITION, "method"], sort=False)[["area", "source_share"]].mean().reset_index()
+    return wide.merge(chance, on=[*CONDITION, "method"])
+
+
+def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
+    """What points at the source, and whether faithfulness goes with it, as Markdown; a line a condition.
+
+    Parameters
+    ----------
+    localised, agreed : DataFrame
+        From `localisations` and `agreement`.
+    """
+    lines = []
+    for pair, here in localised.groupby(CONDITION, sort=False):
+        mass = here[here["method"] != REFERENCE].groupby("method")["mass"].mean()
+        rho = of_condition(agreed, pair).set_index(["measure", "metric"])["spearman"]
+        power = here.loc[here["method"] == REFERENCE, "mass"].mean()
+        lines.append(
+            f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the "
+            f"source ({percent(mass.max())}; by chance {percent(here['area'].mean())}, the clips' own power "
+            f"{percent(power)}). Over the methods the fidelity of the sound goes with that share at "
+            f"ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
+            f"ρ = {rho['si_sdr_gain', 'FidIn_heard']:.2f}."
+        )
+    return "\n".join(lines) or "No clip of this run is a mixture of known parts."

@@ -1,34 +1,40 @@
-"""Where do accuracy and faithfulness give way as the noise gets louder? :func:`snr_sweep` of a trained classifier."""
+"""Where do accuracy and faithfulness give way as the noise gets louder? `snr_sweep` of a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from .. import constants
-from ..evaluation import bootstrap
-from ..study import pipeline, study
 from ..attributions import METHODS
+from ..audio import inputs
 from ..audio.datasets import load_noise
+from ..audio.noise import alpha_for_snr, mix
+from ..evaluation import bootstrap
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.metrics import faithfulness
-from ..audio.noise import alpha_for_snr, mix
 from ..evaluation.scoring import probabilities
+from ..study.attribute import AT_ONCE, clip_options
+from ..study.clips import split_clips
+from ..words import SCENARIO_LABELS, percent
 
-SNR_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)
+if TYPE_CHECKING:
+    from ..study.clips import Clips
+    from ..study.study import Condition
+
 SWEPT_METRICS = ("FF", "FidIn", "AD")
 
 
 def snr_sweep(
-    settings: study.Settings,
-    classifier: study.Classifier,
-    noise_scenarios: Sequence[str],
-    snr_db: Sequence[float] = SNR_DB,
+    condition: Condition,
+    noise_scenarios: Sequence[str] | None = None,
     best: pd.DataFrame | None = None,
-    methods: Sequence[str] = constants.STUDY_METHODS,
+    methods: Sequence[str] | None = None,
+    snr_db: Sequence[float] | None = None,
     n_clips: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -36,17 +42,23 @@ def snr_sweep(
 
     Parameters
     ----------
-    noise_scenarios : sequence of str
-        ``clean`` among them is skipped: the clean clips are always a row, at infinite SNR.
-    snr_db : sequence of float
-        Clip-to-noise ratios; the study's 0.6/0.4 mixture is +3.52 dB.
+    condition : Condition
+        A clean one, whose clips are mixed.
+    noise_scenarios : sequence of str, optional
+        By default all of the project and the run's own. ``clean`` is skipped: the clean clips are always a
+        row, at infinite SNR.
     best : DataFrame, optional
         From ``tables.best_masks``: the mask of each method under the audited protocol, from the
-        scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy alone.
-    methods : sequence of str
-        Explained anew at every SNR, on the clips that the study explains and for the predicted class.
+        scenario's own condition or, where that was not run, the clean one, else any. Without it accuracy
+        alone.
+    methods : sequence of str, optional
+        Explained anew at every SNR, on the clips that the study explains and for the predicted class; by
+        default the study's own as far as ``best`` has them, else all of ``best``.
+    snr_db : sequence of float, optional
+        Clip-to-noise ratios, by default the profile's; the study's 0.6/0.4 mixture is +3.52 dB.
     n_clips : int, optional
-        Of those clips, spread over the classes; default all. Accuracy takes the whole test split.
+        Of those clips, spread over the classes, by default the profile's. Accuracy takes the whole test
+        split.
     seed : int
         Of the bootstrap.
 
@@ -57,43 +69,56 @@ def snr_sweep(
         per cent of the test clips; FF, FidIn, AD, audited), n, mean, low, high (95 %, bootstrap over
         clips).
     """
-    spectrogram = classifier.spectrogram
-    test = study.split_clips(settings, spectrogram.sample_rate, "test")
-    explained = study.first_clips(study.explained_clips(settings, spectrogram.sample_rate, "clean"), n_clips)
-    options = {method: pipeline.method_options(settings, classifier, method) for method in methods}
-    labels, rows = test.frame["label"].to_numpy(), []
-    for scenario, snr, noise in _conditions(settings, spectrogram.sample_rate, noise_scenarios, snr_db):
-        p = probabilities(classifier.folded, _decibels(classifier, _mixed(test, noise, snr)))
-        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu().numpy() == labels)}
+    if condition.noise_scenario != "clean":
+        raise ValueError(f"condition must be a clean one, whose clips are mixed; got {condition.title}")
+    study, rate = condition.study, condition.classifier.sample_rate
+    test, explained = (
+        split_clips(study, rate, "test"),
+        condition.clips.first(n_clips or study.settings.sizes.n_swept),
+    )
+    noise_scenarios = noise_scenarios or list(
+        dict.fromkeys([*constants.NOISE_SCENARIOS, *study.noise_scenarios])
+    )
+    mixtures = _mixtures(condition, noise_scenarios, snr_db or study.settings.sizes.snr_db)
+    methods = _swept(best) if methods is None else methods
+    options, rows = {method: condition.method_options(method) for method in methods}, []
+    for number, (scenario, snr, noise) in enumerate(mixtures, 1):
+        p = probabilities(condition.classifier.fused, condition.decibels(_mixed(test, noise, snr)))
+        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu() == test.labels).double().numpy()}
         if best is not None:
             waveform = _mixed(explained, noise, snr)
             for method, its in options.items():
-                mask = _best_mask(best, spectrogram.name, scenario, method)
-                values |= _faithfulness(classifier, waveform, method, mask, its)
-        names = {"spectrogram_type": spectrogram.name, "noise_scenario": scenario, "snr_db": snr}
+                mask = _best_mask(best, condition.spectrogram_type, scenario, method)
+                values |= _faithfulness(condition, waveform, method, mask, its)
+        names = {"spectrogram_type": condition.spectrogram_type, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
+        study.progress("clip-to-noise ratios", number, len(mixtures))
     return pd.DataFrame(rows)
 
 
-def _conditions(settings, sample_rate: int, noise_scenarios, snr_db) -> Iterator[tuple]:
+def _swept(best: pd.DataFrame | None) -> list[str]:
+    found = [] if best is None else list(dict.fromkeys(best["method"]))
+    return [method for method in constants.STUDY_METHODS if method in found] or found
+
+
+def _mixtures(condition: Condition, noise_scenarios: Sequence[str], snr_db: Sequence[float]) -> list[tuple]:
     """(scenario's name, SNR, noise or None), the clean one first."""
-    yield "clean", float("inf"), None
+    found, study = [("clean", float("inf"), None)], condition.study
     for scenario in noise_scenarios:
-        argument = study.scenario_argument(settings, scenario)
-        noise = load_noise(argument, sample_rate, settings.noise_root or None)
+        source = study.noise_source(scenario)
+        noise = load_noise(source, condition.classifier.sample_rate, study.settings.noise_root)
         if noise is not None:
-            yield from ((study.scenario_name(scenario), float(snr), noise) for snr in snr_db)
+            found += [(inputs.scenario_name(scenario), float(snr), noise) for snr in snr_db]
+    return found
 
 
-def _mixed(clips: study.Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
+def _mixed(clips: Clips, noise: torch.Tensor | None, snr_db: float) -> torch.Tensor:
     """Waveforms (n, samples) of clean clips with noise at a clip-to-noise ratio."""
-    return clips.waveforms if noise is None else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
-
-
-def _decibels(classifier: study.Classifier, waveform: torch.Tensor) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T), on the classifier's device."""
-    parts = waveform.to(next(classifier.model.parameters()).device, classifier.dtype).split(study.LOAD_CHUNK)
-    return torch.cat([classifier.spectrogram.decibels(part) for part in parts])
+    return (
+        clips.waveforms
+        if noise is None
+        else mix(clips.waveforms, noise.to(clips.waveforms), alpha_for_snr(snr_db))
+    )
 
 
 def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method: str) -> str:
@@ -107,19 +132,20 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
 
 
 def _faithfulness(
-    classifier: study.Classifier, waveform: torch.Tensor, method: str, mask: str, options: dict
+    condition: Condition, waveform: torch.Tensor, method: str, mask: str, options: dict
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
-    db = _decibels(classifier, waveform)
-    p = probabilities(classifier.folded, db)
-    target = p.argmax(1)
-    size = pipeline.AT_ONCE.get(db.device.type, 1)
-    attribution = torch.cat([
-        METHODS[method](classifier.model, *clips, **options, **pipeline.clip_options(classifier, method, sound))
-        for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
-    ])
+    classifier, db = condition.classifier, condition.decibels(waveform)
+    p = probabilities(classifier.fused, db)
+    target, size = p.argmax(1), AT_ONCE.get(db.device.type, 1)
+    attribution = torch.cat(
+        [
+            METHODS[method](classifier.model, *clips, **options, **clip_options(classifier, method, sound))
+            for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
+        ]
+    )
     kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
-    parts = (probabilities(classifier.folded, part) for part in (kept, removed))
+    parts = (probabilities(classifier.fused, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 
@@ -134,3 +160,28 @@ def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
         low, high = bootstrap.interval(bootstrap.resampled_means(values, seed=seed), n)
     numbers = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
     return {**dict(zip(("method", "mask", "metric"), key)), "n": n, **numbers}
+
+
+def summary(swept: pd.DataFrame) -> str:
+    """What louder noise does to accuracy and fidelity, as Markdown.
+
+    Parameters
+    ----------
+    swept : DataFrame
+        From `snr_sweep`.
+    """
+    accuracy = swept[swept["metric"] == "accuracy"].set_index("noise_scenario")
+    lines = [f"Accuracy is {accuracy.loc['clean', 'mean']:.0f} % on the clean clips."]
+    for scenario in accuracy.index.unique().drop("clean"):
+        steps = accuracy.loc[[scenario]].sort_values("snr_db")[["mean", "snr_db"]].to_numpy()
+        (low, quiet), (high, loud) = steps[0], steps[-1]
+        ends = f"{low:.0f} % at {quiet:+.0f} dB, {high:.0f} % at {loud:+.0f} dB"
+        text = f"- {SCENARIO_LABELS.get(scenario, scenario)}: {ends}"
+        kept = swept[(swept["noise_scenario"] == scenario) & (swept["metric"] == "FidIn")]
+        kept = kept.groupby("snr_db")["mean"].mean()
+        if len(kept):
+            shares = f"{percent(kept.iloc[0])} and {percent(kept.iloc[-1])}"
+            text += f"; the best masks keep the class on {shares} of the clips"
+        lines.append(f"{text}.")
+    lines.append(f"\nThe study's own mixture is at {constants.STUDY_SNR_DB:+.2f} dB.")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Does a mask hold beyond the model and the grid it was made on? Heard, shifted, coded as MP3, by another model.
+"""Does a mask hold beyond the model and grid it was made on? Heard, shifted, coded as MP3, by another model.
 
 A mask found by optimisation may be a pattern that only one model sees. One that is a part of the sound
 keeps its class when it is heard instead of scored, moved by a bin or a frame, passed through MP3, and
@@ -8,34 +8,87 @@ classified by a model that was trained on its own.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ..evaluation.masks import apply_mask
-from ..evaluation.metrics import faithfulness
-from ..audio.spectrograms import kept_audio, removed_audio
-from ..evaluation.scoring import MaskScorer, decibels, probabilities
 from ..audio.encoding import store
+from ..audio.spectrograms import kept_audio, removed_audio
+from ..evaluation.controls import all_ones
+from ..evaluation.frames import of_condition
+from ..evaluation.masks import apply_mask, build_masks
+from ..evaluation.metrics import faithfulness
+from ..evaluation.scoring import MaskScorer, decibels, probabilities
+from ..models import training
+from ..models.cnn14 import load_panns_weights
+from ..models.inference import inference_copy
+from ..words import percent
+
+if TYPE_CHECKING:
+    from ..study.study import Condition
 
 SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
 ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")
+WHOLE_CLIP = "the whole clip"
+N_CLIPS = 20  # on which masks are tried elsewhere
+SHORTER = 3  # the second classifier is trained for this part of the epochs
+
+
+def second_classifier(condition: Condition) -> tuple[nn.Module, training.TrainingRun]:
+    """A classifier of the condition's spectrograms that is trained from the next seed, a third as long.
+
+    Returns
+    -------
+    model : nn.Module
+        Its copy for inference, on the condition's device.
+    run : TrainingRun
+        How the training went.
+    """
+    study, kind = condition.study, condition.spectrogram_type
+    settings = study.settings
+    sizes, seed = replace(settings.sizes, epochs=max(1, settings.sizes.epochs // SHORTER)), settings.seed + 1
+    model = study.new_model(kind, seed)
+    if settings.audioset_weights:
+        load_panns_weights(model, settings.audioset_weights)
+    train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
+    run = training.train_classifier(model, train, validation, sizes, seed, study.device)
+    return inference_copy(run.model.to(condition.spectrograms.device), condition.spectrograms), run
+
+
+def best_masks(condition: Condition, best: pd.DataFrame) -> dict[str, torch.Tensor]:
+    """``method + mask`` -> each method's best audited mask of the condition's clips, after a mask of ones.
+
+    Parameters
+    ----------
+    best : DataFrame
+        From ``tables.best_masks``.
+    """
+    masks = {WHOLE_CLIP: all_ones(condition.spectrograms)}
+    rows = of_condition(best[best["protocol"] == "audited"], condition.pair).dropna(subset="mask")
+    for row in rows.itertuples():
+        attribution = condition.attributions(row.method).to(condition.spectrograms)
+        masks[f"{row.method} + {row.mask}"] = build_masks(attribution, "audited", [row.mask])[row.mask]
+    return masks
 
 
 def shifted(mask: torch.Tensor, n_bins: int, n_frames: int) -> torch.Tensor:
-    """A mask (batch, 1, F, T) moved up by ``n_bins`` and later by ``n_frames``; the edge it leaves is repeated."""
+    """A mask (batch, 1, F, T) moved up ``n_bins`` and later ``n_frames``; the edge it leaves is repeated."""
     for axis, n in ((2, n_bins), (3, n_frames)):
         if not abs(n) < mask.shape[axis]:
-            raise ValueError(f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}")
+            raise ValueError(
+                f"a shift must be smaller than the mask's {mask.shape[axis]} bins or frames; got {n}"
+            )
     (low, high), (left, right) = ((max(n, 0), max(-n, 0)) for n in (n_bins, n_frames))
     padded = functional.pad(mask, (left, right, low, high), mode="replicate")
     return padded[:, :, high : high + mask.shape[2], right : right + mask.shape[3]]
 
 
 def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -> torch.Tensor:
-    """Waveforms (batch, samples) after MP3 as the pages store it, at their own level; what is silent stays out."""
+    """Waveforms (batch, samples) after MP3 as pages store it, at their own level; silence stays silence."""
     import soundfile
 
     rows = []
@@ -51,7 +104,9 @@ def coded(waveform: torch.Tensor, sample_rate: int, compression: float = 0.85) -
 
 
 def mask_robustness(
-    scorer: MaskScorer, masks: dict[str, torch.Tensor], others: dict[str, nn.Module] | None = None,
+    scorer: MaskScorer,
+    masks: dict[str, torch.Tensor],
+    others: dict[str, nn.Module] | None = None,
     compression: float = 0.85,
 ) -> pd.DataFrame:
     """Faithfulness of masks under everything that should not matter.
@@ -71,9 +126,9 @@ def mask_robustness(
     -------
     DataFrame
         One row per clip (`index`), mask and `test`: ``scored``, ``heard``, the four of ``SHIFTS`` (scored),
-        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the audited
-        ones, against the unmasked clip in the same model; for another model the class is the one explained, and
-        `agrees` says whether that model predicts it too (transfer can be asked only there).
+        ``MP3`` (heard), and each other model's name, scored, and with " heard". FF, FidIn and AD are the
+        audited ones, against the unmasked clip in the same model; for another model the class is the one
+        explained, and `agrees` says whether that model predicts it too (transfer can be asked only there).
     """
     rows = []
     others = {name: (model, probabilities(model, scorer.batch.db)) for name, model in (others or {}).items()}
@@ -91,7 +146,7 @@ def mask_robustness(
 
 
 def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: list, heard: list, compression: float):
-    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` and ``heard`` of what it keeps and removes."""
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds``, ``heard`` are of both parts."""
     yield "scored", scorer(mask)
     yield "heard", _probabilities(scorer.model, heard)
     for test, shift in SHIFTS.items():
@@ -117,6 +172,34 @@ def summarised(robustness: pd.DataFrame) -> pd.DataFrame:
 
     NaN, and 0 `n_clips`, where there is none.
     """
-    asked = robustness.assign(**{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS})
+    asked = robustness.assign(
+        **{name: robustness[name].where(robustness["agrees"]) for name in ROBUSTNESS_METRICS}
+    )
     rows = asked.groupby(["mask", "test"], sort=False)
     return rows[list(ROBUSTNESS_METRICS)].mean().assign(n_clips=rows["agrees"].sum()).reset_index()
+
+
+def summary(robustness: pd.DataFrame, other: str) -> str:
+    """On how many clips the masks keep the class under every test, as Markdown; means over the masks.
+
+    Parameters
+    ----------
+    robustness : DataFrame
+        From `mask_robustness`, of masks from `best_masks`.
+    other : str
+        Name of the other model in it.
+    """
+    kept = summarised(robustness).pivot(index="mask", columns="test", values="FidIn")
+    kept = kept.assign(shifted=kept[list(SHIFTS)].min(axis=1))
+    sides = {"the best masks": kept.drop(WHOLE_CLIP).mean(), WHOLE_CLIP: kept.loc[WHOLE_CLIP]}
+    lines = []
+    for name, means in sides.items():
+        share = means.map(percent)
+        lines.append(
+            f"- Elsewhere, {name}: the class is kept on {share['scored']} of the clips as scored, "
+            f"{share['heard']} as heard, {share['MP3']} through MP3, {share['shifted']} after the worst "
+            f"shift, and {share[other]} in the {other} ({share[f'{other} heard']} heard)."
+        )
+    asked = percent(robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean())
+    lines.append(f"- The {other} is asked where it predicts the explained class: on {asked} of the clips.")
+    return "\n".join(lines)

@@ -1,55 +1,135 @@
-"""How far an attribution can be trusted: does it repeat, does it look at the model?
+"""Sanity checks of attributions: is the gradient the model's, do the values add up, does LIME fit and repeat?
 
-Two measurements on a trained classifier, each a tidy frame: :func:`lime_stability` and
-:func:`model_randomisation`. The gradient check is in ``checks``, the additivity of Deep SHAP in
-``audit``, the stability of ranks in ``comparisons``, louder and softer noise in ``sweep``.
+:func:`gradient`, :func:`additivity` and :func:`lime_stability` each take a condition. Whether a method looks
+at the model at all is asked in `randomisation`.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .. import constants
-from ..study import study
-from ..attributions import lime_fast
-from ..attributions import METHODS
+from ..attributions import neighbourhoods
+from ..attributions.gradient_check import gradient_check
 from ..attributions.lime import ALPHA, KERNEL_WIDTH
+from ..evaluation.frames import CONDITION
 from ..models.inference import inference_copy
-from ..evaluation.scoring import probabilities
+from ..numerics import tensor_float32
+from ..words import method_label, percent
+
+if TYPE_CHECKING:
+    from ..study.study import Condition, Study
 
 CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
-SSIM_WINDOW = 7  # bins; skimage's default
+N_GRADIENT_CLIPS = 2  # clips whose gradient is checked
+LIME_CHECKS = {  # check -> column of `lime_stability`
+    "LIME's fit on its own neighbours": "r2",
+    "LIME's fit on fresh neighbours": "r2_fresh",
+    "LIME's weights under other seeds": "spearman",
+}
+ANEW = " on a model drawn anew"
+SAME_WINNER = "the same winner with other clips"
 
 
-def spearman(first, second) -> float:
-    """Rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
-    from scipy.stats import rankdata
-
-    first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
-    if _constant(first) or _constant(second):
-        return float("nan")
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+# --- Is the gradient that of the model? -------------------------------------------------------
 
 
-def _constant(values: np.ndarray) -> bool:
-    return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())
+def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFrame:
+    """The input gradient of the classifier's two layouts against central differences.
+
+    Returns
+    -------
+    DataFrame
+        Two rows, the classifier as it is and with ``bn0`` as it is usually written (`UsualCnn14`): layout,
+        n_clips, `cosine` with the true gradient, `relative_error` of the directional derivatives (NaN for the
+        usual layout, which `gradient_check` refuses).
+
+    Raises
+    ------
+    GradientCheckError
+        The gradient of the classifier as it is is wrong.
+    """
+    model, db, target = (
+        condition.classifier.model,
+        condition.spectrograms[:n_clips],
+        condition.targets[:n_clips],
+    )
+    check = gradient_check(model, db, target)
+    usual = usual_gradient_cosine(model, db, target)
+    rows = [("affine bn0", check.cosine, check.relative_error), ("usual bn0", usual, float("nan"))]
+    frame = pd.DataFrame(rows, columns=["layout", "cosine", "relative_error"])
+    frame.insert(1, "n_clips", len(db))
+    return frame
 
 
-# --- LIME: does the regression fit, and do its weights hang on the seed? ----------------------
+def usual_gradient_cosine(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> float:
+    """Cosine between the input gradient of the usual Cnn14 and the right one, for the same weights."""
+    right, usual = _gradient(model, db, target), _gradient(UsualCnn14(model), db, target)
+    return float(functional.cosine_similarity(right.flatten(), usual.flatten(), dim=0))
 
 
-def lime_stability(
-    settings: study.Settings, classifier: study.Classifier, clips: study.Clips, n_seeds: int = 5
-) -> pd.DataFrame:
-    """Fit and stability of LIME's weights over seeds, on the same superpixels, for every clip.
+class UsualCnn14(nn.Module):
+    """The weights of our Cnn14 with ``bn0`` as it is usually written: 2-D, on a transposed view of the input.
+
+    (batch, 1, frequency, time) turns into (batch, 1, time, frequency) for PANNs, and that into
+    (batch, frequency, time, 1) for ``bn0``; its strides no longer tell one layout from the other.
+    An input that is contiguous in PANNs' order does not show the fault.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, db: torch.Tensor) -> torch.Tensor:
+        n, x = self.model.bn0, db.transpose(2, 3)  # (batch, 1, time, frequency)
+        x = functional.batch_norm(
+            x.transpose(1, 3), n.running_mean, n.running_var, n.weight, n.bias, training=False, eps=n.eps
+        )
+        return self.model.after_bn0(x.transpose(1, 3))
+
+
+def _gradient(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    db = db.detach().clone().requires_grad_()
+    with tensor_float32(False, db.device):
+        logit = model(db).gather(1, target[:, None]).sum()
+        return torch.autograd.grad(logit, db)[0]
+
+
+# --- Do the values add up? --------------------------------------------------------------------
+
+
+def additivity(condition: Condition, methods: tuple[str, ...] = ("shap", "shap_functional")) -> pd.DataFrame:
+    """Relative additivity error per clip of methods with a background; what is not on file is made.
+
+    Returns
+    -------
+    DataFrame
+        method, clip, additivity_error: |sum of the values - (g_c(X) - mean_b g_c(b))| / |g_c(X) - mean_b
+        g_c(b)|.
+    """
+    frames = []
+    for method in methods:
+        condition.attribute(method)
+        error = condition.additivity_error(method)
+        frames.append(
+            pd.DataFrame({"method": method, "clip": condition.clips.frame["clip"], "additivity_error": error})
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+# --- LIME: does the regression fit, and do its weights depend on the seed? --------------------
+
+
+def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
+    """Fit and stability of LIME's weights over seeds, on the same superpixels, for every clip of a condition.
 
     The first seed is the study's. Every seed draws the neighbours that lime would draw with it
     on these superpixels; the predicted class is explained, as in the study.
@@ -70,23 +150,25 @@ def lime_stability(
     """
     if n_seeds < 2:
         raise ValueError(f"n_seeds must be 2 or more, to compare seeds; got {n_seeds}")
-    db = study.spectrograms_of(classifier, clips)
-    target = probabilities(classifier.model, db).argmax(1).tolist()
-    fast, n_samples = inference_copy(classifier.model, db), settings.sizes.lime_samples
+    db, target = condition.spectrograms, condition.targets.tolist()
+    fast, n_samples = (
+        inference_copy(condition.classifier.model, db),
+        condition.study.settings.sizes.lime_samples,
+    )
     seeds = [constants.FIXED_SEEDS["LIME"] + i for i in range(n_seeds)]
     rows = []
-    for one, clip, c in zip(db, clips.frame["clip"], target):
-        neighbourhood = lime_fast.prepare(one.cpu(), n_samples, seeds[0])
+    for one, clip, c in zip(db, condition.clips.frame["clip"], target):
+        neighbourhood = neighbourhoods.prepare(one.cpu(), n_samples, seeds[0])
         drawn = [redrawn(neighbourhood, seed) for seed in seeds]
-        size = lime_fast.BATCH_SIZE.get(db.device.type, 64)
-        found = [lime_fast.classify(fast, each, c, db, size) for each in drawn]
+        size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
+        found = [neighbourhoods.classify(fast, each, c, db, size) for each in drawn]
         sizes = {"n_superpixels": drawn[0].visible.shape[1], "n_samples": n_samples, "n_seeds": n_seeds}
         agreement = _agreement([each.visible for each in drawn], found)
         rows.append({"clip": clip, "target": c, **sizes, **agreement})
     return pd.DataFrame(rows)
 
 
-def redrawn(clip: lime_fast.Neighbourhood, seed: int) -> lime_fast.Neighbourhood:
+def redrawn(clip: neighbourhoods.Neighbourhood, seed: int) -> neighbourhoods.Neighbourhood:
     """The same superpixels with the neighbours that lime draws with ``seed``."""
     random_state = np.random.RandomState(seed)
     random_state.randint(0, high=1000)  # lime draws the segmentation's seed first
@@ -123,123 +205,67 @@ def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
     return float(ridge.score(visible, probability, sample_weight=proximity(visible)))
 
 
-# --- model randomisation: does the attribution hang on what the model learnt? -----------------
+# --- what came out ----------------------------------------------------------------------------
 
 
-def model_randomisation(
-    model: nn.Module,
-    db: torch.Tensor,
-    target: torch.Tensor,
-    method: str,
-    options: dict | None = None,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """How an attribution changes as the model's layers are drawn anew, cumulatively from the top.
+def summary(study: Study) -> pd.DataFrame:
+    """The checks of notebook 08, read from the tables that it saved: check, measure, value, n (clips)."""
+    checked, errors, lime = (study.table(name) for name in ("gradient_check", "additivity", "lime_stability"))
+    randomised, ranks = study.table("randomisation"), study.table("rank_stability")
+    gradient_error = checked["relative_error"].max(), checked["n_clips"].max()
+    rows = [("input gradient against central differences", "relative error", *gradient_error)]
+    for method, error in errors.groupby("method", sort=False)["additivity_error"]:
+        rows.append((f"{method_label(method)} adds up", "relative error, median", error.median(), len(error)))
+    for check, column in LIME_CHECKS.items():
+        measure = "Spearman" if column == "spearman" else "R²"
+        rows.append((check, measure, lime[column].mean(), len(lime)))
+    last = randomised[
+        (randomised["stage"] == randomised["stage"].iloc[-1]) & (randomised["kind"] == "absolute")
+    ]
+    for method, values in last.groupby("method", sort=False)["spearman"]:
+        rows.append((f"{method_label(method)}{ANEW}", "Spearman, absolute", values.mean(), len(values)))
+    top = ranks[ranks["rank"] == 1].groupby(["protocol", *CONDITION, "metric"])["share"].max()
+    rows.append((SAME_WINNER, "share of resamples", top.mean(), len(study.main_condition.clips)))
+    return pd.DataFrame(rows, columns=["check", "measure", "value", "n"])
 
-    The stages are the model's direct children with parameters, the last one first: for Cnn14 head,
-    fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with ``reset_parameters``,
-    on CPU and from ``seed``, and keeps those above it as drawn before; running means and
-    variances of batch norms go with it. The model itself is not changed, the class explained stays.
+
+def sentence(checks: pd.DataFrame) -> str:
+    """The checks in words, as Markdown.
 
     Parameters
     ----------
-    model, db (batch, 1, frequency, time), target (batch,)
-        As for every method, see ``attributions``.
-    method : str
-        A name in ``attributions.METHODS``.
-    options : dict, optional
-        Of the method; its ``waveform`` (batch, samples), where it has one, is the clips'.
-
-    Returns
-    -------
-    DataFrame
-        method, `stage` ("none" is the model as it is, explained a second time), `clip` (place in
-        the batch), `kind` (``absolute`` values or ``signed`` ones), `spearman` over all bins, and `ssim`
-        of the maps, each divided by its largest absolute value first (data range 1 and 2).
-        Both are NaN where one of the two attributions is constant.
-
-    References
-    ----------
-    Adebayo et al. (2018), Sanity checks for saliency maps, section 4: cascading randomisation.
+    checks : DataFrame
+        From `summary`.
     """
-    stages = ["none", *_stages(model)]
-    if min(db.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"db must have at least {SSIM_WINDOW} bins and frames; got {tuple(db.shape)}")
-    explain, rows = _explainer(db, target, method, options or {}), []
-    original = explain(model)
-    for stage, changed in zip(stages, _randomised(model, stages, seed)):
-        for i, pair in enumerate(zip(original, explain(changed))):
-            rows += [{"method": method, "stage": stage, "clip": i, **values} for values in _likeness(*pair)]
-    return pd.DataFrame(rows)
+    values = checks.set_index("check")["value"]
+    own, fresh, seeds = (values[name] for name in LIME_CHECKS)
+    text = (
+        f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep "
+        f"SHAP misses its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {percent(own)} of "
+        f"the model's answer on its own copies and {percent(fresh)} on fresh ones; two seeds agree with a "
+        f"rank correlation of {seeds:.2f}."
+    )
+    anew = values[values.index.str.endswith(ANEW)].dropna()
+    if len(anew):
+        text += (
+            f" With every layer drawn anew {anew.idxmax().removesuffix(ANEW)} stays nearest to its map of "
+            f"the trained model (ρ = {anew.max():.2f} of absolute values)."
+        )
+    return f"{text} The most frequent winner wins {percent(values[SAME_WINNER])} of the resamples."
 
 
-def _likeness(first: np.ndarray, second: np.ndarray) -> Iterator[dict]:
-    """Rank correlation and SSIM of two maps (F, T), of their absolute values and of their signed ones."""
-    sizes = (np.abs(first), np.abs(second))
-    for kind, pair, extent in (("absolute", sizes, 1), ("signed", (first, second), 2)):
-        yield {"kind": kind, "spearman": spearman(*pair), "ssim": _ssim(*pair, data_range=extent)}
+# --- ranks -----------------------------------------------------------------------------------
 
 
-def _stages(model: nn.Module) -> list[str]:
-    """Children with parameters from the top; ValueError where one of them cannot be drawn anew."""
-    names = [name for name, child in model.named_children() if any(True for _ in child.parameters())][::-1]
-    if not names:
-        raise ValueError("model must have child modules with parameters; put its layers in nn.Sequential")
-    for name in names:
-        for inner, module in model.get_submodule(name).named_modules():
-            has_own = any(True for _ in module.parameters(recurse=False))
-            if has_own and not hasattr(module, "reset_parameters"):
-                place = f"{name}.{inner}".rstrip(".")
-                raise ValueError(f"{place} ({type(module).__name__}) has no reset_parameters(); give it one")
-    return names
+def spearman(first, second) -> float:
+    """Rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
+    from scipy.stats import rankdata
 
-
-def _randomised(model: nn.Module, stages: list[str], seed: int) -> Iterator[nn.Module]:
-    """The model after each stage; drawn on CPU, so that every device gets the same weights."""
-    device = next(model.parameters()).device
-    changed = copy.deepcopy(model).cpu()
-    for number, stage in enumerate(stages):
-        if stage != "none":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed + number)
-                for module in changed.get_submodule(stage).modules():
-                    if hasattr(module, "reset_parameters"):
-                        module.reset_parameters()
-        yield copy.deepcopy(changed).to(device)
-
-
-def _explainer(
-    db: torch.Tensor, target: torch.Tensor, method: str, options: dict
-) -> Callable[[nn.Module], np.ndarray]:
-    """model -> attributions (batch, F, T) in float64, one clip at a time, which bounds memory.
-
-    LIME's superpixels and neighbours do not hang on the model: its fast engine prepares them once.
-    """
-    if method != "lime" or set(options) - {"n_samples", "seed"}:
-        sounds = options["waveform"].split(1) if "waveform" in options else [None] * len(db)
-        own = [options if sound is None else options | {"waveform": sound} for sound in sounds]
-        clips = list(zip(db.split(1), target.split(1), own))
-        return lambda model: _maps([METHODS[method](model, *clip, **its) for *clip, its in clips])
-    n_samples, seed = options.get("n_samples", 1000), options.get("seed", constants.FIXED_SEEDS["LIME"])
-    prepared = [lime_fast.prepare(one.cpu(), n_samples, seed) for one in db]
-    size = lime_fast.BATCH_SIZE.get(db.device.type, 64)
-
-    def explain(model: nn.Module) -> np.ndarray:
-        fast = inference_copy(model, db)
-        found = [lime_fast.classify(fast, clip, c, db, size) for clip, c in zip(prepared, target.tolist())]
-        return np.stack([lime_fast.regress(clip, p)[clip.segments] for clip, p in zip(prepared, found)])
-
-    return explain
-
-
-def _maps(parts: list[torch.Tensor]) -> np.ndarray:
-    return torch.cat(parts)[:, 0].double().cpu().numpy()
-
-
-def _ssim(first: np.ndarray, second: np.ndarray, data_range: float) -> float:
-    from skimage.metrics import structural_similarity
-
-    if _constant(first) or _constant(second):
+    first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
+    if constant(first) or constant(second):
         return float("nan")
-    first, second = (values / np.abs(values).max() for values in (first, second))
-    return float(structural_similarity(first, second, win_size=SSIM_WINDOW, data_range=data_range))
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
+def constant(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())

@@ -2,7 +2,7 @@
 
 Every function takes scores with one row per (protocol, condition,) clip, method and mask, works through
 their protocols and conditions one by one, and gives a tidy frame. The bootstrap, its treatment of NaN and
-its limits are described in ``statistics``. Columns that end in ``_heard`` are metrics too.
+its limits are described in ``bootstrap``. Columns that end in ``_heard`` are metrics too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..constants import LOWER_IS_BETTER, STUDY_METRICS, YES_OR_NO
+from ..words import condition_label
 from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition
 from .bootstrap import (
     CONFIDENCE, N_RESAMPLES, column_means, interval, paired_difference, rank_shares, resampled_means,
@@ -160,7 +161,7 @@ def rank_stability(
     -------
     DataFrame
         (protocol,) condition, metric, method, mask, `rank` (1 is best), `share`; see
-        ``statistics.rank_shares``.
+        ``bootstrap.rank_shares``.
     """
     parts = []
     for names, matrix in _conditions(scores, metrics, best):
@@ -266,6 +267,25 @@ def control_marks(
         texts = [f"{control} ({', '.join(failed[control])})" for control in controls if control in failed]
         marks.append({**dict(zip(keys, names)), "not_better_than": ", ".join(texts)})
     return in_study_order(pd.DataFrame(marks))
+
+
+def count_beaten(marks: pd.DataFrame) -> pd.DataFrame:
+    """How many masks of a method beat both controls.
+
+    Parameters
+    ----------
+    marks : DataFrame
+        From `control_marks`.
+
+    Returns
+    -------
+    DataFrame
+        method, and a column a condition in words: the number of masks that no control equals.
+    """
+    words = [condition_label(*pair) for pair in marks[CONDITION].itertuples(index=False)]
+    beaten = marks.assign(condition=words, beaten=marks["not_better_than"].eq("").astype(int))
+    counts = beaten.pivot_table(index="method", columns="condition", values="beaten", aggfunc="sum", sort=False)
+    return counts.rename_axis(columns=None).reset_index()
 
 
 def beats_rival(

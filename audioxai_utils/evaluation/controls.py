@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from ..constants import DB_FLOOR
+from .selection import bin_ranks, first_bins
 
 
 def clip_seed(clip: str, seed: int = 0) -> int:
-    """A seed that hangs on the clip's name and ``seed`` alone, the same on every machine."""
+    """A seed that depends on the clip's name and ``seed`` alone, the same on every machine."""
     return zlib.crc32(f"{seed}:{clip}".encode())
 
 
@@ -67,47 +68,6 @@ def kept_bins(mask: torch.Tensor) -> torch.Tensor:
     return mask.double().sum(dim=(1, 2, 3)).round().long()
 
 
-def bin_ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Place of every bin of a clip when its scores are sorted downwards: 0 is the highest.
-
-    Parameters
-    ----------
-    scores : (batch, 1, frequency, time) tensor
-
-    Returns
-    -------
-    (batch, 1, frequency, time) long tensor
-        Among equal scores low frequencies come first, then early times.
-    """
-    _check_maps(scores=scores)
-    order = scores.flatten(1).argsort(dim=1, descending=True, stable=True)  # (batch, d)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).reshape(scores.shape)
-
-
-def first_bins(ranks: torch.Tensor, n_kept: torch.Tensor | Sequence[int]) -> torch.Tensor:
-    """Binary mask of exactly ``n_kept`` bins per clip, the first by `bin_ranks`.
-
-    Parameters
-    ----------
-    ranks : (batch, 1, frequency, time) long tensor
-    n_kept : (batch,) integers between 0 and frequency x time
-
-    Returns
-    -------
-    (batch, 1, frequency, time) float32 tensor
-        A larger ``n_kept`` keeps all that a smaller one keeps.
-    """
-    _check_maps(ranks=ranks)
-    n_kept = torch.as_tensor(n_kept, device=ranks.device)
-    d = ranks[0].numel()
-    if n_kept.shape != (len(ranks),) or n_kept.is_floating_point():
-        raise ValueError(f"n_kept must be one whole number per clip ({len(ranks)}); got {n_kept.tolist()}")
-    if (n_kept < 0).any() or (n_kept > d).any():
-        raise ValueError(f"n_kept must lie between 0 and the {d} bins of a clip; got {n_kept.tolist()}")
-    return (ranks < n_kept[:, None, None, None]).float()
-
-
 def random_map(shape: Sequence[int], seed: int | Sequence[int] = 0) -> torch.Tensor:
     """Scores in [0, 1) drawn for each clip from its own seed; float64 on the CPU.
 
@@ -116,24 +76,12 @@ def random_map(shape: Sequence[int], seed: int | Sequence[int] = 0) -> torch.Ten
     shape : (batch, 1, frequency, time)
     seed : int or (batch,) ints
         One number is the seed of the first clip, the next clip has the next. With seeds of their own
-        (`clip_seed`) clips do not hang on the batch they come in.
+        (`clip_seed`) clips do not depend on the batch they come in.
     """
     seeds = range(seed, seed + shape[0]) if isinstance(seed, (int, np.integer)) else list(seed)
     if len(seeds) != shape[0]:
         raise ValueError(f"seed must be one number or one per clip ({shape[0]}); got {len(seeds)}")
     return torch.stack([torch.from_numpy(np.random.default_rng(s).random(tuple(shape[1:]))) for s in seeds])
-
-
-def random_mask(
-    n_kept: torch.Tensor | Sequence[int], shape: Sequence[int], seed: int | Sequence[int] = 0
-) -> torch.Tensor:
-    """Mask of ``n_kept`` bins per clip at random places (`random_map`, `first_bins`)."""
-    return first_bins(bin_ranks(random_map(shape, seed)), n_kept)
-
-
-def energy_mask(power: torch.Tensor, n_kept: torch.Tensor | Sequence[int]) -> torch.Tensor:
-    """Mask of the ``n_kept`` loudest bins per clip; ``power`` may be in decibels as well."""
-    return first_bins(bin_ranks(power), n_kept)
 
 
 def all_ones(mask: torch.Tensor) -> torch.Tensor:
@@ -172,7 +120,9 @@ def control_ranks(power: torch.Tensor, seed: int | Sequence[int] = 0) -> dict[st
 
 
 def control_masks(
-    mask: torch.Tensor, power: torch.Tensor, seed: int | Sequence[int] = 0,
+    mask: torch.Tensor,
+    power: torch.Tensor,
+    seed: int | Sequence[int] = 0,
     ranks: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The controls of equal area of a method's mask: `random` and `energy`, as binary masks.
@@ -231,8 +181,9 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     r"""Scale-invariant signal-to-distortion ratio in dB ([2]_, eq. 4).
 
     :math:`10 \log_{10} \|\alpha s\|^2 / \|\alpha s - \hat s\|^2` with
-    :math:`\alpha = \hat s^\top s / \|s\|^2`, computed in float64. Deviation: both signals lose their
-    mean first, which the reference takes to be zero.
+    :math:`\alpha = \hat s^\top s / \|s\|^2`, by torchmetrics in float64. Deviation: both signals lose their
+    mean first, which the reference takes to be zero, and are brought to one level: then the small number by
+    which torchmetrics avoids a division by zero weighs the same for soft sounds as for loud ones.
 
     Parameters
     ----------
@@ -241,16 +192,18 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     (...) float64 tensor
-        inf for a perfect estimate, -inf for one without any of the reference, NaN where either signal
-        is silent.
+        About 156 for a perfect estimate and -156 for one without any of the reference (rounding decides),
+        NaN where either signal is silent.
     """
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
     if estimate.shape != reference.shape:
         raise ValueError(
             "estimate and reference must have the same shape; "
             f"got {tuple(estimate.shape)} and {tuple(reference.shape)}"
         )
     estimate, reference = (x.double() - x.double().mean(dim=-1, keepdim=True) for x in (estimate, reference))
-    scale = (estimate * reference).sum(dim=-1, keepdim=True) / reference.square().sum(dim=-1, keepdim=True)
-    target = scale * reference
-    distortion = estimate - target
-    return 10 * torch.log10(target.square().sum(dim=-1) / distortion.square().sum(dim=-1))
+    norms = [
+        x.norm(dim=-1, keepdim=True) for x in (estimate, reference)
+    ]  # 0 of silence; 0 / 0 is NaN, and stays it
+    return scale_invariant_signal_distortion_ratio(estimate / norms[0], reference / norms[1])

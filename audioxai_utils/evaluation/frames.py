@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, PROTOCOLS, STUDY_CONDITIONS
+from ..words import condition_label, method_label
 
 CONDITION = ["spectrogram_type", "noise_scenario"]
 SUBSETS = ("all", "correct", "incorrect")
@@ -78,6 +79,14 @@ def of_protocol(frame: pd.DataFrame, protocol: str | None, argument: str) -> pd.
 def of_condition(frame: pd.DataFrame, condition: tuple[str, str]) -> pd.DataFrame:
     """Rows of one (spectrogram type, noise scenario)."""
     return frame[(frame[CONDITION[0]] == condition[0]) & (frame[CONDITION[1]] == condition[1])]
+
+
+def in_words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as it is read: a first column ``condition`` in the place of the two, and methods by their names."""
+    names = [condition_label(*pair) for pair in frame[CONDITION].itertuples(index=False)]
+    found = frame.drop(columns=CONDITION)
+    found.insert(0, "condition", names)
+    return found.assign(method=found["method"].map(method_label)) if "method" in found else found
 
 
 def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = STUDY_METRICS) -> pd.DataFrame:

@@ -1,18 +1,20 @@
 """Tables II-VI in the study's colours, as HTML and as LaTeX.
 
 Every coloured cell sets its own dark text on a pale ground, so it reads the same on a light and on a
-dark page; the best figure is bold and the worst in italics, so that nothing hangs on colour alone.
+dark page; the best figure is bold and the worst in italics, so that nothing depends on colour alone.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..constants import CONCISENESS_METRICS, LOWER_IS_BETTER, STUDY_METRICS
+from ..words import COLUMN_LABELS, SPECTROGRAM_LABELS, combination_label, method_label, scenario_label
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -20,14 +22,21 @@ if TYPE_CHECKING:
 GREEN, ORANGE, BLUE, YELLOW = "#b7e1b0", "#fbc99b", "#aed4f5", "#f6e58d"
 TEXT = "#111111"
 NO_BREAK = "\N{NO-BREAK SPACE}"
-COMPARED = ("", "this run", "published")  # but not rows "published, our mask", which are for reading
+COMPARED = ("this run", "published")  # but not rows "published, our mask", which are for reading
 LAYOUT = [
+    {"selector": "", "props": "margin: 0.3em 0 1em"},
     {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left; vertical-align: top"},
     {"selector": "th", "props": "white-space: nowrap"},
     {"selector": "td", "props": "font-variant-numeric: tabular-nums"},
-    {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em"},
+    {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em; white-space: nowrap"},
 ]
-DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2}  # decimals; 3 where nothing is said
+WORDS = {  # how the names in these columns are printed
+    "method": method_label, "best": combination_label, "second": combination_label, "noise_scenario": scenario_label,
+    "spectrogram_type": lambda name: SPECTROGRAM_LABELS.get(name, name),
+}
+DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2, "seconds": 2} | dict.fromkeys(  # decimals; 3 where none are said
+    ("train_acc", "val_acc", "test_acc"), 1
+)
 
 
 def metric_of(column: str) -> str | None:
@@ -49,16 +58,25 @@ def best_and_worst(values: pd.Series, lower_is_better: bool) -> tuple[pd.Series,
     return values == best, values == worst
 
 
-def _colours(values: pd.Series, sources: pd.Series) -> pd.Series:
-    """CSS of one metric's cells; rows of different sources are not compared with each other."""
+def _colours(values: pd.Series, groups: pd.Series) -> pd.Series:
+    """CSS of one metric's cells; rows of different groups are not compared with each other, "" with none."""
     css = pd.Series("", index=values.index)
-    for source, part in values.groupby(sources):
-        if source in COMPARED:
-            css[part.index] = _source_colours(part)
+    for group, part in values.groupby(groups):
+        if group:
+            css[part.index] = _group_colours(part)
     return css
 
 
-def _source_colours(values: pd.Series) -> np.ndarray:
+def _groups(frame: pd.DataFrame, compared: Sequence[str]) -> pd.Series:
+    """Which rows are compared with each other, as words; "" for rows that are only for reading."""
+    if compared:
+        return frame[list(compared)].astype(str).agg(" ".join, axis=1)
+    if "source" not in frame:
+        return pd.Series("all", index=frame.index)
+    return frame["source"].where(frame["source"].isin(COMPARED), "")
+
+
+def _group_colours(values: pd.Series) -> np.ndarray:
     metric = metric_of(values.name)
     good, bad = (BLUE, YELLOW) if metric in CONCISENESS_METRICS else (GREEN, ORANGE)
     best, worst = best_and_worst(values, metric in LOWER_IS_BETTER)
@@ -73,7 +91,7 @@ def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]
     for column in frame.columns:
         low, high = f"{column}_low", f"{column}_high"
         if low in frame and high in frame:
-            digits = DIGITS.get(metric_of(column), 3)
+            digits = DIGITS.get(metric_of(column) or column, 3)
             texts[column] = {
                 row: f"{value:.{digits}f} [{a:.{digits}f},{space}{b:.{digits}f}]"
                 for row, value, a, b in zip(frame.index, frame[column], frame[low], frame[high])
@@ -82,16 +100,27 @@ def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]
     return texts
 
 
+def _format(column: str) -> str:
+    """How a column's numbers are written; errors span orders of magnitude."""
+    if column.endswith("error"):
+        return "{:.1e}"
+    digits = 1 if column.endswith(("(%)", "(s)")) else DIGITS.get(metric_of(column) or column, 3)
+    return f"{{:.{digits}f}}"
+
+
 def _heading(column: str, latex: bool) -> str:
     metric = metric_of(column)
-    name = column.replace("_", r"\_") if latex else column
+    name = COLUMN_LABELS.get(column, column)
+    name = name.replace("_", r"\_").replace("%", r"\%") if latex else name
     if metric is None:
         return name
     up, down = (r" $\uparrow$", r" $\downarrow$") if latex else (" ↑", " ↓")
     return name + (down if metric in LOWER_IS_BETTER else up)
 
 
-def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = False) -> Styler:
+def style_table(
+    frame: pd.DataFrame, caption: str | None = None, latex: bool = False, compared: Sequence[str] = ()
+) -> Styler:
     """Colour a table of methods: per metric the best and the worst row.
 
     Green and orange for the faithfulness metrics, blue and yellow for SPS and COMP; arrows in the
@@ -106,6 +135,8 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     caption : str, optional
     latex : bool
         Escape text for LaTeX; call ``.to_latex(convert_css=True)``, or use `latex_table`.
+    compared : sequence of str
+        Columns whose rows of equal values are compared with each other; by default those of a source, else all.
 
     Returns
     -------
@@ -118,15 +149,15 @@ def style_table(frame: pd.DataFrame, caption: str | None = None, latex: bool = F
     bounds = [column + side for column in texts for side in ("_low", "_high")]
     styler = styler.hide(axis="columns", subset=bounds)
     styler = styler.set_uuid(f"{zlib.crc32(frame.to_csv().encode()):08x}")
-    formats = {column: f"{{:.{DIGITS.get(metric_of(column) or column, 3)}f}}"
-               for column in frame.select_dtypes("floating").columns}
+    formats = {column: _format(column) for column in frame.select_dtypes("floating").columns}
+    formats |= {column: words for column, words in WORDS.items() if column in frame}
     styler = styler.format(formats, na_rep="n/a", escape="latex" if latex else "html")
     for column, cells in texts.items():
         for row, text in cells.items():
             styler = styler.format(lambda value, text=text: text, subset=([row], [column]))
-    sources = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
+    groups = _groups(frame, compared)
     for column in (column for column in frame.columns if metric_of(column)):
-        styler = styler.apply(_colours, sources=sources, subset=[column], axis=0)
+        styler = styler.apply(_colours, groups=groups, subset=[column], axis=0)
     styler = styler if latex else styler.set_table_styles(LAYOUT)
     styler = styler.format_index(lambda column: _heading(column, latex), axis="columns")
     return styler.set_caption(caption) if caption else styler

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from .. import published
-from ..constants import DURATION, LOWER_IS_BETTER, STUDY_METRICS, SPECTROGRAMS
+from ..constants import DURATION, LOWER_IS_BETTER, SPECTROGRAMS, STUDY_METRICS, TABLE_NUMBERS
 from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition, of_protocol
 from .bootstrap import CHUNK, N_RESAMPLES, resampled_means
-from .table_styles import latex_table, style_table  # noqa: F401  (part of this module's interface)
 
 REQUIRED = (*CONDITION, "method", "mask")
 TINY = 1e-9  # a scaled metric is never smaller, so that one zero does not wipe out a geometric mean
@@ -32,7 +31,7 @@ def selection_scores(values: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     values : (..., rows, 7) array
-        Means in the order of ``config.METRICS``. NaN takes no part in minima and maxima.
+        Means in the order of ``constants.STUDY_METRICS``. NaN takes no part in minima and maxima.
 
     Returns
     -------
@@ -103,7 +102,7 @@ def best_masks(results: pd.DataFrame, methods: Sequence[str] | None = None) -> p
     DataFrame
         One row per (protocol,) condition and method in the order of Tables II-VI: the means of the winner,
         its `score`, and `tied_with`: the masks with the same score (relative 1e-12), which lost only
-        because they come later in ``config.MASK_NAMES``. A mask with a NaN metric cannot win (its
+        because they come later in ``constants.MASK_NAMES``. A mask with a NaN metric cannot win (its
         conciseness is not defined on any clip) and takes no part in that metric's scaling; where no
         mask of a method can win, its `mask`, metrics and `score` are NaN.
 
@@ -185,7 +184,7 @@ def n_bins_of(scores: pd.DataFrame, d: int | Mapping[str, int] | None = None) ->
     """Bins of each row's spectrogram, d = frequencies x frames.
 
     Taken from ``d`` (a number, or one per spectrogram type), else from the columns `n_bins` and
-    `n_frames`, else from the study's five-second spectrograms of ``config.SPECTROGRAMS``.
+    `n_frames`, else from the study's five-second spectrograms of ``constants.SPECTROGRAMS``.
     """
     if d is None and {"n_bins", "n_frames"} <= set(scores.columns):
         return (scores["n_bins"] * scores["n_frames"]).to_numpy(dtype=float)
@@ -266,8 +265,8 @@ def study_table(
     best : DataFrame, from `best_masks`; by default the rule is applied to ``summary``
     protocol : str, needed where ``summary`` holds two
     subset : {"all", "correct", "incorrect"}, with the masks of "all" in each case
-    intervals : DataFrame from ``statistics.mean_intervals``: adds ``<metric>_low`` and ``_high``
-    marks : DataFrame from ``controls.control_marks``: adds `not_better_than`
+    intervals : DataFrame from ``comparisons.mean_intervals``: adds ``<metric>_low`` and ``_high``
+    marks : DataFrame from ``comparisons.control_marks``: adds `not_better_than`
 
     Returns a frame of method, mask, the seven metrics and, where ``summary`` has them, area,
     degenerate and COMP_rel.
@@ -287,6 +286,17 @@ def study_table(
     bounds = [f"{metric}_{side}" for metric in STUDY_METRICS for side in ("low", "high")]
     columns = ["method", "mask", *STUDY_METRICS, "area", "degenerate", "COMP_rel", *bounds, "not_better_than"]
     return table[[column for column in columns if column in table]]
+
+
+def table_name(condition: tuple[str, str]) -> str:
+    """The number of a condition's table, II to VI; the condition's own name where the study has no table of it."""
+    return TABLE_NUMBERS.get(tuple(condition), "_".join(condition))
+
+
+def without_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the bounds of its metrics, narrow enough to be read on a page."""
+    bounds = [column for column in table if column.endswith(("_low", "_high")) and column.rpartition("_")[0] in table]
+    return table.drop(columns=bounds)
 
 
 def _add_intervals(table: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from .style import METHOD_MARKERS, METRIC_LABELS, PANELS, method_colour, method_
 
 SAME_PLACE = 0.02  # of the axes; points nearer than this share a name
 
+
 @styled
 def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
                                      published=None, title: str | None = None):
@@ -71,7 +72,7 @@ def _draw(ax, method: str, metrics: list[str], full, faint, published) -> None:
 
 
 def _hover_points(ax, points, x: str, y: str) -> None:
-    """An invisible marker over each point; its label is what `results.save_figure` lets a browser show."""
+    """An invisible marker over each point; its label is what `study.save` lets a browser show."""
     for i, point in enumerate(points.to_dict("records")):
         values = (
             f"{metric} {point[metric]:.2f}"

@@ -11,7 +11,12 @@ import numpy as np
 
 from ..constants import DB_FLOOR
 from .style import (
-    ATTRIBUTION_COLOURS, DISPLAY_DB, SPECTROGRAM_COLOURS, Axes, attribution_scale, frequency_label,
+    ATTRIBUTION_COLOURS,
+    DISPLAY_DB,
+    SPECTROGRAM_COLOURS,
+    Axes,
+    attribution_scale,
+    frequency_label,
 )
 
 

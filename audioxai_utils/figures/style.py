@@ -1,6 +1,6 @@
 """What every picture and page shares: one colour per method, names, and true time and frequency axes.
 
-Only numbers and words live here; matplotlib and HTML come in `plots`, `gallery` and `report`.
+Only numbers and words live here; matplotlib comes in `maps` and `scores`, HTML in `gallery`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from ..audio import mel
 from ..constants import SPECTROGRAMS, SpectrogramParameters
 from ..words import METHOD_LABELS, METRIC_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label  # noqa: F401
 
@@ -34,9 +36,9 @@ METHOD_COLOURS = {
     "rise": "#332222",
     "slime": "#99DD88",
     "slime_hpss": "#221199",
-    "optimised": "#7766FF",
-    "optimised_20": "#441155",
-    "optimised_heard": "#1155BB",
+    "extremal": "#7766FF",
+    "extremal_20": "#441155",
+    "extremal_heard": "#1155BB",
     "lmac": "#55DDEE",
     "lmac_ft": "#88EE66",
 }
@@ -57,9 +59,9 @@ METHOD_MARKERS = {
     "rise": "X",
     "slime": ">",
     "slime_hpss": "+",
-    "optimised": "h",
-    "optimised_20": "1",
-    "optimised_heard": "4",
+    "extremal": "h",
+    "extremal_20": "1",
+    "extremal_heard": "4",
     "lmac": "2",
     "lmac_ft": "3",
 }
@@ -91,14 +93,14 @@ def method_colour(method: str) -> str:
     return SPARE_COLOURS[sum(method.encode()) % len(SPARE_COLOURS)]
 
 
-def hz_to_mel(frequency):
-    """HTK mel of a frequency in Hz."""
-    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=float) / 700.0)
+def hz_to_mel(frequency) -> np.ndarray:
+    """HTK mels of frequencies in Hz."""
+    return mel.hz_to_mel(torch.as_tensor(np.asarray(frequency, dtype=float))).numpy()
 
 
-def mel_to_hz(mel):
-    """Frequency in Hz of an HTK mel."""
-    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
+def mel_to_hz(mels) -> np.ndarray:
+    """Frequencies in Hz of HTK mels."""
+    return mel.mel_to_hz(torch.as_tensor(np.asarray(mels, dtype=float))).numpy()
 
 
 @dataclass(frozen=True)

@@ -16,25 +16,34 @@ from pathlib import Path
 import ipywidgets
 import torch
 
+from ..attributions import METHODS
 from ..audio import encoding
-from ..figures import pictures
-from ..study import pipeline, study
-from ..attributions import METHODS as ALL_METHODS
-from ..constants import LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, SPECTROGRAM_TYPES
 from ..audio.datasets import load_noise, load_waveform
-from ..explanation import Explanation, explain
-from .listening_gallery import PARTS, GalleryEntry
-from ..evaluation.masks import apply_mask, build_masks
 from ..audio.noise import mix
-from .html import escape
 from ..audio.spectrograms import kept_audio, removed_audio
+from ..constants import (
+    LOWER_IS_BETTER,
+    MASK_NAMES,
+    NOISE_SCENARIOS,
+    SPECTROGRAM_TYPES,
+    STUDY_METHODS,
+    STUDY_METRICS,
+)
+from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
-from ..figures.style import SCENARIO_LABELS, axes_of, condition_label, method_label, template, two_dimensional
+from ..explanation import Explanation, explain
+from ..figures import pictures
+from ..figures.style import axes_of, template, two_dimensional
+from ..words import SCENARIO_LABELS, condition_label, method_label
+from .html import escape, readable_size
+from .listening_gallery import PARTS, GalleryEntry
+from .players import stored_player
 
 N_STATIC = 6  # most entries shown where there is no kernel
 STATIC_SIZE = 600_000  # most characters they may take: a stored notebook stays below 1 MB with its figure
 BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
 OWN_FILE = "your own file"
+LARGEST_UPLOAD = 10_000_000  # bytes; a larger message ends the connection of JupyterLab to its kernel
 
 
 def static_entries(entries: Sequence[GalleryEntry], n: int = N_STATIC) -> list[GalleryEntry]:
@@ -66,24 +75,39 @@ def cards_html(entries: Sequence[GalleryEntry], most: int = STATIC_SIZE) -> str:
 
 def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85) -> str:
     """One explanation as HTML that holds its pictures (WebP ``quality``) and sounds (MP3 ``compression``)."""
-    db, attribution, mask = (two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask"))
-    axes = axes_of(entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1])
+    db, attribution, mask = (
+        two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask")
+    )
+    axes = axes_of(
+        entry.spectrogram if entry.spectrogram is not None else entry.spectrogram_type, db.shape[1]
+    )
     layers = {
-        "spectrogram": pictures.level_picture(db), "attribution": pictures.attribution_picture(db, attribution),
+        "spectrogram": pictures.level_picture(db),
+        "attribution": pictures.attribution_picture(db, attribution),
         "kept": pictures.level_picture(pictures.masked_db(db, mask)),
         "removed": pictures.level_picture(pictures.masked_db(db, 1 - mask)),
     }
     figures = "".join(
         f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '
-        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>{pictures.time_axis(axes)}</div>'
-        f"<figcaption>{name} (Hz, s)</figcaption></figure>" for name, picture in layers.items())
-    scores = ", ".join(f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
-                       for name in STUDY_METRICS if name in entry.scores)
+        f'src="data:image/webp;base64,{_encoded(pictures.encode(picture, quality))}"></div>'
+        f"{pictures.time_axis(axes)}</div>"
+        f"<figcaption>{name} (Hz, s)</figcaption></figure>"
+        for name, picture in layers.items()
+    )
+    scores = ", ".join(
+        f"{name} {entry.scores[name]:.3g}{'↓' if name in LOWER_IS_BETTER else '↑'}"
+        for name in STUDY_METRICS
+        if name in entry.scores
+    )
     title = f"{entry.category.replace('_', ' ')}: {method_label(entry.method)}, {entry.mask_name}"
-    where = f"{entry.clip}, {condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol} protocol"
-    return (f'<div class="audioxai"><style>{template("widget.css")}</style>'
-            f'<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>'
-            f'<div class="layers">{figures}</div><div class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>')
+    condition = condition_label(entry.spectrogram_type, entry.noise_scenario)
+    where = f"{entry.clip}, {condition}, {entry.protocol} protocol"
+    return (
+        f'<div class="audioxai"><style>{template("widget.css")}</style>'
+        f"<p><b>{escape(title)}</b><br>{escape(where)}; kept area {100 * mask.mean():.1f} %</p>"
+        f'<div class="layers">{figures}</div><div '
+        f'class="sounds">{_players(entry, compression)}</div><p>{scores}</p></div>'
+    )
 
 
 def _encoded(data: bytes) -> str:
@@ -97,18 +121,20 @@ def _players(entry: GalleryEntry, compression: float) -> str:
         waveform = torch.as_tensor(getattr(entry, part)).detach().cpu().reshape(-1).numpy()
         stored = encoding.store(waveform, entry.sample_rate, compression)
         name, p = entry.probabilities[part]
-        told = f"{part}: {escape(str(name).replace('_', ' '))} {100 * p:.1f} %"
-        if not stored.data:
-            parts.append(f"<p>{told}<br>silent</p>")
-            continue
-        parts.append(f'<p>{told}, played {stored.gain:+.1f} dB<br><audio controls preload="metadata" '
-                     f'src="data:audio/mpeg;base64,{_encoded(stored.data)}"></audio></p>')
+        words = f"{part}: {str(name).replace('_', ' ')} {100 * p:.1f} %"
+        parts.append(
+            stored_player(stored, f"{words}, played {stored.gain:+.1f} dB" if stored.data else words)
+        )
     return "".join(parts)
 
 
-def _script(name: str) -> ipywidgets.Output:
-    """A widget without looks that runs one of the templates where it is shown."""
-    data = {"application/javascript": template(name), "text/plain": ""}
+def _upload_script() -> ipywidgets.Output:
+    """A widget without looks: files may be dropped, and one that is too large is refused before it is
+    read.
+    """
+    text = template("drop.js").replace("LARGEST_BYTES", str(LARGEST_UPLOAD))
+    text = text.replace("LARGEST_WORDS", readable_size(LARGEST_UPLOAD))
+    data = {"application/javascript": text, "text/plain": ""}
     return ipywidgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": {}},))
 
 
@@ -137,29 +163,31 @@ class Explorer(ipywidgets.VBox):
     ----------
     entries : sequence of GalleryEntry
         Prepared explanations.
-    settings : study.Settings, optional
-        A finished study: its test clips and classifiers are used live.
+    study : Study, optional
+        A finished one: its test clips and classifiers are used live.
     classifier : object, optional
         Instead of a study's: has ``model``, ``spectrogram`` and ``classes``.
     """
 
-    def __init__(self, entries: Sequence[GalleryEntry] = (), settings=None, classifier=None) -> None:
-        self.entries, self.settings = list(entries), settings
-        self.live: dict[str, _Live] = {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+    def __init__(self, entries: Sequence[GalleryEntry] = (), study=None, classifier=None) -> None:
+        self.entries, self.study = list(entries), study
+        self.live: dict[str, _Live] = (
+            {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+        )
         self.shown = ipywidgets.HTML()
-        self.status = ipywidgets.HTML()
+        self.status = ipywidgets.HTML().add_class("audioxai-status")
         tabs, titles = [], []
         if self.entries:
             tabs.append(self._prepared_controls())
             titles.append("Prepared")
-        if settings is not None or classifier is not None:
+        if study is not None or classifier is not None:
             tabs.append(self._live_controls())
             titles.append("Live")
         if not tabs:
-            raise ValueError("explorer needs entries, settings or a classifier; got none of them")
+            raise ValueError("explorer needs entries, a study or a classifier; got none of them")
         self.tabs = ipywidgets.Tab(children=tabs, titles=titles)
         self.tabs.observe(self._tab_changed, "selected_index")
-        super().__init__([self.tabs, self.status, self.shown, _script("drop.js")])
+        super().__init__([self.tabs, self.status, self.shown, _upload_script()])
         self.add_class("audioxai-explorer")
         self._tab_changed()
 
@@ -175,8 +203,10 @@ class Explorer(ipywidgets.VBox):
 
     def _prepared_controls(self):
         self.choices = {
-            "clip": ipywidgets.Dropdown(description="Clip"), "condition": ipywidgets.Dropdown(description="Scene"),
-            "method": ipywidgets.Dropdown(description="Method"), "mask": ipywidgets.Dropdown(description="Mask"),
+            "clip": ipywidgets.Dropdown(description="Clip"),
+            "condition": ipywidgets.Dropdown(description="Scene"),
+            "method": ipywidgets.Dropdown(description="Method"),
+            "mask": ipywidgets.Dropdown(description="Mask"),
         }
         self._narrow()
         for box in self.choices.values():
@@ -186,8 +216,12 @@ class Explorer(ipywidgets.VBox):
     @staticmethod
     def _words_of(entry: GalleryEntry) -> dict[str, str]:
         condition = f"{condition_label(entry.spectrogram_type, entry.noise_scenario)}, {entry.protocol}"
-        return {"clip": f"{entry.category.replace('_', ' ')} ({entry.clip})", "condition": condition,
-                "method": method_label(entry.method), "mask": entry.mask_name}
+        return {
+            "clip": f"{entry.category.replace('_', ' ')} ({entry.clip})",
+            "condition": condition,
+            "method": method_label(entry.method),
+            "mask": entry.mask_name,
+        }
 
     def _narrow(self) -> None:
         """Offer in each box only what the boxes before it leave; keep choices that are still possible."""
@@ -222,9 +256,9 @@ class Explorer(ipywidgets.VBox):
 
     def _live_controls(self):
         kinds = list(self.live) or [
-            kind for kind in SPECTROGRAM_TYPES if study.checkpoint_path(self.settings, kind).is_file()
+            kind for kind in SPECTROGRAM_TYPES if self.study.checkpoint(kind).is_file()
         ]
-        self.paths = {} if self.settings is None else self._test_clips()
+        self.paths = {} if self.study is None else self._test_clips()
         scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
         methods = [(method_label(method), method) for method in self._live_methods()]
         whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
@@ -242,12 +276,14 @@ class Explorer(ipywidgets.VBox):
 
     def _live_methods(self) -> list[str]:
         """The study's methods first; those that need a background only where a study can give it."""
-        first = [method for method in STUDY_METHODS if self.settings is not None or not ALL_METHODS.required(method)]
-        return first + [name for name in ALL_METHODS if name not in STUDY_METHODS and not ALL_METHODS.required(name)]
+        first = [method for method in STUDY_METHODS if self.study is not None or not METHODS.required(method)]
+        return first + [name for name in METHODS if name not in STUDY_METHODS and not METHODS.required(name)]
 
     def _test_clips(self) -> dict[str, Path]:
-        frame = self.settings.data.split("test")
-        return {f"{row.category.replace('_', ' ')} ({row.clip})": Path(row.path) for row in frame.itertuples()}
+        frame = self.study.dataset.split("test")
+        return {
+            f"{row.category.replace('_', ' ')} ({row.clip})": Path(row.path) for row in frame.itertuples()
+        }
 
     def _live_changed(self, change) -> None:
         self.area.disabled = self.mask.value != BY_AREA
@@ -259,7 +295,10 @@ class Explorer(ipywidgets.VBox):
     def _explain(self) -> None:
         """Explain what the controls say; bad input is told in one line and the last picture stays."""
         if self.clip.value == OWN_FILE and not self.upload.value:
-            self.status.value = "Drop in a WAV, FLAC, Ogg or MP3 file of up to five seconds."
+            self.status.value = (
+                f"Drop in a WAV, FLAC, Ogg or MP3 file of up to {readable_size(LARGEST_UPLOAD)}; its first "
+                "five seconds are explained."
+            )
             return
         self.status.value, started = "explaining ...", time.perf_counter()
         try:
@@ -273,7 +312,10 @@ class Explorer(ipywidgets.VBox):
         explanation = self._explanation(state)
         by_area = self.mask.value == BY_AREA
         if by_area:
-            name, mask = f"largest {self.area.value} %", area_mask(explanation.attribution, self.area.value / 100)
+            name, mask = (
+                f"largest {self.area.value} %",
+                area_mask(explanation.attribution, self.area.value / 100),
+            )
         else:
             name = self.mask.value
             mask = build_masks(explanation.attribution, explanation.protocol, [name])[name]
@@ -282,8 +324,10 @@ class Explorer(ipywidgets.VBox):
 
     def _state(self, kind: str) -> _Live:
         if kind not in self.live:
-            classifier = study.load_classifier(self.settings, kind)
-            self.live[kind] = _Live(classifier, checked="gradient_error" in classifier.info)  # proved in training
+            classifier = self.study.classifier(kind)
+            self.live[kind] = _Live(
+                classifier, checked="gradient_error" in classifier.info
+            )  # proved in training
         return self.live[kind]
 
     def _explanation(self, state: _Live) -> Explanation:
@@ -294,12 +338,21 @@ class Explorer(ipywidgets.VBox):
         key = (self.clip.value, name, hash(data), self.scene.value, self.method.value)
         if key != state.key:
             transform, method = state.classifier.spectrogram, self.method.value
-            options = {} if self.settings is None else pipeline.method_options(self.settings, state.classifier, method)
+            options = (
+                {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
+            )
             state.explanation = explain(
-                state.classifier.model, self._sound(name, data, transform.sample_rate), transform.sample_rate,
-                spectrogram=transform, method=method, check_gradient=not state.checked,
-                masks=MASK_NAMES[:1],  # the one that is shown is scored by live_entry, thirteen more take a second
-                **options)
+                state.classifier.model,
+                self._sound(name, data, transform.sample_rate),
+                transform.sample_rate,
+                spectrogram=transform,
+                method=method,
+                check_gradient=not state.checked,
+                masks=MASK_NAMES[
+                    :1
+                ],  # the one that is shown is scored by live_entry, thirteen more take a second
+                **options,
+            )
             state.key, state.checked = key, True
         return state.explanation
 
@@ -309,7 +362,7 @@ class Explorer(ipywidgets.VBox):
             waveform = _waveform_of(name, data, sample_rate)
         else:
             waveform = load_waveform(self.paths[name], sample_rate)
-        root = None if self.settings is None else self.settings.noise_root or None
+        root = None if self.study is None else self.study.settings.noise_root
         noise = load_noise(self.scene.value, sample_rate, root)
         return waveform if noise is None else mix(waveform, noise)
 
@@ -326,7 +379,12 @@ def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
 
 
 def live_entry(
-    classifier, explanation: Explanation, mask: torch.Tensor, mask_name: str, clip: str, noise_scenario: str = "clean"
+    classifier,
+    explanation: Explanation,
+    mask: torch.Tensor,
+    mask_name: str,
+    clip: str,
+    noise_scenario: str = "clean",
 ) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
@@ -335,16 +393,26 @@ def live_entry(
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
     classes = tuple(str(name) for name in classifier.classes)
     return GalleryEntry(
-        clip=clip, category=f"heard as {classes[explanation.target]}", spectrogram_type=transform.name,
-        noise_scenario=noise_scenario, method=explanation.method, mask_name=mask_name,
-        protocol=explanation.protocol, db=batch.db, attribution=explanation.attribution, mask=mask,
+        clip=clip,
+        category=f"heard as {classes[explanation.target]}",
+        spectrogram_type=transform.name,
+        noise_scenario=noise_scenario,
+        method=explanation.method,
+        mask_name=mask_name,
+        protocol=explanation.protocol,
+        db=batch.db,
+        attribution=explanation.attribution,
+        mask=mask,
         original=explanation.waveform,
-        kept=kept_audio(batch, mask, transform)[0], removed=removed_audio(batch, mask, transform)[0],
-        sample_rate=explanation.sample_rate, probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
-        scores={name: float(scores[name]) for name in STUDY_METRICS}, spectrogram=transform,
+        kept=kept_audio(batch, mask, transform)[0],
+        removed=removed_audio(batch, mask, transform)[0],
+        sample_rate=explanation.sample_rate,
+        probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
+        scores={name: float(scores[name]) for name in STUDY_METRICS},
+        spectrogram=transform,
     )
 
 
-def explorer(entries: Sequence[GalleryEntry] = (), settings=None, classifier=None) -> Explorer:
+def explorer(entries: Sequence[GalleryEntry] = (), study=None, classifier=None) -> Explorer:
     """The gallery's controls for JupyterLab, see `Explorer`."""
-    return Explorer(entries, settings, classifier)
+    return Explorer(entries, study, classifier)

@@ -14,6 +14,8 @@ from string import Template
 
 from ..figures.style import template
 
+# What a page may run: its own script files, and nothing that stands in its text, whoever wrote it.
+SCRIPTS, NO_SCRIPTS = "script-src 'self' file:", "script-src 'none'"
 MISSING = '<p class="missing">Not computed in this run.</p>'
 
 
@@ -65,6 +67,7 @@ def page(
         navigation=navigation,
         head=head,
         scripts=scripts,
+        policy=f"{SCRIPTS if scripts else NO_SCRIPTS}; object-src 'none'; base-uri 'none'",
     )
 
 
@@ -75,7 +78,9 @@ def write_stylesheet(assets: Path) -> None:
 
 
 def script_data(name: str, data) -> str:
-    """A script that gives a page its data as ``window.<name>`` (a page opened from a folder may not fetch)."""
+    """A script that gives a page its data as ``window.<name>`` (a page opened from a folder may not
+    fetch).
+    """
     return f"window.{name}={json.dumps(data, separators=(',', ':'), allow_nan=False)};\n"
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..constants import MASK_NAMES, STUDY_METHODS, NOISE_SCENARIOS
+from ..constants import MASK_NAMES, NOISE_SCENARIOS, STUDY_METHODS
 from ..evaluation.bootstrap import CONFIDENCE, N_RESAMPLES, column_means, interval, resampled_means
 
 SOMETHING_ELSE = "something else"  # the answer beside the classes
@@ -28,12 +28,45 @@ ORIGINAL = "original"  # "method" of a whole sound, which shows what listeners c
 CLARITY = {1: "not at all", 2: "hardly", 3: "fairly", 4: "well", 5: "perfectly"}
 # What the page saves. predicted: class that the model hears in the whole clip (the explained one);
 # predicted_part: in the very sound that was played.
-TEXTS = ("test", "participant", "sound", "clip", "category", "predicted", "predicted_part", "spectrogram_type",
-         "noise_scenario", "method", "mask", "protocol", "heard")
+TEXTS = (
+    "test",
+    "participant",
+    "sound",
+    "clip",
+    "category",
+    "predicted",
+    "predicted_part",
+    "spectrogram_type",
+    "noise_scenario",
+    "method",
+    "mask",
+    "protocol",
+    "heard",
+)
 WHOLE_NUMBERS = ("seed", "n_trials", "trial", "n_choices", "clear", "plays")
-COLUMNS = ("test", "participant", "seed", "n_trials", "trial", "n_choices", "sound", "clip", "category", "predicted",
-           "predicted_part", "spectrogram_type", "noise_scenario", "method", "mask", "protocol", "heard", "clear",
-           "plays", "seconds", "answered")
+COLUMNS = (
+    "test",
+    "participant",
+    "seed",
+    "n_trials",
+    "trial",
+    "n_choices",
+    "sound",
+    "clip",
+    "category",
+    "predicted",
+    "predicted_part",
+    "spectrogram_type",
+    "noise_scenario",
+    "method",
+    "mask",
+    "protocol",
+    "heard",
+    "clear",
+    "plays",
+    "seconds",
+    "answered",
+)
 MAY_BE_EMPTY = ("mask", "protocol")  # of a whole sound
 SOUND = ["test", "sound", "clip", "spectrogram_type", "noise_scenario", "method", "mask", "protocol"]
 
@@ -122,8 +155,10 @@ def read_answers(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     doubled = answers[answers.duplicated(keys)]
     if len(doubled):
         row = doubled.iloc[0]
-        raise ValueError(f"participant {row['participant']!r} has two different answers to trial {row['trial']} "
-                         f"(seed {row['seed']}); give each participant a code of their own")
+        raise ValueError(
+            f"participant {row['participant']!r} has two different answers to trial {row['trial']} "
+            f"(seed {row['seed']}); give each participant a code of their own"
+        )
     return answers
 
 
@@ -136,11 +171,13 @@ def _read_file(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]})") from error
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
-        raise ValueError(f"{path}: lacks the column {', '.join(missing)}; use the file as the listening test saved it")
+        raise ValueError(
+            f"{path}: lacks the column {', '.join(missing)}; use the file as the listening test saved it"
+        )
     if frame.empty:
         raise ValueError(f"{path}: holds no answers")
     _check_conditions(path, frame)
-    frame = frame[list(COLUMNS)].astype({name: int for name in WHOLE_NUMBERS})
+    frame = frame[list(COLUMNS)].astype(dict.fromkeys(WHOLE_NUMBERS, int))
     return frame.assign(seconds=frame["seconds"].astype(float))
 
 
@@ -163,7 +200,10 @@ def _check_conditions(path: Path, frame: pd.DataFrame) -> None:
 
 
 def agreement(
-    answers: pd.DataFrame, by: Sequence[str] = ("method", "mask"), n_resamples: int = N_RESAMPLES, seed: int = 0
+    answers: pd.DataFrame,
+    by: Sequence[str] = ("method", "mask"),
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How many listeners hear what was there, and whether they agree with each other.
 
@@ -195,7 +235,10 @@ def agreement(
 
 
 def opinion_scores(
-    answers: pd.DataFrame, by: Sequence[str] = ("method", "mask"), n_resamples: int = N_RESAMPLES, seed: int = 0
+    answers: pd.DataFrame,
+    by: Sequence[str] = ("method", "mask"),
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Mean opinion score of clarity, 1 to 5, per group, with its interval over listeners [2]_.
 
@@ -213,12 +256,18 @@ def _sorted(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     unknown = [name for name in by if name not in answers]
     if unknown or not len(by) or isinstance(by, str):
         raise ValueError(f"by must be a list of columns of the answers; got {unknown or by!r}")
-    places = {name: place for place, name in enumerate((ORIGINAL, *STUDY_METHODS, *NOISE_SCENARIOS, *MASK_NAMES))}
-    keys = {name: answers[name].map(lambda value: (places.get(value, len(places)), str(value))) for name in by}
+    places = {
+        name: place for place, name in enumerate((ORIGINAL, *STUDY_METHODS, *NOISE_SCENARIOS, *MASK_NAMES))
+    }
+    keys = {
+        name: answers[name].map(lambda value: (places.get(value, len(places)), str(value))) for name in by
+    }
     return answers.loc[pd.DataFrame(keys).sort_values(list(by), kind="stable").index].reset_index(drop=True)
 
 
-def _over_listeners(answers, values: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int) -> pd.DataFrame:
+def _over_listeners(
+    answers, values: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int
+) -> pd.DataFrame:
     """Counts, and mean over listeners and interval of every column of ``values``, per group.
 
     All groups share the resamples of listeners, so that what is compared is heard by the same people.
@@ -233,7 +282,9 @@ def _over_listeners(answers, values: pd.DataFrame, by: Sequence[str], n_resample
     for name in values:
         matrix = values[name].groupby([answers["participant"], group]).mean().unstack()  # (listeners, groups)
         matrix = matrix.to_numpy()
-        low, high = interval(resampled_means(matrix, n_resamples, seed), (~np.isnan(matrix)).sum(0), CONFIDENCE)
+        low, high = interval(
+            resampled_means(matrix, n_resamples, seed), (~np.isnan(matrix)).sum(0), CONFIDENCE
+        )
         table[[name, f"{name}_low", f"{name}_high"]] = np.stack([column_means(matrix), low, high], axis=1)
     return table
 
@@ -242,21 +293,34 @@ def in_words(answers: pd.DataFrame | None) -> str:
     """One paragraph (Markdown) on all answers together; for None, how answers are come by."""
     if answers is None:
         return (
-            "Nobody has taken the listening test of this run yet. Open `report/gallery/listening.html`, pass it on "
-            "(the folder `report` is all it needs), and put the CSV files that it saves into the folder `listening` "
+            "Nobody has taken the listening test of this run yet. Open `report/gallery/listening.html`, "
+            "pass it on "
+            "(the folder `report` is all it needs), and put the CSV files that it saves into the folder "
+            "`listening` "
             "of this run's results. The next `./run_all.sh` with the same options reads them here."
         )
     kept = answers[answers["method"] != ORIGINAL]
     parts = []
-    for name, rows in (("The kept sounds", kept), ("The whole sounds", answers[answers["method"] == ORIGINAL])):
+    for name, rows in (
+        ("The kept sounds", kept),
+        ("The whole sounds", answers[answers["method"] == ORIGINAL]),
+    ):
         if len(rows):
-            heard, clear = (table(rows.assign(all=""), ["all"]).iloc[0] for table in (agreement, opinion_scores))
+            heard, clear = (
+                table(rows.assign(all=""), ["all"]).iloc[0] for table in (agreement, opinion_scores)
+            )
             parts.append(
-                f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to {heard['sounds']} sounds): "
-                f"the true class is heard in {heard['true_class']:.0%} of them, the class that the model predicts for the "
+                f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to "
+                f"{heard['sounds']} sounds): "
+                f"the true class is heard in {heard['true_class']:.0%} of them, the class that the model "
+                f"predicts for the "
                 f"whole clip in {heard['predicted']:.0%}; guessing would give {heard['chance']:.0%}. "
                 f"Clarity is {clear['clear']:.1f} of 5."
-                + (f" Listeners agree with an alpha of {heard['alpha']:.2f}." if np.isfinite(heard["alpha"]) else "")
+                + (
+                    f" Listeners agree with an alpha of {heard['alpha']:.2f}."
+                    if np.isfinite(heard["alpha"])
+                    else ""
+                )
             )
     return " ".join(parts)
 
@@ -280,17 +344,12 @@ def krippendorff_alpha(codes) -> float:
     float
         NaN where no unit has two answers, or where there is only one category in all of them.
     """
+    import krippendorff
+
     codes = np.asarray(codes, dtype=float)
     if codes.ndim != 2:
         raise ValueError(f"codes must be (units, raters); got shape {codes.shape}")
-    categories = np.unique(codes[~np.isnan(codes)])
-    counts = (codes[:, :, None] == categories).sum(1)  # (units, categories)
-    counts = counts[counts.sum(1) > 1]  # a single answer can agree with none
-    n_answers = counts.sum(1, keepdims=True)
-    totals = counts.sum(0)
-    n = totals.sum()
-    expected = n**2 - (totals**2).sum()  # ordered pairs of different categories, over all answers
-    if expected == 0:
+    answered = codes[(~np.isnan(codes)).sum(1) > 1]  # a single answer can agree with none
+    if len(np.unique(answered[~np.isnan(answered)])) < 2:
         return float("nan")
-    observed = ((n_answers**2 - (counts**2).sum(1, keepdims=True)) / (n_answers - 1)).sum()
-    return float(1 - (n - 1) * observed / expected)
+    return float(krippendorff.alpha(answered.T, level_of_measurement="nominal"))

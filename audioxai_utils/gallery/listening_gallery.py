@@ -16,18 +16,39 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import encoding
-from ..figures import pictures
 from ..constants import (
-    LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, PROTOCOLS, SPECTROGRAM_TYPES,
+    LOWER_IS_BETTER,
+    MASK_NAMES,
+    NOISE_SCENARIOS,
+    PROTOCOLS,
+    SPECTROGRAM_TYPES,
+    STUDY_METHODS,
+    STUDY_METRICS,
+)
+from ..figures import pictures
+from ..figures.style import (
+    METHOD_COLOURS,
+    METHOD_LABELS,
+    SCENARIO_LABELS,
+    SPECTROGRAM_LABELS,
+    Axes,
+    axes_of,
+    condition_label,
+    method_label,
+    template,
+    two_dimensional,
 )
 from .html import escape, navigation, page, read_script_data, script_data, whole_directory, write_stylesheet
-from ..figures.style import (
-    METHOD_COLOURS, METHOD_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, Axes, axes_of, condition_label,
-    method_label, template, two_dimensional,
-)
+from .players import playback_volumes
 
 PARTS = ("original", "kept", "removed")
 BEST_MASK = "best mask"  # tag of the entry that stands for its method in comparisons
+VERDICTS = {
+    "class kept by ear": "good",
+    "class lost by ear": "bad",
+    "class kept": "good",
+    "class lost": "bad",
+}  # tags
 DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
 
@@ -86,8 +107,16 @@ class GalleryEntry:
     @property
     def name(self) -> str:
         """Unique name, used in addresses."""
-        return "~".join((self.spectrogram_type, self.noise_scenario, self.clip, self.method, self.mask_name,
-                         self.protocol))
+        return "~".join(
+            (
+                self.spectrogram_type,
+                self.noise_scenario,
+                self.clip,
+                self.method,
+                self.mask_name,
+                self.protocol,
+            )
+        )
 
 
 class _Assets:
@@ -132,11 +161,14 @@ def _checked_maps(entry: GalleryEntry) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """db, attribution and mask as (F, T) of one shape."""
     maps = [two_dimensional(getattr(entry, name), name) for name in ("db", "attribution", "mask")]
     if len({found.shape for found in maps}) != 1:
-        raise ValueError(f"{entry.name}: db, attribution and mask must have one shape; got "
-                         f"{', '.join(str(found.shape) for found in maps)}")
+        raise ValueError(
+            f"{entry.name}: db, attribution and mask must have one shape; got "
+            f"{', '.join(str(found.shape) for found in maps)}"
+        )
     if set(entry.probabilities) != set(PARTS):
-        raise ValueError(f"{entry.name}: probabilities must have {', '.join(PARTS)}; "
-                         f"got {', '.join(entry.probabilities)}")
+        raise ValueError(
+            f"{entry.name}: probabilities must have {', '.join(PARTS)}; got {', '.join(entry.probabilities)}"
+        )
     return tuple(maps)
 
 
@@ -149,8 +181,9 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
     db, attribution, mask = _checked_maps(entry)
     layers = {
         "spectrogram": assets.picture(_digest("level", db), lambda: pictures.level_picture(db)),
-        "attribution": assets.picture(_digest("over", db, attribution),
-                                      lambda: pictures.attribution_picture(db, attribution)),
+        "attribution": assets.picture(
+            _digest("over", db, attribution), lambda: pictures.attribution_picture(db, attribution)
+        ),
         "mask": assets.picture(_digest("mask", mask), lambda: pictures.mask_picture(mask), None),
     }
     if not np.isin(mask, (0, 1)).all():
@@ -165,13 +198,20 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
 def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
     """What the page needs to play original, kept and removed, and what the model hears in them."""
     found = {part: assets.sound(getattr(entry, part), entry.sample_rate) for part in PARTS}
-    volumes = encoding.playback_volumes({part: stored for part, (_, stored) in found.items()})
+    volumes = playback_volumes({part: stored for part, (_, stored) in found.items()})
     records = []
     for part in PARTS:
         name, stored = found[part]
         predicted, probability = entry.probabilities[part]
-        record = {"part": part, "file": name, "seconds": round(stored.seconds, 4), "class": str(predicted),
-                  "p": _number(probability), "lufs": _number(stored.loudness, 2), **volumes.get(part, {})}
+        record = {
+            "part": part,
+            "file": name,
+            "seconds": round(stored.seconds, 4),
+            "class": str(predicted),
+            "p": _number(probability),
+            "lufs": _number(stored.loudness, 2),
+            **volumes.get(part, {}),
+        }
         if entry.explained is not None:
             record["explained"] = _number(entry.explained[part])
         records.append(record)
@@ -194,29 +234,56 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
     area = float(mask.mean()) if entry.area is None else float(entry.area)
     constant = bool(np.ptp(mask) == 0) if entry.degenerate is None else bool(entry.degenerate)
     return {
-        "id": entry.name, "clip": entry.clip, "category": entry.category,
-        "spectrogram": entry.spectrogram_type, "scenario": entry.noise_scenario,
-        "method": entry.method, "mask": entry.mask_name,
-        "protocol": entry.protocol, "correct": bool(entry.correct), "degenerate": constant,
-        "area": _number(area), "tags": [str(tag) for tag in entry.tags], "axes": key,
+        "id": entry.name,
+        "clip": entry.clip,
+        "category": entry.category,
+        "spectrogram": entry.spectrogram_type,
+        "scenario": entry.noise_scenario,
+        "words": condition_label(entry.spectrogram_type, entry.noise_scenario),
+        "method": entry.method,
+        "mask": entry.mask_name,
+        "protocol": entry.protocol,
+        "correct": bool(entry.correct),
+        "degenerate": constant,
+        "area": _number(area),
+        "tags": [str(tag) for tag in entry.tags],
+        "axes": key,
         "scores": {name: _number(entry.scores[name]) for name in STUDY_METRICS if name in entry.scores},
-        "layers": _pictures(entry, assets), "sounds": _sounds(entry, assets),
+        "layers": _pictures(entry, assets),
+        "sounds": _sounds(entry, assets),
     }
 
 
 def _axes_record(axes: Axes) -> dict:
-    return {"start": round(axes.start, 6), "end": round(axes.end, 6), "f": pictures.frequency_axis(axes),
-            "t": pictures.time_axis(axes), "words": pictures.axes_words(axes), "mel": axes.mel,
-            "upscaled": axes.n_bins < 128}
+    return {
+        "start": round(axes.start, 6),
+        "end": round(axes.end, 6),
+        "f": pictures.frequency_axis(axes),
+        "t": pictures.time_axis(axes),
+        "words": pictures.axes_words(axes),
+        "mel": axes.mel,
+        "upscaled": axes.n_bins < 128,
+    }
 
 
-def _data(records: list[dict], axes: dict, title: str) -> dict:
+def _data(records: list[dict], axes: dict, title: str, order: str) -> dict:
     """Everything the page's script reads."""
     return {
-        "title": title, "entries": records, "axes": axes, "metrics": STUDY_METRICS, "lower": LOWER_IS_BETTER,
+        "title": title,
+        "entries": records,
+        "axes": axes,
+        "metrics": STUDY_METRICS,
+        "lower": LOWER_IS_BETTER,
         "bestMask": BEST_MASK,
-        "order": {"spectrogram": SPECTROGRAM_TYPES, "scenario": NOISE_SCENARIOS, "method": STUDY_METHODS,
-                  "mask": MASK_NAMES, "protocol": PROTOCOLS},
+        "verdicts": VERDICTS,
+        "order": {
+            "spectrogram": SPECTROGRAM_TYPES,
+            "scenario": NOISE_SCENARIOS,
+            "method": STUDY_METHODS,
+            "mask": MASK_NAMES,
+            "protocol": PROTOCOLS,
+            "first": order,
+        },
         "labels": {"spectrogram": SPECTROGRAM_LABELS, "scenario": SCENARIO_LABELS, "method": METHOD_LABELS},
         "colours": METHOD_COLOURS,
     }
@@ -224,18 +291,26 @@ def _data(records: list[dict], axes: dict, title: str) -> dict:
 
 def _static_card(record: dict, axes: dict) -> str:
     """A card that needs no JavaScript: spectrogram, attribution and kept part, and three players."""
-    scores = ", ".join(f"{name} {'n/a' if value is None else f'{value:.3g}'}"
-                       for name, value in record["scores"].items())
+    scores = ", ".join(
+        f"{name} {'n/a' if value is None else f'{value:.3g}'}" for name, value in record["scores"].items()
+    )
     layers = "".join(_static_layer(record, axes, layer) for layer in ("spectrogram", "attribution", "kept"))
     players = "".join(
-        f"<p>{sound['part']}: {escape(sound['class'])} (p = {sound['p']})"
-        + (f'<br><audio controls preload="none" src="assets/{sound["file"]}"></audio></p>' if sound["file"]
-           else ", silent</p>") for sound in record["sounds"])
+        f"<p>{sound['part']}: {escape(sound['class'].replace('_', ' '))} (p = {sound['p']})"
+        + (
+            f'<br><audio controls preload="none" src="assets/{sound["file"]}"></audio></p>'
+            if sound["file"]
+            else ", silent</p>"
+        )
+        for sound in record["sounds"]
+    )
     head = f"{record['category'].replace('_', ' ')}: {method_label(record['method'])}, {record['mask']}"
     where = condition_label(record["spectrogram"], record["scenario"])
-    return (f'<article class="card"><h3>{escape(head)}</h3><p>{escape(record["clip"])}, {escape(where)}, '
-            f"{record['protocol']} protocol, kept area {100 * record['area']:.1f} %</p>{layers}{players}"
-            f"<p>{scores}</p></article>")
+    return (
+        f'<article class="card"><h3>{escape(head)}</h3><p>{escape(record["clip"])}, {escape(where)}, '
+        f"{record['protocol']} protocol, kept area {100 * record['area']:.1f} %</p>{layers}{players}"
+        f"<p>{scores}</p></article>"
+    )
 
 
 def _static_layer(record: dict, axes: dict, layer: str) -> str:
@@ -246,8 +321,10 @@ def _static_layer(record: dict, axes: dict, layer: str) -> str:
     if layer not in names:
         image += f'<img src="assets/{names["mask"]}" class="over" alt="" loading="lazy">'
     crisp = " crisp" if axes["upscaled"] else ""
-    return (f'<figure><div class="plot">{axes["f"]}<div class="picture{crisp}">{image}</div>{axes["t"]}'
-            f'<div class="units" aria-hidden="true">Hz↑ s→</div></div><figcaption>{layer}</figcaption></figure>')
+    return (
+        f'<figure><div class="plot">{axes["f"]}<div class="picture{crisp}">{image}</div>{axes["t"]}'
+        f'<div class="units" aria-hidden="true">Hz↑ s→</div></div><figcaption>{layer}</figcaption></figure>'
+    )
 
 
 def _page(data: dict, links: Sequence[tuple[str, str]]) -> str:
@@ -285,8 +362,14 @@ def read_gallery(directory: str | Path) -> dict:
     return read_script_data(DATA_NAME, path.read_text(encoding="utf-8"))
 
 
-def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title: str = "Listening gallery",
-                  links: Sequence[tuple[str, str]] = (), compression: float = 0.85) -> dict:
+def write_gallery(
+    entries: Iterable[GalleryEntry],
+    directory: str | Path,
+    title: str = "Listening gallery",
+    links: Sequence[tuple[str, str]] = (),
+    compression: float = 0.85,
+    order: str = "as listed",
+) -> dict:
     """Write the gallery as an offline folder; an older one is replaced when the new one is whole.
 
     Parameters
@@ -299,8 +382,10 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
         Heading of the page.
     links : sequence of (address, words)
         Navigation to other pages, relative to ``directory``.
+    order : str
+        What the order of the entries is, in words.
     compression : float
-        Of the sounds, 0 (largest) to 1 (smallest), see `sounds.store`. With the default one explanation
+        Of the sounds, 0 (largest) to 1 (smallest), see `encoding.store`. With the default one explanation
         takes about 65 kB, so that 30 MB hold more than 400.
 
     Returns
@@ -321,7 +406,7 @@ def write_gallery(entries: Iterable[GalleryEntry], directory: str | Path, title:
             raise ValueError("entries must hold at least one GalleryEntry; got none")
         if len(set(names)) < len(names):
             raise ValueError(f"entries must differ; got {max(names, key=names.count)} more than once")
-        data = _data(records, axes, title)
+        data = _data(records, axes, title, order)
         _write_page(folder, data, links)
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         return {"entries": len(records), "files": len(sizes), "bytes": sum(sizes)}

@@ -1,4 +1,5 @@
-"""The listening test: a page beside the gallery that plays its kept sounds blind and saves the answers as CSV.
+"""The listening test: a page beside the gallery that plays its kept sounds blind and saves the answers as
+CSV.
 
 It plays the gallery's own files. What a sound is (class, method, mask) is in the page's data, for the
 file that it saves, and is shown nowhere; files are named by their content.
@@ -11,12 +12,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .listening_gallery import BEST_MASK, read_gallery
-from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
-from .html import escape, navigation, page, script_data
-from ..files import atomic_path
-from ..audio.encoding import matched_cuts
 from ..figures.style import template
+from ..files import atomic_path
+from .html import escape, navigation, page, script_data
+from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
+from .listening_gallery import BEST_MASK, read_gallery
+from .players import matched_cuts
 
 PAGE = "listening.html"
 DATA_NAME = "AUDIOXAI_LISTENING"
@@ -44,13 +45,17 @@ def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
     for entry in chosen:
         whole, kept = entry["sounds"][0], entry["sounds"][1]
         trials.append((kept, _facts(entry, kept, entry["method"], entry["mask"], entry["protocol"])))
-        wholes[entry["clip"], entry["spectrogram"], entry["scenario"]] = (whole, _facts(entry, whole, ORIGINAL, "", ""))
+        wholes[entry["clip"], entry["spectrogram"], entry["scenario"]] = (
+            whole,
+            _facts(entry, whole, ORIGINAL, "", ""),
+        )
     audible = [(sound, facts) for sound, facts in (*trials, *wholes.values()) if sound["file"]]
     if not audible:
         raise ValueError("the gallery must hold a sound that can be heard; all of its kept sounds are silent")
     cuts = matched_cuts({sound["file"]: sound["lufs"] for sound, _ in audible})
     return [
-        facts | {name: sound[name] for name in ("file", "seconds")}
+        facts
+        | {name: sound[name] for name in ("file", "seconds")}
         | {"volume": round(10 ** (cuts[sound["file"]] / 20), 4)}
         for sound, facts in audible
     ]
@@ -59,16 +64,25 @@ def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
 def _facts(entry: dict, sound: dict, method: str, mask: str, protocol: str) -> dict:
     """Columns of the answers that do not depend on the listener."""
     return {
-        "sound": sound["file"].partition(".")[0], "clip": entry["clip"], "category": entry["category"],
-        "predicted": entry["sounds"][0]["class"], "predicted_part": sound["class"],
-        "spectrogram_type": entry["spectrogram"], "noise_scenario": entry["scenario"],
-        "method": method, "mask": mask, "protocol": protocol,
+        "sound": sound["file"].partition(".")[0],
+        "clip": entry["clip"],
+        "category": entry["category"],
+        "predicted": entry["sounds"][0]["class"],
+        "predicted_part": sound["class"],
+        "spectrogram_type": entry["spectrogram"],
+        "noise_scenario": entry["scenario"],
+        "method": method,
+        "mask": mask,
+        "protocol": protocol,
     }
 
 
 def write_listening_test(
-    directory: str | Path, classes: Sequence[str] = (), title: str = "Listening test",
-    links: Sequence[tuple[str, str]] = (), every_mask: bool = False,
+    directory: str | Path,
+    classes: Sequence[str] = (),
+    title: str = "Listening test",
+    links: Sequence[tuple[str, str]] = (),
+    every_mask: bool = False,
 ) -> dict:
     """Write the test into a gallery's folder.
 
@@ -100,13 +114,21 @@ def write_listening_test(
     if SOMETHING_ELSE in choices:
         raise ValueError(f"no class may be called {SOMETHING_ELSE!r}, which is an answer of its own")
     digest = hashlib.sha256(json.dumps([trials, choices], sort_keys=True).encode()).hexdigest()[:12]
-    data = {"test": digest, "trials": trials, "choices": choices, "else": SOMETHING_ELSE, "clarity": CLARITY,
-            "columns": COLUMNS, "lengths": [n for n in LENGTHS if n < len(trials)] + [len(trials)]}
+    data = {
+        "test": digest,
+        "trials": trials,
+        "choices": choices,
+        "else": SOMETHING_ELSE,
+        "clarity": CLARITY,
+        "columns": COLUMNS,
+        "lengths": [n for n in LENGTHS if n < len(trials)] + [len(trials)],
+    }
     folder = Path(directory)
     body = template("listening.html").replace("<!--title-->", escape(title))
     scripts = '<script src="assets/listening-data.js"></script>\n<script src="assets/listening.js"></script>'
     files = {
-        "assets/listening-data.js": script_data(DATA_NAME, data), "assets/listening.js": template("listening.js"),
+        "assets/listening-data.js": script_data(DATA_NAME, data),
+        "assets/listening.js": template("listening.js"),
         PAGE: page(title, body, navigation=navigation(links, PAGE), scripts=scripts),
     }
     for name, text in files.items():

@@ -1,29 +1,36 @@
-"""Executed notebooks as pages of the report: nbconvert with the project's own template, nothing from a network.
+"""Executed notebooks as pages of the report: nbconvert with the project's own template, nothing from a
+network.
 
-Code is folded away, pictures and sounds lie beside the page as files, formulas become MathML, and
-controls that need a kernel are replaced by their static view.
+What was found comes first; parameters, imports and progress are folded away; pictures and sounds lie beside
+the page as files, formulas become MathML, and controls that need a kernel are replaced by their static view.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import html
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from ..figures.style import TEMPLATES
+from ..words import METHOD_LABELS, condition_label, method_label
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_NOTE = (
     "<p class='missing'>Here the notebook has a control that needs a running kernel: open it in JupyterLab "
     "to use it.</p>"
 )
-FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s](?:[^$\n]*[^$\s])?)\$(?!\w)", re.S)
+FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s<](?:[^$<]*[^$\s<])?)\$(?!\w)", re.S)
 KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
 INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
-PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # study.report_progress and tqdm
+PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # Study.progress and tqdm
+SETUP_TAGS = {"parameters", "injected-parameters", "imports"}
+FOUND, SUMMARY = "found", "summary"  # tags: what was found, under the title; the cell that says it at the end
+MARKDOWN_TABLE = re.compile(r"(?<=\n)(<table>.*?</table>)", re.S)  # mistune's; those of cells have attributes
 NOTEBOOK_LINK = re.compile(r'href="(?P<path>[^":?#]*?)(?P<stem>[^"/:?#]+)\.ipynb(?P<rest>#[^"]*)?"')
 
 
@@ -60,13 +67,15 @@ def _static_outputs(notebook) -> None:
                     data["text/html"] = WIDGET_NOTE
 
 
-def separate_progress(notebook, resources):
-    """Give progress lines of stderr the look of plain output, so that warnings alone look like warnings.
+def fold_progress(notebook, resources):
+    """Take progress lines out of stderr, so that warnings alone look like warnings; a page folds them away.
 
-    An nbconvert preprocessor: takes and returns (notebook, resources). Empty lines go with the lines before them.
+    An nbconvert preprocessor: takes and returns (notebook, resources). A cell's progress becomes one output,
+    which has ``progress`` (number of lines) and stands where its first line stood; empty lines go with the
+    lines before them.
     """
     for cell in notebook.cells:
-        outputs = []
+        outputs, folded = [], None
         for output in cell.get("outputs", []):
             if output.get("output_type") != "stream" or output.get("name") != "stderr":
                 outputs.append(output)
@@ -74,19 +83,71 @@ def separate_progress(notebook, resources):
             progress = True
             for line in output.text.splitlines(keepends=True):
                 progress = bool(PROGRESS.search(line)) if line.strip() else progress
-                name = "stdout" if progress else "stderr"
-                if outputs and outputs[-1].get("name") == name:
+                if progress and folded is None:
+                    folded = type(output)(output_type="stream", name="stdout", text="", progress=0)
+                    outputs.append(folded)
+                if progress:
+                    folded.text += line
+                    folded.progress += bool(line.strip())
+                elif outputs and outputs[-1].get("name") == "stderr":
                     outputs[-1].text += line
                 else:
-                    outputs.append(type(output)(output_type="stream", name=name, text=line))
+                    outputs.append(type(output)(output_type="stream", name="stderr", text=line))
         if "outputs" in cell:
             cell.outputs = outputs
     return notebook, resources
 
 
+def found_first(notebook):
+    """Put what was found under the title: the cell tagged ``found``, else what the cell tagged ``summary``
+    displayed.
+    """
+    from nbformat.v4 import new_markdown_cell
+
+    first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), -1) + 1
+    found = [cell for cell in notebook.cells if FOUND in cell.metadata.get("tags", [])]
+    if not found:
+        shown = [
+            output.get("data", {}).get("text/markdown", "")
+            for cell in notebook.cells
+            if SUMMARY in cell.metadata.get("tags", [])
+            for output in cell.get("outputs", [])
+        ]
+        text = "\n\n".join("".join(part) for part in shown).strip()
+        found = [new_markdown_cell(text, metadata={"tags": [FOUND]})] if text else []
+    given = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    left_out = {FOUND, "parameters"} if given else {FOUND}  # defaults say nothing beside what was given
+    rest = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
+    notebook.cells = [*rest[:first], *found, *rest[first:]]
+    return notebook
+
+
+def setup_words(cell) -> str:
+    """What a code cell is that no reader needs at first sight ("Parameters", "Imports"); "" for any other."""
+    tags = set(cell.metadata.get("tags", []))
+    if tags & SETUP_TAGS:
+        return "Imports" if "imports" in tags else "Parameters"
+    try:
+        statements = ast.parse(cell.source).body
+    except SyntaxError:  # a magic, or a cell that failed
+        return ""
+    return (
+        "Imports"
+        if statements and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in statements)
+        else ""
+    )
+
+
 def _alt_text(output) -> str:
     """Words for a picture: the output's own ``alt`` if it has one."""
-    return output.get("metadata", {}).get("alt") or "Figure drawn by the cell above"
+    about = output.get("metadata", {})
+    return about.get("alt") or about.get("image/png", {}).get("alt") or "Figure drawn by the cell above"
+
+
+def _width(output) -> str:
+    """A picture's width in CSS pixels, where the output has one."""
+    about = output.get("metadata", {})
+    return str(about.get("width") or about.get("image/png", {}).get("width") or "")
 
 
 def _exporter():
@@ -104,7 +165,7 @@ def _exporter():
         exclude_anchor_links=True,
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    exporter.register_preprocessor(separate_progress, enabled=True)
+    exporter.register_preprocessor(fold_progress, enabled=True)
     exporter.register_preprocessor(
         ExtractOutputPreprocessor(extract_output_types={"image/png", "image/jpeg"}), enabled=True
     )
@@ -123,8 +184,23 @@ def notebook_title(notebook, stem: str) -> str:
         ),
         stem,
     )
-    part = stem.partition("-")[2].replace("-", ", ").replace("_db", "")
+    part = part_words(stem)
     return f"{heading} ({part})" if part else heading
+
+
+def part_words(stem: str) -> str:
+    """What differs in a notebook that runs several times, in words: ``mel, white noise`` of
+    ``03_x-mel_db-white``.
+    """
+    values = stem.split("-", 2)[1:]
+    if not values:
+        return ""
+    if len(values) == 1:
+        return condition_label(values[0], "").rstrip(", ")
+    scenario, _, method = (
+        values[1].rpartition("-") if values[1].rpartition("-")[2] in METHOD_LABELS else (values[1], "", "")
+    )
+    return condition_label(values[0], scenario) + (f", {method_label(method)}" if method else "")
 
 
 def sounds_to_files(text: str, folder: Path, address: str) -> str:
@@ -141,21 +217,32 @@ def sounds_to_files(text: str, folder: Path, address: str) -> str:
     return INLINE_SOUND.sub(move, text)
 
 
-def relink(text: str, pages: Mapping[str, str]) -> str:
+def relink(text: str, pages: Mapping[str, str], in_folder: str = "", up: str = "../") -> str:
     """Turn links to notebooks into links to their pages; a notebook without a page loses its address.
 
-    Links into the gallery are written from the report's folder and are moved one up.
+    Parameters
+    ----------
+    text : str
+        HTML.
+    pages : mapping of stem to title
+    in_folder, up : str
+        Where the pages and the report's folder lie, seen from this page. Links into the gallery are written
+        from the report's folder.
     """
 
     def turn(found: re.Match) -> str:
         stem = found["stem"]
         match = stem if stem in pages else next((page for page in pages if page.startswith(f"{stem}-")), None)
-        return f'href="{match}.html{found["rest"] or ""}"' if match else f'title="{stem}.ipynb"'
+        return (
+            f'href="{in_folder}{quote(match)}.html{found["rest"] or ""}"'
+            if match
+            else f'title="{stem}.ipynb"'
+        )
 
-    return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', 'href="../gallery/'))
+    return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', f'href="{up}gallery/'))
 
 
-def notebook_body(path: Path, folder: Path, pages: Mapping[str, str]) -> str:
+def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: bool = False) -> str:
     """HTML of an executed notebook's cells; writes its pictures and sounds below ``folder``.
 
     Parameters
@@ -166,21 +253,37 @@ def notebook_body(path: Path, folder: Path, pages: Mapping[str, str]) -> str:
         Where the page will lie.
     pages : mapping of stem to title
         All notebooks that have a page.
+    is_index : bool
+        The page is the report's index: its code is left out, the others' pages are in ``notebooks/``.
     """
     import nbformat
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = found_first(nbformat.read(path, as_version=4))
     _static_outputs(notebook)
     exporter, files = _exporter(), f"{path.stem}_files"
     markdown = exporter.environment.filters["markdown2html"]
     exporter.register_filter("markdown2html", _with_context(markdown))
-    body, resources = exporter.from_notebook_node(
-        notebook, {"unique_key": path.stem, "output_files_dir": files, "alt_text": _alt_text}
-    )
+    about = {
+        "unique_key": path.stem,
+        "output_files_dir": files,
+        "alt_text": _alt_text,
+        "picture_width": _width,
+        "setup_words": setup_words,
+        "show_code": not is_index,
+    }
+    body, resources = exporter.from_notebook_node(notebook, about)
     for name, data in resources["outputs"].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    return relink(sounds_to_files(body, folder / files, files), pages)
+    where = ("notebooks/", "") if is_index else ("", "../")
+    return relink(sounds_to_files(scrolling_tables(body), folder / files, files), pages, *where)
+
+
+def scrolling_tables(text: str) -> str:
+    """Tables of Markdown text in a frame of their own, which scrolls where the page is narrower than they
+    are.
+    """
+    return MARKDOWN_TABLE.sub(r'<div class="scroll" tabindex="0">\1</div>', text)
 
 
 def _with_context(markdown):

@@ -1,7 +1,7 @@
-"""Which explanations of a finished study are shown and heard, and how they are put together.
+"""Which explanations of a finished study are shown and heard, in which order, and how they are put together.
 
 The gallery cannot hold every clip x condition x method x mask, so it takes the best mask of each
-method for one clip a class and for the extremes, and all masks for a few clips.
+method for one clip a class and for the extremes, and all masks for a few clips. What convinces comes first.
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from .. import constants
-from . import pipeline, study
-from ..gallery.listening_gallery import BEST_MASK, PARTS, GalleryEntry
+from ..audio.spectrograms import SpectrogramBatch, kept_audio, removed_audio
+from ..constants import MASK_NAMES, STUDY_METRICS
+from ..evaluation.frames import methods_only, of_condition
 from ..evaluation.masks import apply_mask, build_masks
-from ..audio.spectrograms import kept_audio, removed_audio
 from ..evaluation.scoring import most_probable, probabilities
-from ..audio.spectrograms import SpectrogramBatch
+from ..study.study import Condition, Study
+from ..words import method_label
+from .listening_gallery import BEST_MASK, PARTS, GalleryEntry
 
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
+ORDER = "best by ear"
 
 
-def showcase_condition(conditions: list[tuple[str, str]]) -> tuple[str, str]:
-    """The condition that is shown in most depth: clean mel where it was computed, else the first mel one, else the first."""
-    of_mel = [condition for condition in conditions if condition[0] == "mel_db"]
-    return ("mel_db", "clean") if ("mel_db", "clean") in conditions else (of_mel or conditions)[0]
-
-
-def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]) -> dict[str, list[str]]:
+def gallery_clips(
+    scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]
+) -> dict[str, list[str]]:
     """Clip -> tags: one per class, and each method's most and least faithful clip (FF at its best mask).
 
     Parameters
@@ -39,21 +37,23 @@ def gallery_clips(scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str
     condition : tuple of str
         Where faithfulness is compared.
     """
-    here = study.of_condition(scores, condition)
+    here = of_condition(scores, condition)
     clips = here.drop_duplicates("clip").sort_values("clip")
     tags: dict[str, list[str]] = {clip: [] for clip in clips.groupby("category")["clip"].first()}
-    for row in study.of_condition(best, condition).itertuples():
+    for row in of_condition(best, condition).itertuples():
         at_mask = here[(here["method"] == row.method) & (here["mask"] == row.mask)]
         if at_mask.empty:
             continue
         order = at_mask.sort_values("FF", kind="stable")["clip"]
-        tags.setdefault(order.iloc[-1], []).append(f"most faithful ({row.method})")
-        tags.setdefault(order.iloc[0], []).append(f"least faithful ({row.method})")
+        tags.setdefault(order.iloc[-1], []).append(f"most faithful ({method_label(row.method)})")
+        tags.setdefault(order.iloc[0], []).append(f"least faithful ({method_label(row.method)})")
     return tags
 
 
 def figure_clip(scores: pd.DataFrame) -> str:
-    """The clip of the Fig. 2 grid: a cat where there is one, else a dog, rightly classified in most conditions."""
+    """The clip of the Fig. 2 grid: a cat where there is one, else a dog, rightly classified in most
+    conditions.
+    """
     clips = scores.groupby(["clip", "category"])["correct"].mean().reset_index()
     for category in PREFERRED:
         if (clips["category"] == category).any():
@@ -62,13 +62,38 @@ def figure_clip(scores: pd.DataFrame) -> str:
     return clips.sort_values(["correct", "clip"], ascending=[False, True])["clip"].iloc[0]
 
 
-@dataclass(frozen=True)
-class _Condition:
-    """A condition of the study with what is shown of it; ``scores`` and ``best`` are of this condition alone."""
+def by_ear(scored: pd.Series) -> tuple[float, float]:
+    """How faithful an explanation is to the ear, higher is better.
 
-    name: tuple[str, str]
-    classifier: study.Classifier
-    clips: study.Clips
+    Parameters
+    ----------
+    scored : Series
+        A clip's row of scores at one mask.
+
+    Returns
+    -------
+    tuple of float
+        FidIn (1 where the kept sound still gives the class, else 0), then FF (fall of its probability
+        without it): of the sounds where these were computed, else of the masked spectrogram.
+    """
+    suffix = "_heard" if _is_heard(scored) else ""
+    return float(scored[f"FidIn{suffix}"]), float(scored[f"FF{suffix}"])
+
+
+def verdict(scored: pd.Series) -> str:
+    """Whether an explanation's kept part still gives the explained class, as a tag."""
+    return f"class {'kept' if by_ear(scored)[0] >= 0.5 else 'lost'}{' by ear' if _is_heard(scored) else ''}"
+
+
+def _is_heard(scored: pd.Series) -> bool:
+    return pd.notna(scored.get("FidIn_heard", float("nan")))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A condition with what is shown of it; ``scores`` and ``best`` are of this condition alone."""
+
+    condition: Condition
     scores: pd.DataFrame
     best: pd.DataFrame
     tags: dict[str, list[str]]
@@ -80,12 +105,14 @@ class _Condition:
 
     def spectrograms(self, i: int) -> SpectrogramBatch:
         """Of the ``i``-th clip, a batch of one."""
-        device = next(self.classifier.model.parameters()).device
-        return self.classifier.spectrogram(self.clips.waveforms[i : i + 1].to(device, self.classifier.dtype))
+        classifier = self.condition.classifier
+        return classifier.spectrogram(
+            self.condition.clips.waveforms[i : i + 1].to(classifier.device, classifier.dtype)
+        )
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Masked:
     """One attribution and one of its masks, both (1, 1, frequency, time), with the mask's row of scores."""
 
     method: str
@@ -98,81 +125,128 @@ class _Shown:
 
 
 def entries(
-    settings: study.Settings, scores: pd.DataFrame, best: pd.DataFrame, protocols: list[str]
+    study: Study, protocols: list[str] | None = None, n_clips: int | None = None
 ) -> Iterator[GalleryEntry]:
-    """Gallery entries of a study, condition by condition.
+    """Gallery entries of a study, the main condition first; of a clip, the explanation that is most faithful
+    by ear first.
 
-    Every condition shows the last of ``protocols``; the showcase condition shows all of them, and all
-    masks of its first clips.
+    Every condition shows the last of ``protocols``; the main condition shows all of them, and all masks of
+    its first clips. Clips whose best explanation keeps the class come before those of which every
+    explanation loses it.
+
+    Parameters
+    ----------
+    study : Study
+        With scores and ``best_masks``.
+    protocols : list of str, optional
+        Those of the run that were scored, if not given.
+    n_clips : int, optional
+        Only the best masks of so many clips, by the last protocol.
     """
-    names = study.conditions_of(scores)
-    main, deep = protocols[-1], showcase_condition(names)
-    tags = gallery_clips(scores[scores["protocol"] == main], best[best["protocol"] == main], deep)
-    for name in names:
-        classifier, clips = _clips_of(settings, name)
-        condition = _Condition(name, classifier, clips, study.of_condition(scores, name), study.of_condition(best, name), tags)
-        for method in pipeline.methods_of(settings, name):
-            if method not in set(condition.scores["method"]):
-                continue
-            attribution, _ = pipeline.load_attributions(settings, clips, name, method)
-            for protocol in protocols if name == deep else [main]:
-                n_deep = settings.sizes.clips_of_all_masks if (name, protocol) == (deep, main) else 0
-                yield from _of_method(condition, method, attribution, protocol, n_deep)
+    scores, best = methods_only(study.scores()), study.table("best_masks")
+    protocols = protocols or [name for name in study.settings.protocols if name in set(scores["protocol"])]
+    shown, deep = protocols[-1], study.main_condition.pair
+    tags = gallery_clips(scores[scores["protocol"] == shown], best[best["protocol"] == shown], deep)
+    if n_clips is not None:
+        protocols, tags = [shown], dict(list(tags.items())[:n_clips])
+    for condition in sorted(study.conditions, key=lambda condition: condition.pair != deep):
+        here = _Shown(
+            condition, of_condition(scores, condition.pair), of_condition(best, condition.pair), tags
+        )
+        methods = [method for method in condition.methods if method in set(here.scores["method"])]
+        maps = {method: condition.attributions(method) for method in methods}
+        n_deep = study.settings.sizes.clips_of_all_masks if condition.pair == deep and n_clips is None else 0
+        for protocol in reversed(protocols) if condition.pair == deep else [shown]:
+            yield from _of_condition(here, maps, protocol, n_deep if protocol == shown else 0)
 
 
-def _clips_of(settings: study.Settings, condition: tuple[str, str]) -> tuple[study.Classifier, study.Clips]:
-    classifier = study.load_classifier(settings, condition[0])
-    scenario = study.scenario_argument(settings, condition[1])
-    return classifier, study.explained_clips(settings, classifier.spectrogram.sample_rate, scenario)
-
-
-def _of_method(
-    condition: _Condition, method: str, attribution: torch.Tensor, protocol: str, n_deep: int
+def _of_condition(
+    here: _Shown, maps: dict[str, torch.Tensor], protocol: str, n_deep: int
 ) -> Iterator[GalleryEntry]:
-    """The best mask of every tagged clip, and every mask of the first ``n_deep`` of them."""
-    rows = condition.scores[(condition.scores["protocol"] == protocol) & (condition.scores["method"] == method)]
-    rows, chosen = rows.set_index(["clip", "mask"]), condition.best_mask(method, protocol)
-    tagged = [i for i, clip in enumerate(condition.clips.frame["clip"]) if clip in condition.tags]
-    for place, i in enumerate(tagged):
-        clip, batch = condition.clips.frame["clip"].iloc[i], condition.spectrograms(i)
-        names = None if place < n_deep else [chosen] if chosen else []
-        for name, mask in build_masks(attribution[i : i + 1].to(batch.db), protocol, names).items():
-            tags = [*condition.tags[clip], *([BEST_MASK] if name == chosen else [])]
-            shown = _Shown(method, protocol, name, attribution[i : i + 1], mask, rows.loc[(clip, name)], tags)
-            yield _entry(condition, i, batch, shown)
+    """The best masks of every tagged clip, what convinces first; then all other masks of the first
+    ``n_deep`` clips.
+    """
+    rows = here.scores[here.scores["protocol"] == protocol].set_index(["clip", "method", "mask"])
+    frame, best = here.condition.clips.frame, {method: here.best_mask(method, protocol) for method in maps}
+    tagged = [i for i, clip in enumerate(frame["clip"]) if clip in here.tags]
+    ranked = {i: _ranked(rows, frame["clip"].iloc[i], best) for i in tagged}
+    in_order = sorted(tagged, key=lambda i: max(ranked[i].values(), default=(-1.0,)), reverse=True)
+    wanted = [(i, method, [best[method]]) for i in in_order for method in ranked[i]]
+    wanted += [
+        (i, method, [name for name in MASK_NAMES if name != best[method]])
+        for i in tagged[:n_deep]
+        for method in maps
+    ]
+    for i, method, names in wanted:
+        batch, own, clip = here.spectrograms(i), maps[method][i : i + 1], frame["clip"].iloc[i]
+        for name, mask in build_masks(own.to(batch.db), protocol, names).items():
+            scored = rows.loc[(clip, method, name)]
+            tags = [tag for tag in here.tags[clip] if tag.endswith(f"({method_label(method)})")]
+            tags += [BEST_MASK, verdict(scored)] if name == best[method] else []
+            yield _entry(here.condition, i, batch, _Masked(method, protocol, name, own, mask, scored, tags))
 
 
-def _entry(condition: _Condition, i: int, batch: SpectrogramBatch, shown: _Shown) -> GalleryEntry:
+def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[str, tuple[float, float]]:
+    """Methods with a best mask, the most faithful on this clip first, with what `by_ear` says of them."""
+    scored = {
+        method: by_ear(rows.loc[(clip, method, mask)]) for method, mask in best.items() if mask is not None
+    }
+    return dict(sorted(scored.items(), key=lambda item: item[1], reverse=True))
+
+
+def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked) -> GalleryEntry:
     """The entry of the ``i``-th clip of a condition and one mask."""
-    model, transform, row = condition.classifier.folded, condition.classifier.spectrogram, condition.clips.frame.iloc[i]
-    p = probabilities(model, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
+    classifier, row = condition.classifier, condition.clips.frame.iloc[i]
+    p = probabilities(classifier.fused, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
-        clip=row["clip"], category=row["category"],
-        spectrogram_type=condition.name[0], noise_scenario=condition.name[1],
-        method=shown.method, mask_name=shown.mask_name, protocol=shown.protocol,
-        db=batch.db[0, 0].cpu().numpy(), attribution=shown.attribution[0, 0].numpy(),
-        mask=shown.mask[0, 0].cpu().numpy(), original=condition.clips.waveforms[i].numpy(),
-        kept=kept_audio(batch, shown.mask, transform)[0].cpu().numpy(),
-        removed=removed_audio(batch, shown.mask, transform)[0].cpu().numpy(),
-        sample_rate=transform.sample_rate,
-        probabilities=dict(zip(PARTS, most_probable(p, condition.classifier.classes))),
+        clip=row["clip"],
+        category=str(row["category"]),
+        spectrogram_type=condition.spectrogram_type,
+        noise_scenario=condition.noise_scenario,
+        method=shown.method,
+        mask_name=shown.mask_name,
+        protocol=shown.protocol,
+        db=batch.db[0, 0].cpu().numpy(),
+        attribution=shown.attribution[0, 0].numpy(),
+        mask=shown.mask[0, 0].cpu().numpy(),
+        original=condition.clips.waveforms[i].numpy(),
+        kept=kept_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
+        removed=removed_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
+        sample_rate=classifier.sample_rate,
+        probabilities=dict(zip(PARTS, most_probable(p, classifier.classes))),
         explained=dict(zip(PARTS, p[:, target].tolist())),
-        scores={metric: float(shown.scored[metric]) for metric in constants.STUDY_METRICS},
-        correct=bool(shown.scored["correct"]), degenerate=bool(shown.scored["degenerate"]),
-        area=float(shown.scored["area"]), tags=shown.tags,
+        scores={metric: float(shown.scored[metric]) for metric in STUDY_METRICS},
+        correct=bool(shown.scored["correct"]),
+        degenerate=bool(shown.scored["degenerate"]),
+        area=float(shown.scored["area"]),
+        tags=shown.tags,
     )
 
 
-def method_grid_rows(settings: study.Settings, scores: pd.DataFrame, clip: str) -> list[dict]:
+def heard_shares(study: Study) -> pd.Series:
+    """Share of the clips whose kept sound still gives the explained class, per method at its best mask (main
+    condition).
+
+    By the last protocol that was scored; of the masked spectrogram where the sound was not scored. Highest
+    first.
+    """
+    pair = study.main_condition.pair
+    scores, best = methods_only(study.main_condition.scores()), of_condition(study.table("best_masks"), pair)
+    shown = [name for name in study.settings.protocols if name in set(scores["protocol"])][-1]
+    rows = scores.merge(best[best["protocol"] == shown][["protocol", "method", "mask"]])
+    shares = rows.assign(kept=[by_ear(row)[0] for _, row in rows.iterrows()]).groupby("method")["kept"].mean()
+    return shares.sort_values(ascending=False, kind="stable")
+
+
+def method_grid_rows(study: Study, clip: str) -> list[dict]:
     """Rows of the Fig. 2 grid: one clip in every condition, every method's attribution."""
     rows = []
-    for name in study.conditions_of(scores):
-        classifier, clips = _clips_of(settings, name)
-        i = clips.frame.index[clips.frame["clip"] == clip][0]
-        waveform = clips.waveforms[i : i + 1].to(settings.device, classifier.dtype)
-        methods = pipeline.methods_of(settings, name, " ".join(study.of_condition(scores, name)["method"].unique()))
-        maps = {m: pipeline.load_attributions(settings, clips, name, m)[0][i, 0] for m in methods}
-        db = classifier.spectrogram(waveform).db[0, 0].cpu()
-        rows.append({"label": study.condition_title(name), "spectrogram": name[0], "db": db, "maps": maps})
+    for condition in study.conditions:
+        i = condition.clips.frame["clip"].tolist().index(clip)
+        maps = {method: condition.attributions(method)[i, 0] for method in condition.methods}
+        db = condition.decibels(condition.clips.waveforms[i : i + 1])[0, 0].cpu()
+        rows.append(
+            {"label": condition.title, "spectrogram": condition.spectrogram_type, "db": db, "maps": maps}
+        )
     return rows

@@ -1,21 +1,29 @@
-"""The report's section on speed: tables that the benchmarks left in a run's results, each with its machine."""
+"""The report's section on speed: tables that the benchmarks left in a run's results, each with its
+machine.
+"""
 
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import HTML
+
+from .html import escape
+from .report_parts import table_html
 
 FOLDER = "benchmarks"  # in the results
 TABLES = {
     "explain": "LIME and Deep SHAP: this package's engines (fast, bfloat16) beside the libraries' own paths "
-    "(reference). A ratio says how many times sooner; a difference is the largest of a value, over the clip's largest "
-    "value; Spearman is the least rank correlation of a clip; the last columns are shares of the model's own forward "
+    "(reference). A ratio says how many times sooner; a difference is the largest of a value, over the "
+    "clip's largest "
+    "value; Spearman is the least rank correlation of a clip; the last columns are shares of the model's "
+    "own forward "
     "throughput.",
     "scores": "Sparseness and complexity of all masks beside Quantus.",
-    "growth_fits": "How cost grows: the exponent of processor time (1 is linear, less where a part is fixed), and the "
+    "growth_fits": "How cost grows: the exponent of processor time (1 is linear, less where a part is "
+    "fixed), and the "
     "memory that explaining adds at the smallest and the largest size.",
     "growth": "The points of that growth; one call a clip, as in the study.",
 }
@@ -33,19 +41,18 @@ def about_words(about: dict) -> str:
     return ", ".join(words)
 
 
-def speed_part(folder: Path) -> str:
-    """The section as HTML, of the tables in a report's folder; empty where no benchmark was run."""
+def speed(study) -> HTML:
+    """Every benchmark's table with what it was measured on; a note where none was run."""
     parts = []
     for name, caption in TABLES.items():
-        path = folder / FOLDER / f"{name}.csv"
+        path = Path(study.results) / FOLDER / f"{name}.csv"
         if path.is_file() and path.with_suffix(".json").is_file():
-            table = pd.read_csv(path).to_html(
-                index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"
-            )
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             parts.append(
-                f"<p>{escape(caption)}</p>"
-                f'<div class="scroll" tabindex="0" role="region" aria-label="Speed, {escape(name)}">{table}</div>'
-                f'<p>{escape(about_words(about))} (<a href="{FOLDER}/{name}.csv">as a file</a>)</p>'
+                f"<p>{escape(caption)}</p>{table_html(pd.read_csv(path), f'Speed, {name}')}"
+                f"<p>{escape(about_words(about))}</p>"
             )
-    return f'<h2 id="speed">Speed</h2>{"".join(parts)}' if parts else ""
+    note = (
+        '<p class="missing">None was run; <code>python benchmarks/all.py --results FOLDER</code> does it.</p>'
+    )
+    return HTML("".join(parts) or note)

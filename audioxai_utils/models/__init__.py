@@ -1,1 +1,1 @@
-"""The classifier: architecture, training, and a copy that is sooner."""
+"""The classifiers that are explained: Cnn14, its training, and copies of it that answer faster."""

@@ -114,6 +114,42 @@ class Cnn14(nn.Module):
         return self.head(self.dropouts[7](x))  # (batch, n_classes)
 
 
+@torch.no_grad()
+def blocks(model: Cnn14, db: torch.Tensor) -> list[dict]:
+    """What the model is made of, from input to logits.
+
+    Parameters
+    ----------
+    db : torch.Tensor
+        (1, 1, frequency, time), any clip; the outputs' sizes follow from it.
+
+    Returns
+    -------
+    list of dict
+        Per part ``block``, ``output`` (its shape without the batch) and ``parameters`` (their number).
+    """
+    rows, handles = [], []
+
+    def note(name: str, part: nn.Module) -> None:
+        def look(module, inputs, output) -> None:
+            n_parameters = sum(parameter.numel() for parameter in part.parameters())
+            rows.append({"block": name, "output": tuple(output.shape[1:]), "parameters": n_parameters})
+
+        handles.append(part.register_forward_hook(look))
+
+    for name, part in model.named_children():
+        if any(True for _ in part.parameters()):
+            note(name, part)
+    training = model.training
+    try:
+        model.eval()(db)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
 def load_panns_weights(model: Cnn14, path: str | Path) -> list[str]:
     """Load AudioSet weights (``Cnn14_mAP=0.431.pth``) into a full-width model, in place.
 

@@ -1,7 +1,8 @@
-"""The command line of ``run_all.sh``: read and check the options, then run what they ask for.
+"""The command line of ``run_all.sh``: the options of `Settings` as flags, checked, then what they ask for.
 
-The checks need the standard library alone, so that a wrong option ends in one line
-before anything is installed.
+A field of `Settings` is a flag; those whose values need more than their type and choices have a reader in
+``READERS``. The checks need the standard library alone, so that a wrong option ends in one line before
+anything is installed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .. import constants
 from ..audio import inputs
+from ..study.profiles import PROFILES
+from ..study.settings import Settings, kind_of
 from . import slurm
 
 BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
@@ -31,35 +35,20 @@ examples:
   ./run_all.sh --slurm --shards 8               on a cluster, the clips of a condition over eight jobs
   ./run_all.sh --test -k masks                  some tests (all: ./run_all.sh --test)
 
-A second run continues or does nothing; a changed parameter, notebook or module reruns
+A second run continues or does nothing; a changed option, notebook or module reruns
 what depends on it, and so does a changed sound. AUDIOXAI_DATA is the folder of real sounds,
 AUDIOXAI_RESULTS the folder in which each study has its own (DATASET-PROFILE).
 """
 
 
 @dataclass(frozen=True)
-class Options:
-    """What one run is asked to do; paths are absolute, ``""`` is the notebooks' own default."""
+class Command:
+    """What the command line asks for: a run with these settings, or something else instead."""
 
-    profile: str
-    dataset: str
-    data_root: str
-    noise_root: str
-    audioset_weights: str
-    device: str
-    protocol: str
-    seed: str
-    conditions: tuple[tuple[str, str], ...]
-    methods: tuple[str, ...]
-    cores: int
-    results_dir: Path
-    dry_run: bool
-    test: tuple[str, ...] | None  # arguments for pytest; None: run the study
-    check_only: bool
-    noise_files: dict[str, str] = field(default_factory=dict)  # scenarios given as audio files, by name
-    shards: int = 1  # jobs that the clips of a condition are shared out over
-    n_clips: str = ""  # test clips that are explained
-    slurm: str | None = None  # folder of a profile for SLURM, "" for the repository's; None: this machine
+    settings: Settings
+    dry_run: bool = False
+    test: tuple[str, ...] | None = None  # arguments for pytest; None: run the study
+    check_only: bool = False
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -70,7 +59,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every option of ``run_all.sh``; lists may be repeated or separated by commas."""
+    """A flag for every option of `Settings`, and those that are none; lists may be repeated or have commas."""
     parser = _OneLineParser(
         prog="run_all.sh",
         description="Explain an audio classifier's decisions in pictures and in sound, and score the explanations.",
@@ -78,39 +67,37 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    for each in fields(Settings):
+        parser.add_argument(flag_of(each), dest=each.name, **_how(each))
     add = parser.add_argument
-    add("--profile", default="quick", metavar="NAME", help="smoke (a minute or two), quick (default) or paper")
-    add("--dataset", default="generated", metavar="NAME", help="generated (default), esc10 or esc50")
-    add("--data-root", metavar="DIR", help="folder of the dataset, in the layout of ESC-50")
-    add("--noise-root", metavar="DIR", help="folder of noise recordings (default: generated noises)")
-    add("--audioset-weights", metavar="PATH|download",
-        help="PANNs' Cnn14 weights, for the paper profile (default: train from scratch)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
-    add("--spectrogram", action="append", metavar="NAME", help="only: " + ", ".join(constants.SPECTROGRAM_TYPES))
-    add("--scenario", action="append", metavar="NAME|FILE",
-        help="only: " + ", ".join(constants.NOISE_SCENARIOS) + "; or any audio file, as noise of a mel_db condition")
-    add("--method", action="append", metavar="NAME",
-        help="only: " + ", ".join(constants.known_methods()) + "; all for every one (default: the study's own, "
-        + ", ".join(constants.STUDY_METHODS) + ")")
-    add("--protocol", default="both", metavar="NAME", help="paper, audited or both (default)")
-    add("--clips", metavar="N", help="test clips to explain, spread over the classes (default: the profile's, smoke 2, "
-        "quick 20, paper all)")
-    add("--full-grid", action="store_true", help="every noise scenario for every spectrogram type")
-    add("--seed", metavar="N", help=f"seed of initial weights and training (default: {constants.SEED}); the seeds of "
-        "generated sounds, LIME, controls and bootstrap are fixed")
-    add("--cores", metavar="N", help="processor cores shared by everything that runs (default: all); with --slurm, "
-        f"those of each job (default: {slurm.CORES})")
-    add("--shards", default="1", metavar="N", help="share the clips of each condition out over N jobs (default: 1)")
-    add("--slurm", nargs="?", const="", metavar="PROFILE",
-        help="run every step as a SLURM job; PROFILE is a folder with a config.yaml of Snakemake")
-    add("--results", metavar="DIR", help="folder of the results (default: results/DATASET-PROFILE)")
     add("--dry-run", action="store_true", help="say what would run, and stop")
     add("--test", nargs=argparse.REMAINDER, metavar="ARG", help="run the tests; what follows goes to pytest")
     add("--check-only", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def flag_of(option) -> str:
+    """The flag of an option (a field of `Settings`)."""
+    return option.metadata.get("flag", "--" + option.name.replace("_", "-"))
+
+
+def _how(option) -> dict[str, Any]:
+    """How argparse is to read an option; values come as they were written, None where none was given."""
+    traits, kind = option.metadata, kind_of(option)
+    help = traits["help"].replace("%", "%%")
+    if option.default not in (None, False) and "default" not in help:
+        help += f" (default: {option.default})"
+    if kind is bool:
+        return {"action": "store_true", "help": help}
+    by_kind = {int: "N", float: "X"}.get(kind, "NAME")
+    metavar = traits.get("metavar") or {"folder": "DIR", "file": "FILE"}.get(traits.get("is_path"), by_kind)
+    how = {"metavar": metavar, "help": help}
+    if kind is tuple:
+        how["action"] = "append"
+    return how | ({"nargs": "?", "const": traits["bare"]} if "bare" in traits else {})
+
+
+def parse(arguments: Sequence[str]) -> Command:
     """Read and check the options.
 
     Raises
@@ -121,96 +108,87 @@ def parse(arguments: Sequence[str]) -> Options:
     SystemExit
         For unknown options (code 2) and ``--help`` (code 0).
     """
-    given = build_parser().parse_args(list(arguments))
-    constants.check_choice("--profile", given.profile, tuple(constants.PROFILES))
-    constants.check_choice("--dataset", given.dataset, constants.DATASETS)
-    constants.check_choice("--device", given.device, ("cpu", "cuda", "auto"))
-    constants.check_choice("--protocol", given.protocol, (*constants.PROTOCOLS, "both"))
-    noise_root = "" if given.noise_root is None else _readable_folder("--noise-root", given.noise_root)
-    scenarios, noise_files = _scenarios(given.scenario)
-    conditions = _conditions(given, scenarios, noise_files)
-    inputs.recordings((scenario for _, scenario in conditions), noise_root, noise_files, "--noise-root")
-    return Options(
-        profile=given.profile,
-        dataset=given.dataset,
-        data_root=_data_root(given.data_root, given.dataset),
-        noise_root=noise_root,
-        audioset_weights=_weights(given.audioset_weights, constants.PROFILES[given.profile]),
-        device="" if given.device == "auto" else given.device,
-        protocol=given.protocol,
-        seed="" if given.seed is None else str(_integer("--seed", given.seed, 0, 2**32 - 1)),
-        conditions=conditions,
-        methods=_methods(given.method),
-        cores=_cores(given),
-        results_dir=_results_dir(given),
-        dry_run=given.dry_run,
-        test=None if given.test is None else tuple(given.test),
-        check_only=given.check_only,
-        noise_files=noise_files,
-        shards=_integer("--shards", given.shards, 1, 10000),
-        n_clips="" if given.clips is None else str(_integer("--clips", given.clips, 1, 10**6)),
-        slurm=_slurm_profile(given.slurm),
-    )
+    given = vars(build_parser().parse_args(list(arguments)))
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        word = given[each.name]
+        if each.name in READERS:
+            values[each.name] = READERS[each.name](word, values)
+        else:
+            values[each.name] = each.default if word is None else _value(each, word)
+    settings = Settings(**values)
+    scenarios = (scenario for _, scenario in settings.conditions)
+    inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
+    test = None if given["test"] is None else tuple(given["test"])
+    return Command(settings, given["dry_run"], test, given["check_only"])
 
 
-def _integer(option: str, text: str, lowest: int, highest: int) -> int:
+# Values
+
+
+def _value(option, word: Any) -> Any:
+    """An option's value of what was written, by its type and its traits alone."""
+    flag, traits, kind = flag_of(option), option.metadata, kind_of(option)
+    if kind is bool:
+        return word
+    if kind is tuple:
+        return _choices(flag, _words(word), traits.get("choices"))
+    if kind is int:
+        return _integer(flag, word, traits.get("lowest", 0), traits.get("highest", 2**63))
+    if kind is float:
+        try:
+            return float(word)
+        except ValueError:
+            raise ValueError(f"{flag} must be a number; got {word!r}") from None
+    if "is_path" in traits:
+        return (_readable_folder if traits["is_path"] == "folder" else _readable_file)(flag, word)
+    return constants.check_choice(flag, word, traits["choices"]) if traits.get("choices") else word
+
+
+def _words(given: list[str]) -> list[str]:
+    return [word.strip() for value in given for word in value.split(",")]
+
+
+def _choices(flag: str, words: list[str], known: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The words, each once; where there are choices, in their order."""
+    for word in words if known else ():
+        constants.check_choice(flag, word, known)
+    return tuple(name for name in known or dict.fromkeys(words) if name in words)
+
+
+def _integer(flag: str, text: str, lowest: int, highest: int) -> int:
     if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
-        raise ValueError(f"{option} must be a whole number from {lowest} to {highest}; got {text!r}")
+        raise ValueError(f"{flag} must be a whole number from {lowest} to {highest}; got {text!r}")
     return int(text)
 
 
-def _cores(given: argparse.Namespace) -> int:
-    if given.cores is not None:
-        return _integer("--cores", given.cores, 1, 4096)
-    return len(os.sched_getaffinity(0)) if given.slurm is None else slurm.CORES
+# Values that need more than their type
 
 
-def _results_dir(given: argparse.Namespace) -> Path:
-    default = constants.default_results_dir(given.profile, given.dataset)
-    return _writable_folder("--results", default if given.results is None else _absolute(given.results, "--results"))
+def _methods(given: list[str] | None, values: dict) -> tuple[str, ...] | None:
+    """The chosen methods; ``all`` stands for every one, ``study`` for the study's own, which are None."""
+    groups = {"all": constants.known_methods(), "study": constants.STUDY_METHODS}
+    groups |= {former: (name,) for former, name in constants.FORMER_NAMES.items()}
+    words = [name for word in _words(given or ["study"]) for name in groups.get(word, (word,))]
+    chosen = _choices("--method", words, groups["all"])
+    return None if chosen == groups["study"] else chosen
 
 
-def _slurm_profile(given: str | None) -> str | None:
-    """Absolute path of the profile; "" for the repository's own, None without ``--slurm``."""
+def _scenarios(given: list[str] | None, values: dict) -> tuple[str, ...] | None:
+    """The chosen noise scenarios: names in the study's order, then the paths of audio files."""
     if given is None:
         return None
-    profile = str(_absolute(given, "--slurm")) if given else ""
-    slurm.check(profile)
-    return profile
-
-
-def _choices(option: str, given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The chosen names in the study's order; all of them when the option was not given."""
-    if given is None:
-        return known
-    names = [name.strip() for value in given for name in value.split(",")]
-    for name in names:
-        constants.check_choice(option, name, known)
-    return tuple(name for name in known if name in names)
-
-
-def _methods(given: list[str] | None) -> tuple[str, ...]:
-    """The chosen methods, the study's own first; ``all`` and ``study`` stand for every one and for its own."""
-    groups = {"all": constants.known_methods(), "study": constants.STUDY_METHODS}
-    if given is None:
-        return constants.STUDY_METHODS
-    names = [name for value in given for name in value.split(",")]
-    return _choices("--method", [part for name in names for part in groups.get(name.strip(), (name,))], groups["all"])
-
-
-def _scenarios(given: list[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The chosen noise scenarios, and the audio files among them by the names they go by."""
-    if given is None:
-        return constants.NOISE_SCENARIOS, {}
     words, files = [], {}
     for value in given:  # a path may hold commas
-        words += [value] if Path(value).expanduser().is_file() else [word.strip() for word in value.split(",")]
+        words += [value] if Path(value).expanduser().is_file() else _words([value])
     for word in words:
         if word not in constants.NOISE_SCENARIOS:
             path, name = _recording(word)
             if files.setdefault(name, path) != path:
-                raise ValueError(f"--scenario: {files[name]} and {path} would both be called {name}; rename one")
-    return (*(name for name in constants.NOISE_SCENARIOS if name in words), *files), files
+                raise ValueError(
+                    f"--scenario: {files[name]} and {path} would both be called {name}; rename one"
+                )
+    return (*(name for name in constants.NOISE_SCENARIOS if name in words), *files.values())
 
 
 def _recording(word: str) -> tuple[str, str]:
@@ -219,7 +197,9 @@ def _recording(word: str) -> tuple[str, str]:
     name = inputs.scenario_name(str(path))
     if not word or not inputs.is_recording(str(path)):
         known = ", ".join(constants.NOISE_SCENARIOS)
-        raise ValueError(f"--scenario must be one of {known}, or an audio file (.wav, .flac, ...); got {word!r}")
+        raise ValueError(
+            f"--scenario must be one of {known}, or an audio file (.wav, .flac, ...); got {word!r}"
+        )
     if not path.is_file():
         raise ValueError(f"--scenario {word}: no such file")
     if not name or name in constants.NOISE_SCENARIOS:
@@ -233,84 +213,101 @@ def _recording(word: str) -> tuple[str, str]:
         raise ValueError(f"--scenario {word}: {error.strerror}") from error
 
 
-def _conditions(given: argparse.Namespace, scenarios: tuple[str, ...], noise_files: dict) -> tuple[tuple[str, str], ...]:
-    """Conditions of the profile in the chosen scenarios; a recording's own is mel_db, with --full-grid every one."""
-    kinds = _choices("--spectrogram", given.spectrogram, constants.SPECTROGRAM_TYPES)
-    of_files = constants.SPECTROGRAM_TYPES if given.full_grid else ("mel_db",)
-    conditions = constants.conditions(given.profile, given.full_grid)
-    conditions += tuple((kind, name) for kind in of_files for name in noise_files)
-    chosen = tuple(condition for condition in conditions if condition[0] in kinds and condition[1] in scenarios)
-    if not chosen:
-        available = ", ".join(" ".join(condition) for condition in conditions)
-        raise ValueError(
-            f"--spectrogram and --scenario leave no condition of profile {given.profile}; it has {available} "
-            "(--full-grid adds the rest)"
-        )
-    return chosen
-
-
-def _absolute(path: str, option: str) -> Path:
-    if not path.strip():
-        raise ValueError(f"{option} needs a path; got an empty one")
-    return Path(path).expanduser().resolve()
-
-
-def _readable_folder(option: str, path: str | Path) -> str:
-    """The folder's absolute path; it must exist, be readable and hold something."""
-    folder = _absolute(str(path), option)
-    try:
-        if next(folder.iterdir(), None) is None:
-            raise ValueError(f"{option} must be a folder with files in it; {folder} is empty")
-    except OSError as error:
-        raise ValueError(f"{option} must be a readable folder; {folder}: {error.strerror}") from error
-    return str(folder)
-
-
-def _data_root(path: str | None, dataset: str) -> str:
-    """The dataset's folder; ``""`` is the default one, made or downloaded where it is missing."""
-    option = "--data-root"
-    if path is None and dataset != "generated" and os.environ.get("AUDIOXAI_DATA"):
-        option, path = "AUDIOXAI_DATA", os.environ["AUDIOXAI_DATA"]
-    if path is None:
-        return ""
-    if dataset == "generated":
-        return str(_writable_folder(option, _absolute(path, option)))
-    folder = _readable_folder(option, path)
+def _data_root(given: str | None, values: dict) -> str | None:
+    """The dataset's folder; None is the default one, made or downloaded where it is missing."""
+    flag, generated = "--data-root", values["dataset"] == "generated"
+    if given is None and not generated and os.environ.get("AUDIOXAI_DATA"):
+        flag, given = "AUDIOXAI_DATA", os.environ["AUDIOXAI_DATA"]
+    if given is None:
+        return None
+    if generated:
+        return _writable_folder(flag, _absolute(flag, given))
+    folder = _readable_folder(flag, given)
     if not Path(folder, "meta", "esc50.csv").is_file():
-        raise ValueError(f"{option} must have the layout of ESC-50; {folder} has no meta/esc50.csv")
+        raise ValueError(f"{flag} must have the layout of ESC-50; {folder} has no meta/esc50.csv")
     return folder
 
 
-def _weights(path: str | None, profile: constants.Profile) -> str:
-    if path is None:
-        return ""
-    if profile.width != 1:
+def _weights(given: str | None, values: dict) -> str | None:
+    profile = PROFILES[values["profile"]]
+    if given is not None and profile.width != 1:
         raise ValueError(
             f"--audioset-weights fit a Cnn14 of full width, that of --profile paper; {profile.name} has "
             f"1/{1 / profile.width:g} of it"
         )
-    if path == "download":
-        return path
-    file = _absolute(path, "--audioset-weights")
+    return (
+        given
+        if given in (None, "download")
+        else _readable_file("--audioset-weights", given, " or 'download'")
+    )
+
+
+def _slurm_profile(given: str | None, values: dict) -> str | None:
+    """Absolute path of the profile; "" for the repository's own, None without ``--slurm``."""
+    if given is not None:
+        given = str(_absolute("--slurm", given)) if given else ""
+        slurm.check(given)
+    return given
+
+
+def _results_dir(given: str | None, values: dict) -> str:
+    folder = Settings(values["profile"], values["dataset"]).results
+    return _writable_folder("--results", folder if given is None else _absolute("--results", given))
+
+
+READERS = {
+    "data_root": _data_root,
+    "audioset_weights": _weights,
+    "scenarios": _scenarios,
+    "methods": _methods,
+    "slurm": _slurm_profile,
+    "results_dir": _results_dir,
+}
+
+
+# Paths
+
+
+def _absolute(flag: str, path: str) -> Path:
+    if not path.strip():
+        raise ValueError(f"{flag} needs a path; got an empty one")
+    return Path(path).expanduser().resolve()
+
+
+def _readable_folder(flag: str, path: str) -> str:
+    """The folder's absolute path; it must exist, be readable and hold something."""
+    folder = _absolute(flag, path)
+    try:
+        if next(folder.iterdir(), None) is None:
+            raise ValueError(f"{flag} must be a folder with files in it; {folder} is empty")
+    except OSError as error:
+        raise ValueError(f"{flag} must be a readable folder; {folder}: {error.strerror}") from error
+    return str(folder)
+
+
+def _readable_file(flag: str, path: str, or_else: str = "") -> str:
+    """The file's absolute path; it must exist and be readable."""
+    file = _absolute(flag, path)
     try:
         with open(file, "rb"):
             return str(file)
     except OSError as error:
-        raise ValueError(
-            f"--audioset-weights must be a readable file or 'download'; {file}: {error.strerror}"
-        ) from error
+        raise ValueError(f"{flag} must be a readable file{or_else}; {file}: {error.strerror}") from error
 
 
-def _writable_folder(option: str, folder: Path) -> Path:
+def _writable_folder(flag: str, folder: Path) -> str:
     """Check that files can be made in ``folder``, or in its nearest existing parent; make nothing."""
     existing = folder
     while not os.path.lexists(existing):
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
-            return folder
+            return str(folder)
     except OSError as error:
-        raise ValueError(f"{option} must be a writable folder; {existing}: {error.strerror}") from error
+        raise ValueError(f"{flag} must be a writable folder; {existing}: {error.strerror}") from error
+
+
+# Doing it
 
 
 def check_cuda(device: str) -> None:
@@ -332,30 +329,30 @@ def run_tests(arguments: Sequence[str]) -> int:
     return subprocess.run(command, cwd=constants.REPOSITORY, env=environment(), check=False).returncode
 
 
-def run_study(options: Options) -> int:
+def run_study(command: Command) -> int:
     """Prepare and run the study; what cannot be prepared is one line."""
     from .preparation import NotPrepared, prepare
-    from .workflow import run
+    from .workflow import plan, run
 
     try:
-        options = prepare(options)
+        settings = prepare(command.settings, command.dry_run)
     except NotPrepared as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return STUDY_FAILED
-    return run(options)
+    return plan(settings) if command.dry_run else run(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return the exit code."""
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
-        if options.check_only:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        if command.check_only:
             return 0
-        if options.test is not None:
-            return run_tests(options.test)
-        if options.slurm is None:  # else it is asked of the node that a job runs on
-            check_cuda(options.device)
-        return run_study(options)
+        if command.test is not None:
+            return run_tests(command.test)
+        if command.settings.slurm is None:  # else it is asked of the node that a job runs on
+            check_cuda(command.settings.device)
+        return run_study(command)
     except (ValueError, BlockingIOError) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return BAD_OPTIONS

@@ -1,14 +1,15 @@
 """Run one notebook as one step of the study: checked, bound to its parent, recorded.
 
-``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a
-notebook into OUTPUT with the current folder as ``results_dir``; ``--report`` writes the
-manifest and builds the report.
+``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a notebook
+into OUTPUT with the current folder as ``results_dir``; with ``--report`` the manifest is written before it,
+and the pages of the report are made after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import re
 import resource
@@ -19,66 +20,45 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import constants
-from . import forkserver
-from .forkserver import THREAD_VARIABLES
-from .graph import CONDITION_PARAMETERS, study_of
-from ..audio.inputs import file_digest, scenario_name
-from .progress import duration
-from .manifest import build_manifest, write_json, write_step
+from ..study.settings import FILE
 from ..study.sources import parameter_defaults
+from .graph import Graph, Step
+from .manifest import build_manifest
+from .progress import duration, tell
+from .records import read_steps, write_step
 from .watch import bound, watch_run
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-LAUNCHER = "ipykernel_launcher"  # the module that the kernels of Python run
 KERNEL_DIED = 138  # exit code, also papermill's own
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
 
 
 class NotebookFailed(RuntimeError):
     """A cell raised an error, or the kernel died; the message is one line."""
 
 
-# Nothing outlives the run
+# Executing
 
 
 def bound_kernel_manager() -> type:
-    """The class of kernel managers whose kernel is quiet, ends with this process, and may be waiting already."""
+    """The class of kernel managers whose kernel is quiet, and ends with this process."""
     from jupyter_client.manager import AsyncKernelManager
 
     class BoundKernelManager(AsyncKernelManager):
         def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
             return bound([*super().format_kernel_cmd(extra_arguments), "--Application.log_level=ERROR"])
 
-        async def _async_launch_kernel(self, kernel_cmd: list[str], **kw) -> None:
-            waiting = forkserver.take_kernel() if LAUNCHER in kernel_cmd else None
-            try:
-                if waiting is not None:
-                    arguments = kernel_cmd[kernel_cmd.index(LAUNCHER) + 1 :]
-                    waiting.start(arguments, kw["env"], kw.get("cwd") or os.getcwd())
-            except BrokenPipeError:  # it has died while it waited
-                waiting = None
-            if waiting is None:
-                return await super()._async_launch_kernel(kernel_cmd, **kw)
-            provisioner = self.provisioner
-            provisioner.process, provisioner.pid, provisioner.pgid = waiting, waiting.pid, waiting.pid
-            self._reconcile_connection_info(provisioner.connection_info)
-
     return BoundKernelManager
 
 
-# One notebook
-
-
-def checked_parameters(notebook: Path, parameters: dict[str, str]) -> dict[str, str | int | float]:
-    """The parameters in the types of the notebook's own defaults.
-
-    Names are compared with the notebook's parameters cell, because papermill lets a misspelt
-    one pass, and lets parameters of a notebook without that cell have no effect.
+def check_parameters(notebook: Path, parameters: dict[str, str]) -> None:
+    """Compare names with the notebook's own: papermill lets a misspelt one pass.
 
     Raises
     ------
     ValueError
-        If the notebook has no cell tagged ``parameters``, that cell lacks one of the names,
-        or a value is not of its type.
+        If the notebook has no cell tagged ``parameters``, or that cell lacks one of the names.
     FileNotFoundError
         If there is no such notebook.
     """
@@ -86,28 +66,19 @@ def checked_parameters(notebook: Path, parameters: dict[str, str]) -> dict[str, 
         raise FileNotFoundError(f"no notebook {notebook}")
     defaults = parameter_defaults(notebook)
     if not defaults:
-        raise ValueError(f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none")
+        raise ValueError(
+            f"{notebook.name} must have a cell tagged 'parameters' that assigns them; it has none"
+        )
     unknown = sorted(set(parameters) - set(defaults))
     if unknown:
         known = ", ".join(sorted(defaults))
         raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {known}")
-    return {name: _typed(name, text, defaults[name]) for name, text in parameters.items()}
 
 
-def _typed(name: str, text: str, default: object) -> str | int | float:
-    kind = type(default)
-    if kind not in (int, float):
-        return text
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ValueError(f"parameter {name} must be of type {kind.__name__}, as its default is; got {text!r}") from error
-
-
-def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | None = None) -> None:
+def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: Details | None = None) -> None:
     """Execute a notebook; ``output`` appears when it has ended, well or not.
 
-    What its cells write to stderr also goes to ``stderr``.
+    What its cells write to stderr also goes to ``stderr``; what its summary shows is put under its title.
 
     Raises
     ------
@@ -115,38 +86,49 @@ def execute(notebook: Path, output: Path, parameters: dict, stderr: Details | No
         With one line naming the cell and its error, or saying that the kernel died. The
         executed notebook is written all the same, with the error in it.
     """
-    forkserver.skip_slow_import()
+    # JupyterLab brings a package with which jsonschema builds a grammar of web addresses at import, for two
+    # seconds and a check that no notebook needs.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}-partial.ipynb")
-    problem = None
     work = functools.partial(
-        papermill.execute_notebook, notebook, partial, parameters, kernel_name="python3", progress_bar=False,
-        stderr_file=stderr, cwd=constants.REPOSITORY, kernel_manager_class=bound_kernel_manager(),
+        papermill.execute_notebook,
+        notebook,
+        partial,
+        parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        stderr_file=stderr,
+        cwd=constants.REPOSITORY,
+        kernel_manager_class=bound_kernel_manager(),
         shutdown_kernel="immediate",  # all is on file by then; a kernel takes half a second to tidy up
     )
     try:
         _with_a_kernel(work)
+        edit(partial, lift_summary)
     except papermill.PapermillExecutionError as error:
-        problem = f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}"
-        os.replace(partial, output)
-        raise NotebookFailed(problem) from error
+        raise NotebookFailed(f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}") from error
     except DeadKernelError as error:
         problem = "the kernel died (killed, or out of memory)"
-        _mark_dead(partial, problem)
-        os.replace(partial, output)
+        edit(partial, functools.partial(mark_dead, problem=problem))
         raise NotebookFailed(problem) from error
-    os.replace(partial, output)
+    finally:
+        if partial.is_file():
+            os.replace(partial, output)
 
 
 def _with_a_kernel(work: Callable[[], object]) -> None:
-    """Do ``work``, and once more where its kernel did not start: two that start at once may draw one port."""
+    """Do ``work``, and once more where its kernel did not start: two that start at once may draw one port.
+
+    nbclient says so by a plain RuntimeError, and by subclasses of it what happens later.
+    """
     try:
         work()
     except RuntimeError as error:
-        if "died before replying" not in str(error):
+        if type(error) is not RuntimeError:
             raise
         work()
 
@@ -157,151 +139,159 @@ def one_line(name: str, message: str, limit: int = 300) -> str:
     return f"{name}: {text}"[:limit] if text else name
 
 
-def _mark_dead(path: Path, problem: str) -> None:
+# The executed notebook
+
+
+def edit(path: Path, change: Callable) -> None:
+    """Change a notebook's content in its file."""
+    import nbformat
+
+    content = nbformat.read(path, as_version=4)
+    change(content)
+    nbformat.write(content, path)
+
+
+def mark_dead(content, problem: str) -> None:
     """Say in the notebook that its kernel died; papermill leaves it looking completed."""
     import nbformat
 
-    executed = nbformat.read(path, as_version=4)
-    executed.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This notebook did not finish: {problem}.**"))
-    executed.metadata.setdefault("papermill", {})["exception"] = True
-    nbformat.write(executed, path)
+    content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This notebook did not finish: {problem}.**"))
+    content.metadata.setdefault("papermill", {})["exception"] = True
 
 
-def processor_time() -> float:
-    """Seconds of processor time of this process and of those that it started and that have ended.
+def lift_summary(content) -> None:
+    """Put the Markdown that the cell tagged ``summary`` shows under the title, in a cell tagged ``found``."""
+    import nbformat
 
-    A fork of `forkserver` has not spent what importing the libraries took.
-    """
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    def tagged(tag: str) -> list:
+        return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
+
+    outputs = [output for cell in tagged("summary") for output in cell.get("outputs", [])]
+    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    if not texts:
+        return
+    old = tagged("found")
+    content.cells = [cell for cell in content.cells if cell not in old]
+    title = next((i for i, cell in enumerate(content.cells) if cell.cell_type == "markdown"), -1)
+    found = nbformat.v4.new_markdown_cell("\n\n".join(texts), metadata={"tags": ["found"]})
+    content.cells.insert(title + 1, found)
 
 
-def peak_memory(who: int = resource.RUSAGE_CHILDREN) -> int:
-    """Largest resident memory (bytes) of a process that this one started and that has ended, or of this one.
-
-    A fork of `forkserver` counts of the libraries what it has touched.
-    """
-    return resource.getrusage(who).ru_maxrss * 1024
-
-
-def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threads: int | None = None) -> int:
-    """Execute a notebook as a step of the study in the current folder; return the exit code.
-
-    Prints one line when it starts and one when it ends. A step that ended well is recorded
-    in ``steps/``, one that failed in ``logs/failed/``.
-    """
-    results_dir, step = Path.cwd(), output.stem
-    parameters = {"results_dir": str(results_dir)} | parameters
-    names = {name: scenario_name(parameters[name]) for name in CONDITION_PARAMETERS if name in parameters}
-    label = " ".join([notebook.stem, *names.values()])
-    failure = results_dir / "logs" / "failed" / f"{step}.json"
-
-    def work() -> None:
-        given = checked_parameters(notebook, parameters)
-        execute(notebook, output, given, Details(label))
-
-    started = time.monotonic()
-    code = told(label, work, lambda error: {"step": step, "notebook": str(output), "error": error}, failure)
-    if code == 0:
-        effective = parameter_defaults(notebook) | checked_parameters(notebook, parameters)
-        weights = effective.get("audioset_weights")
-        write_step(
-            results_dir, step, seconds=time.monotonic() - started, peak_memory=peak_memory(), threads=threads,
-            parameters=effective, notebook=os.path.relpath(output, results_dir), cpu_seconds=processor_time(),
-            inputs_read={"audioset_weights": f"md5:{file_digest(weights, 'md5')}"} if weights else None,
-        )
-    return code
+# The step
 
 
 class Details:
-    """Takes what a notebook's cells write to stderr; lines ``what: n/N`` go on to the terminal's heartbeat.
+    """Takes what a notebook's cells write to stderr; lines ``what: n/N`` go on to the run's heartbeat.
 
-    They are printed as ``[label] at what: n/N``, which `audioxai_utils.run.progress` keeps for later. All of
-    it also goes to ``log``, where there is one.
+    All of it also goes to ``log``, where there is one.
     """
 
     def __init__(self, label: str, log: TextIO | None = None):
         self.label, self.log = label, log
 
     def write(self, text: str) -> None:
+        """Tell the last line that says how far the work is."""
         if self.log is not None:
             self.log.write(text)
         lines = [line.strip() for line in text.splitlines()]
         found = [line for line in lines if re.fullmatch(r".{1,100}: \d+/\d+", line)]
         if found:
-            print(f"[{self.label}] at {found[-1]}", flush=True)
+            say(self.label, "at", f"at {found[-1]}")
 
     def flush(self) -> None:
         """Nothing is kept back."""
 
 
-def told(label: str, work: Callable[[], None], record: Callable[[str], dict], failure: Path) -> int:
-    """Do ``work`` between two lines on standard output; a failure is recorded, 0 is the code of success.
+def say(step: str, what: str, text: str, **more: str) -> None:
+    """Tell the run, and whoever reads what this process prints, what becomes of a step."""
+    print(f"[{step}] {text}", flush=True)
+    tell(step, what, text=text, **more)
 
-    ``record`` makes of a one-line reason what is written to ``failure``.
-    """
+
+def told(step: str, output: str, work: Callable[[], None]) -> int:
+    """Do the ``work`` of a step, which leaves ``output``, between two lines; return the exit code."""
     started = time.monotonic()
-    print(f"[{label}] started", flush=True)
+    say(step, "started", "started")
     try:
         work()
     except Exception as error:  # whatever stops a step is told in one line; the log has the whole
-        reason = str(error) if isinstance(error, NotebookFailed) else one_line(type(error).__name__, str(error))
-        if not isinstance(error, NotebookFailed):
+        failed = isinstance(error, NotebookFailed)
+        reason = str(error) if failed else one_line(type(error).__name__, str(error))
+        if not failed:
             sys.excepthook(type(error), error, error.__traceback__)
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        write_json(failure, record(reason))
-        print(f"[{label}] FAILED after {duration(time.monotonic() - started)}: {reason}", flush=True)
+        took = duration(time.monotonic() - started)
+        say(step, "failed", f"FAILED after {took}: {reason}", error=reason, notebook=output)
         return KERNEL_DIED if reason.startswith("the kernel died") else 1
-    failure.unlink(missing_ok=True)
-    print(f"[{label}] done in {duration(time.monotonic() - started)}", flush=True)
+    say(step, "done", f"done in {duration(time.monotonic() - started)}")
     return 0
 
 
-# The report
+def graph_of(results_dir: Path) -> Graph | None:
+    """The graph of the run in a folder; None where none was started."""
+    path = results_dir / FILE
+    return Graph(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def run_report(threads: int | None = None) -> int:
-    """Manifest and report of the results in the current folder; return the exit code."""
-    results_dir = Path.cwd()
-    failure = results_dir / "logs" / "failed" / "report.json"
+def used(who: int = resource.RUSAGE_CHILDREN) -> dict[str, float]:
+    """Processor seconds of this process and those it started that have ended; largest memory of ``who``."""
+    times = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(each.ru_utime + each.ru_stime for each in times)
+    return {"cpu_seconds": cpu_seconds, "peak_memory": resource.getrusage(who).ru_maxrss * 1024}
+
+
+def run_notebook(
+    notebook: Path, output: Path, parameters: dict[str, str], threads: int = 1, report: bool = False
+) -> int:
+    """Execute a notebook as a step of the study in the current folder; return the exit code.
+
+    Prints one line when it starts and one when it ends. A step that ended well is recorded in ``steps/``.
+    """
+    results_dir, started = Path.cwd(), time.time()
+    parameters = {"results_dir": str(results_dir)} | parameters
+    step = Step(notebook.stem, *(parameters.get(name, "") for name in CONDITION))
+    graph = graph_of(results_dir)
 
     def work() -> None:
-        forkserver.skip_slow_import()
-        from ..gallery import report
+        check_parameters(notebook, parameters)
+        if report and graph:
+            build_manifest(results_dir, graph.settings, read_steps(results_dir, graph.steps()))
+        execute(notebook, output, parameters, Details(step.name))
+        if report:
+            from ..gallery.report import build
 
-        study = study_of(results_dir)
-        build_manifest(results_dir, study.steps() if study else None)
-        report.build(results_dir)
-
-    started = time.monotonic()
-    log = str(results_dir / "logs" / "report.log")
-    code = told("report", work, lambda error: {"step": "report", "notebook": log, "error": error}, failure)
-    if code == 0:
+            build(results_dir)
         write_step(
-            results_dir, "report", seconds=time.monotonic() - started, peak_memory=peak_memory(resource.RUSAGE_SELF),
-            threads=threads, cpu_seconds=processor_time(),
+            results_dir,
+            step,
+            started=started,
+            threads=threads,
+            **used(),
+            parameters=parameters,
+            notebook=os.path.relpath(output, results_dir),
+            depends_on=graph.depends_on(step) if graph else None,
         )
-    return code
+
+    return told(step.name, str(output), work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of one step."""
-    parser = argparse.ArgumentParser(prog="audioxai_utils.run.notebook", description=__doc__, allow_abbrev=False)
-    parser.add_argument("notebook", nargs="?", type=Path)
-    parser.add_argument("output", nargs="?", type=Path)
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    parser = argparse.ArgumentParser(
+        prog="audioxai_utils.run.notebook", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", type=int, metavar="THREADS")
+    parser.add_argument("--report", action="store_true")
     given = parser.parse_args(arguments)
     watch_run()
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.report or given.threads)))
-    if given.report is not None:
-        return run_report(given.report)
-    if given.notebook is None or given.output is None:
-        parser.error("needs a notebook and where to write the executed one")
-    return run_notebook(given.notebook.resolve(), given.output.resolve(), dict(given.parameters), given.threads)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.threads)))
+    notebook, output = given.notebook.resolve(), given.output.resolve()
+    return run_notebook(notebook, output, dict(given.parameters), given.threads, given.report)
 
 
 if __name__ == "__main__":
-    code = forkserver.run("audioxai_utils.run.notebook", sys.argv[1:])
-    sys.exit(main() if code is None else code)
+    sys.exit(main())

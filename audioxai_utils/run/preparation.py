@@ -5,15 +5,13 @@ It is done in the terminal, where a progress bar can be seen, and once for all s
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import constants
 from ..audio import inputs
-
-if TYPE_CHECKING:
-    from .command_line import Options
+from ..study.settings import Settings
 
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 
@@ -22,8 +20,8 @@ class NotPrepared(RuntimeError):
     """Something could not be made, fetched or read; the message is one line."""
 
 
-def prepare(options: Options) -> Options:
-    """The options with everything they name in place; ``download`` has become a path.
+def prepare(settings: Settings, dry_run: bool = False) -> Settings:
+    """The settings with everything they name in place; ``download`` has become a path.
 
     A dry run makes and fetches nothing.
 
@@ -34,21 +32,21 @@ def prepare(options: Options) -> Options:
     ValueError
         A noise recording that is not audio.
     """
-    _check_recordings(options)
-    weights = options.audioset_weights
+    _check_recordings(settings)
     try:
-        if not options.dry_run:
-            _provide_dataset(options.dataset, options.data_root, options.cores)
-        if weights == "download":
-            weights = str(_provide_weights(options.dry_run))
+        if not dry_run:
+            _provide_dataset(settings)
+        if settings.audioset_weights == "download":
+            settings = replace(settings, audioset_weights=str(_provide_weights(dry_run)))
     except (OSError, ValueError) as error:  # ConnectionError is an OSError
         raise NotPrepared(" ".join(str(error).split())) from error
-    return replace(options, audioset_weights=weights)
+    return settings
 
 
-def _check_recordings(options: Options) -> None:
-    scenarios = (scenario for _, scenario in options.conditions)
-    for name, path in inputs.recordings(scenarios, options.noise_root, options.noise_files, "--noise-root").items():
+def _check_recordings(settings: Settings) -> None:
+    scenarios = (scenario for _, scenario in settings.conditions)
+    found = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
+    for name, path in found.items():
         import soundfile
 
         try:
@@ -61,12 +59,13 @@ def _check_recordings(options: Options) -> None:
         raise ValueError(f"the noise of scenario {name} must be an audio file; {path}: {reason}")
 
 
-def _provide_dataset(dataset: str, data_root: str, cores: int) -> None:
+def _provide_dataset(settings: Settings) -> None:
     """Make the generated dataset, or download the real one where no folder was given and none is there."""
-    folder = inputs.dataset_folder(dataset, data_root)
-    if dataset == "generated":
+    folder = inputs.dataset_folder(settings.dataset, settings.data_root)
+    if settings.dataset == "generated":
         from ..audio.generated.synthesis import generate_dataset
 
+        cores = settings.cores or len(os.sched_getaffinity(0))
         generate_dataset(folder, n_workers=min(cores, MOST_WORKERS))
     elif not folder.exists():
         from ..audio.downloads import download_esc50

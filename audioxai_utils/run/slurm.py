@@ -15,6 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..study.settings import Settings
 
 PROFILE = "slurm"  # folder beside the Snakefile, with the options of Snakemake that a run starts from
 CORES = 4  # of each job, unless --cores says otherwise
@@ -26,9 +30,16 @@ def check(profile: str) -> None:
     """Raise a ValueError where SLURM's programs are missing, or ``profile`` is no profile of Snakemake."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
-        raise ValueError(f"--slurm needs SLURM's {', '.join(missing)}, and found none; run it where jobs are submitted")
+        raise ValueError(
+            f"--slurm needs SLURM's {', '.join(missing)}, and found none; run it where jobs are submitted"
+        )
     if profile and not (Path(profile).is_dir() and any(Path(profile).glob("config*.yaml"))):
         raise ValueError(f"--slurm must be a folder with Snakemake's config.yaml; {profile} is none")
+
+
+def job_cores(settings: Settings) -> int:
+    """Cores of each job; 0 for a run whose steps are no jobs."""
+    return 0 if settings.slurm is None else settings.cores or CORES
 
 
 def job_prefix(results_dir: Path) -> str:
@@ -37,11 +48,11 @@ def job_prefix(results_dir: Path) -> str:
 
 
 def snakemake_options(snakefile: Path, profile: str, results_dir: Path, logs: Path) -> list[str]:
-    """Options that make Snakemake submit its jobs; those in the user's ``profile`` go before the repository's."""
+    """Options that make Snakemake submit jobs; the user's ``profile`` goes before the repository's."""
     options = ["--executor", "slurm", "--profile", str(snakefile.parent / PROFILE)]
     options += ["--workflow-profile", profile or "none"]
     options += ["--slurm-jobname-prefix", job_prefix(results_dir), "--slurm-logdir", str(logs)]
-    return [*options, "--slurm-keep-successful-logs"]  # their lines are the run's progress
+    return options
 
 
 def jobs(prefix: str) -> list[str]:

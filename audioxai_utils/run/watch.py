@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
+import shutil
+import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+RUN_PID = "AUDIOXAI_RUN_PID"  # environment variable with the process id of the run
 SLURM_STEP = "slurmstepd"  # name of the process under which SLURM runs a job
+LOOK = 0.2  # seconds between two looks where the system does not say when a process ends
 
 
-def watch_ancestors(until: int | None = None) -> None:
-    """End this process at once when one of its ancestors ends.
+def watch_run() -> None:
+    """End this process at once when one of its ancestors ends, up to the run itself.
 
-    A shell stands between Snakemake and this process, so that the parent alone tells
-    nothing. The kernel is bound to this process by `bound`.
-
-    Parameters
-    ----------
-    until : int, optional
-        Process id of the last ancestor to watch, the run itself; where it is none of the
-        ancestors (or not given), only the parent is watched. In a SLURM job, whose run may be
-        on another machine, the last one is SLURM's own process of the job.
+    A shell stands between Snakemake and a step, so that the parent alone tells nothing. In a SLURM job, whose
+    run may be on another machine, the last ancestor is SLURM's own process of the job; where neither is among
+    them, only the parent is watched.
     """
-    ancestors, pid, last = [], os.getppid(), False
+    run_pid, ancestors, pid, last = os.environ.get(RUN_PID, ""), [], os.getppid(), False
     while pid > 1 and not last:
         ancestors.append(pid)
-        last = pid == until or program_of(pid) == SLURM_STEP
+        last = str(pid) == run_pid or program_of(pid) == SLURM_STEP
         pid = parent_of(pid)
     if not last:
         ancestors = ancestors[:1]
     try:
-        handles = [os.pidfd_open(pid) for pid in ancestors]
+        wait = _by_handles([os.pidfd_open(pid) for pid in ancestors])
     except ProcessLookupError:  # one has ended already
         os._exit(1)
+    except (AttributeError, OSError):  # a Python, a kernel or a container without process handles
+        wait = _by_looking({pid: _about(pid) for pid in ancestors})
 
-    def wait() -> None:
-        poll = select.poll()  # a process's handle becomes readable when it ends
-        for handle in handles:
-            poll.register(handle, select.POLLIN)
-        poll.poll()
+    def end_with_them() -> None:
+        wait()
         os._exit(1)
 
-    threading.Thread(target=wait, name="ancestors", daemon=True).start()
+    threading.Thread(target=end_with_them, name="ancestors", daemon=True).start()
+
+
+def _by_handles(handles: list[int]) -> Callable[[], object]:
+    """Waits until a process's handle becomes readable, which is when it ends."""
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    return poll.poll
+
+
+def _by_looking(processes: dict[int, list[str]]) -> Callable[[], object]:
+    """Waits until a process has ended: it is gone, or its id is another's, which started at another time."""
+
+    def wait() -> None:
+        while all(about and _about(pid) == about for pid, about in processes.items()):
+            time.sleep(LOOK)
+
+    return wait
+
+
+def _about(pid: int) -> list[str]:
+    """Time of start of a process (in a list); empty where there is none, or one that has ended."""
+    try:
+        words = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return []
+    return [words[19]] if words[0] not in "ZX" else []
 
 
 def parent_of(pid: int) -> int:
+    """Process id of the parent; 0 where there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -55,27 +85,25 @@ def parent_of(pid: int) -> int:
 
 
 def program_of(pid: int) -> str:
+    """Name of a process's program; empty where there is no such process."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 
 
-def watch_run() -> None:
-    """End this step at once when its run ends: `watch_ancestors` up to the run or the SLURM job."""
-    run_pid = os.environ.get("AUDIOXAI_RUN_PID", "")
-    watch_ancestors(int(run_pid) if run_pid.isdigit() else None)
+# Where util-linux is missing or old: prctl(PR_SET_PDEATHSIG, SIGKILL), then the command.
+_BOUND = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
-# Dies with its parent, whichever way that ends: prctl(PR_SET_PDEATHSIG, SIGKILL), then the command.
-_BOUND = (
-    "import ctypes, os, sys\n"
-    "ctypes.CDLL(None).prctl(1, 9)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])"
-)
+@functools.cache
+def _prefix() -> tuple[str, ...]:
+    """What binds the command that follows it to this process."""
+    found = (shutil.which("setpriv") or "", "--pdeathsig", "KILL", "--")
+    works = found[0] and subprocess.run([*found, "true"], capture_output=True, check=False).returncode == 0
+    return found if works else (sys.executable, "-I", "-S", "-c", _BOUND)
 
 
 def bound(command: list[str]) -> list[str]:
     """The command that runs ``command`` so that the system ends it when this process ends (Linux)."""
-    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
+    return [*_prefix(), *command]

@@ -34,6 +34,9 @@ class Profile:
     conditions: tuple[tuple[str, str], ...] = STUDY_CONDITIONS
     clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
     clips_of_all_masks: int = 2  # clips that the gallery shows with every mask
+    n_checked: int = 2  # clips on which layers are drawn anew and LIME is repeated
+    snr_db: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)  # clip to noise, swept
+    n_swept: int = 3  # clips explained anew at every one of them
     reproducible: bool = False  # float64, weights rounded after each epoch: no number hangs on threads or vector units
 
 
@@ -46,6 +49,7 @@ PROFILES = {
             n_clips=2, lime_samples=30, background_clips=4,
             conditions=(("mel_db", "clean"), ("mel_db", "white")),
             clips_per_class=2, clips_of_all_masks=1, reproducible=True,
+            n_checked=1, snr_db=(-6.0, 3.0, 12.0),
         ),
         Profile(
             "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
@@ -55,7 +59,7 @@ PROFILES = {
         Profile(
             "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
             mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0,
-            n_clips=None, lime_samples=1000, background_clips=None,
+            n_clips=None, lime_samples=1000, background_clips=None, n_swept=20,
         ),
     )
 }

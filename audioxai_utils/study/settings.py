@@ -193,22 +193,55 @@ class Settings:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no run was started in this folder; start one with ./run_all.sh --results")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            known = {each.name for each in fields(cls)}
-            return cls(**{name: value for name, value in content.items() if name in known})
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} must hold a run's settings ({error}); delete it and run again") from error
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Settings:
+        """The options among what ``settings.json`` holds."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in record.items() if name in known})
+
+    def owns(self, name: str) -> bool:
+        """Whether a table or figure of this name is of this run, and of no other in the folder.
+
+        A name that ends in a spectrogram type, a condition (and method), or the number of a condition's table
+        (``training_mel_db``, ``masks_mel_db_white_lime``, ``front_paper_V``) belongs to that; what names none of
+        them is of the whole study.
+        """
+        for condition, number in constants.TABLE_NUMBERS.items():
+            if name.endswith(f"_{number}") and condition not in self.conditions:
+                return False
+        for kind in constants.SPECTROGRAM_TYPES:
+            _, found, rest = f"_{name}_".partition(f"_{kind}_")
+            if found and not self._owns_rest(kind, rest.rstrip("_")):
+                return False
+        return True
+
+    def _owns_rest(self, kind: str, rest: str) -> bool:
+        """Whether what follows a spectrogram type in a name is one of its conditions here, and a method of it."""
+        own = [scenario for each, scenario in self.conditions if each == kind]
+        if not rest:
+            return bool(own)
+        scenarios = [scenario for scenario in own if f"{rest}_".startswith(f"{scenario}_")]
+        method = rest.removeprefix(max(scenarios, key=len, default="")).strip("_")
+        return bool(scenarios) and (method not in constants.known_methods() or method in self.explained_by)
+
+
+def kind_of(option) -> type:
+    """What an option (a field of `Settings`) takes: ``tuple`` (of words), ``bool``, ``int``, ``float`` or ``str``."""
+    return next(kind for kind in (tuple, bool, int, float, str) if option.type.startswith(kind.__name__))
 
 
 def check_value(option, value: Any, name: str) -> None:
     """Raise a ValueError or TypeError unless ``value`` is what an option (a field of `Settings`) takes."""
-    wanted, traits = option.type, option.metadata
-    if "tuple" in wanted:
+    kind, traits = kind_of(option), option.metadata
+    if kind is tuple:
         for word in value:
             if traits.get("choices"):
                 constants.check_choice(name, word, traits["choices"])
         return
-    kind = bool if wanted.startswith("bool") else int if wanted.startswith("int") else str
     if type(value) is not kind:
         raise TypeError(f"{name} must be of type {kind.__name__}; got {value!r}")
     if traits.get("choices"):

@@ -119,7 +119,7 @@ class Study:
         files = self.settings.noise_files
         if noise_scenario in files:
             return files[noise_scenario]
-        paths = sorted(Path(self.settings.noise_root).glob("*")) if self.settings.noise_root else []
+        paths = sorted(Path(self.settings.noise_root).glob("[!.]*")) if self.settings.noise_root else []
         found = [str(path) for path in paths if inputs.is_recording(path.name)
                  and inputs.scenario_name(path.name) == noise_scenario]
         return found[0] if found else noise_scenario  # load_noise refuses it
@@ -333,23 +333,26 @@ class Condition:
             clip, category, predicted, target, p, seconds; ``additivity_error`` (relative) for methods that promise
             to add up.
         """
-        options, rows = self.method_options(method), []
-        made = attribute.attribute(self.classifier, self.clips, method, options, self.attribution_folder(method))
-        for row in made:
-            rows.append(row)
-            self.study.progress(f"{method} on {self.title}", len(rows), len(self.clips))
+        rows = self._explain(method)
         frame = pd.DataFrame(rows).drop(columns="computed")
         frame.insert(2, "predicted", [self.classifier.classes[target] for target in frame["target"]])
         if METHODS.traits(method).additive:
             frame["additivity_error"] = self.additivity_error(method)
         return frame
 
+    def _explain(self, method: str) -> list[dict]:
+        """A row a clip (`attribute.attribute`); progress is told of clips that are not on file."""
+        options, rows = self.method_options(method), []
+        made = attribute.attribute(self.classifier, self.clips, method, options, self.attribution_folder(method))
+        for row in made:
+            rows.append(row)
+            if row["computed"]:
+                self.study.progress(f"{method} on {self.title}", len(rows), len(self.clips))
+        return rows
+
     def attribute(self, method: str) -> torch.Tensor:
         """Attributions of the clips by a method, (n, 1, F, T), raw and signed; made where they are not on file."""
-        for _ in attribute.attribute(
-            self.classifier, self.clips, method, self.method_options(method), self.attribution_folder(method)
-        ):
-            pass
+        self._explain(method)
         return self.attributions(method)
 
     def attributions(self, method: str) -> torch.Tensor:

@@ -17,7 +17,7 @@ from tiny_decoder import tiny_decoder
 from audioxai_utils.models.cnn14 import Cnn14
 
 OPTIONS = {
-    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "optimised": {"n_steps": 12},
+    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "extremal": {"n_steps": 12},
 }
 
 
@@ -156,6 +156,42 @@ def lime_oracle(model: nn.Module, clip: torch.Tensor, label: int, n_samples: int
     assert found.top_labels == [label]
     weights = dict(found.local_exp[label])
     return torch.from_numpy(np.vectorize(weights.get)(found.segments))[None]
+
+
+def test_gradcam_is_its_own_grid_spread_over_the_bins(model, db):
+    from audioxai_utils.attributions.gradcam import class_activation
+
+    model = in_eval(model)
+    target = model(db).argmax(1)
+    coarse = class_activation(model, db, target)
+    assert coarse.shape == (len(db), 1, db.shape[2] // 32, db.shape[3] // 32)
+    spread = functional.interpolate(coarse, db.shape[2:], mode="bilinear", align_corners=False)
+    assert torch.equal(spread, METHODS["gradcam"](model, db, target))
+
+
+def test_fit_of_limes_surrogate_is_the_weighted_r2_of_the_library(model, db):
+    """LimeImageExplainer reports the score of its own ridge regression."""
+    from lime import lime_image
+
+    from audioxai_utils.attributions.lime import _no_progress_bar, scaled_image
+    from audioxai_utils.attributions.neighbourhoods import surrogate_fit
+
+    model = in_eval(model)
+    target = model(db[:1]).argmax(1)
+    (fit,) = surrogate_fit(model, db[:1], target, n_samples=40)
+    image, to_decibels = scaled_image(db[0])
+
+    def classify(images):
+        batch = torch.from_numpy(to_decibels(images[..., 0])).to(db)[:, None]
+        with torch.no_grad():
+            return model(batch).softmax(1).double().numpy()
+
+    explainer = lime_image.LimeImageExplainer(random_state=12345)
+    label = int(target)
+    with _no_progress_bar(lime_image):
+        known = explainer.explain_instance(image, classify, labels=(label,), top_labels=None, num_samples=40)
+    score = known.score[label] if isinstance(known.score, dict) else known.score
+    assert fit["r2"] == pytest.approx(score, abs=1e-4) and fit["superpixels"] == known.segments.max() + 1
 
 
 def test_lime_reference_is_limes_explanation_of_the_top_label(model, db):

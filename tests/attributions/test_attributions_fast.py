@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS
-from audioxai_utils.attributions.lime_fast import prepare, regress
+from audioxai_utils.attributions.neighbourhoods import prepare, regress
 from audioxai_utils.attributions.shap_fast import PairedModel
 from audioxai_utils.attributions.shap import additivity_error
 from audioxai_utils.models.cnn14 import Cnn14

@@ -334,7 +334,7 @@ def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings
     monkeypatch.setattr(decoder_training, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
     assert pipeline.fitted_decoder(settings, classifier, "lmac") == path
     assert pipeline.fitting_seconds(settings, classifier, "lmac") == decoder_training.decoder_info(path)["seconds"] > 0
-    assert pipeline.fitting_seconds(settings, classifier, "optimised") == 0
+    assert pipeline.fitting_seconds(settings, classifier, "extremal") == 0
     clips_ = study.explained_clips(settings, 32000, "clean")
     rows = list(pipeline.attribute(settings, classifier, clips_, condition, "lmac"))
     assert all(row["computed"] for row in rows)
@@ -398,6 +398,6 @@ def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
 
 def test_optimised_20_is_optimised_at_a_fifth():
     db, labels = clips(2, 0)
-    found = METHODS["optimised_20"](Halves(), db, labels, n_steps=30)
-    assert torch.equal(found, METHODS["optimised"](Halves(), db, labels, area=0.2, n_steps=30))
+    found = METHODS["extremal_20"](Halves(), db, labels, n_steps=30)
+    assert torch.equal(found, METHODS["extremal"](Halves(), db, labels, area=0.2, n_steps=30))
     assert (found > 0).sum(dim=(1, 2, 3)).tolist() == [round(0.2 * 32 * 40)] * 2

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from test_data import _tone, make_folder
+from esc_folder import make_folder, tone
 
 from audioxai_utils.audio.datasets import load_dataset, load_noise, load_waveform, load_waveforms, usable
 
@@ -29,7 +29,7 @@ def _error(error: type, name: str, root) -> str:
     return str(caught.value)
 
 
-# ---- what concerns a whole dataset is an error
+# What concerns a whole dataset is an error
 
 
 def test_missing_and_empty_folders(tmp_path):
@@ -102,7 +102,7 @@ def test_unknown_dataset():
     assert "dataset must be one of generated, esc10, esc50; got 'urban'" in _error(ValueError, "urban", None)
 
 
-# ---- a clip that cannot be used is a line, and the others go on
+# A clip that cannot be used is a line, and the others go on
 
 
 def _break_missing(path):
@@ -163,27 +163,20 @@ def test_bad_clip_is_one_line_and_the_others_go_on(folder, damage, words):
 
 
 def test_clip_outside_the_folder_is_refused(folder):
-    soundfile.write(folder / "secret.wav", _tone(100, 8000, 0.1), 8000)
+    soundfile.write(folder / "secret.wav", tone(100, 8000, 0.1), 8000)
     _edit_csv(folder, lambda table: table.assign(filename=["../secret.wav", *table["filename"][1:]]))
     dataset = load_dataset("esc50", folder)
     assert len(dataset.clips) == 29
     assert len(dataset.problems) == 1 and "lies outside" in dataset.problems[0]
 
 
-def test_truncated_file_is_what_is_left_of_it(folder):
-    path = folder / "audio" / "5-105-B-5.wav"
-    path.write_bytes(path.read_bytes()[:1044])  # 500 of 1600 samples
-    waveform = load_waveform(path, 8000)
-    assert waveform[:500].abs().max() == 1 and not waveform[500:].any()
-
-
 def test_unusable_sample_rate_is_one_line(tmp_path):
-    soundfile.write(tmp_path / "odd.wav", _tone(100, 44101, 0.1), 44101)
+    soundfile.write(tmp_path / "odd.wav", tone(100, 44101, 0.1), 44101)
     with pytest.raises(ValueError, match="cannot resample its 44101 Hz to 32000 Hz; convert it"):
         load_waveform(tmp_path / "odd.wav", 32000)
 
 
-# ---- odd but sound
+# Odd but sound
 
 
 def test_silence_stays_silence(tmp_path):
@@ -206,18 +199,18 @@ def test_silence_stays_silence(tmp_path):
     ],
 )
 def test_formats_and_lengths(tmp_path, rate, duration, subtype, channels):
-    tone = np.repeat(0.7 * _tone(440, rate, duration)[:, None], channels, axis=1)
-    soundfile.write(tmp_path / "clip.wav", tone, rate, subtype=subtype)
+    sound = np.repeat(0.7 * tone(440, rate, duration)[:, None], channels, axis=1)
+    soundfile.write(tmp_path / "clip.wav", sound, rate, subtype=subtype)
     waveform = load_waveform(tmp_path / "clip.wav", 32000).numpy()
     assert waveform.shape == (160000,)
     n = round(min(duration, 5.0) * 32000)
-    expected = _tone(440, 32000)
+    expected = tone(440, 32000)
     tolerance = 0.02 if subtype == "PCM_U8" else 0.01
-    np.testing.assert_allclose(waveform[500: n - 500], expected[500: n - 500], atol=tolerance)
-    assert not waveform[n + 500:].any()
+    np.testing.assert_allclose(waveform[500 : n - 500], expected[500 : n - 500], atol=tolerance)
+    assert not waveform[n + 500 :].any()
 
 
-# ---- noise
+# Noise
 
 
 @pytest.mark.parametrize(

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import socket
-import threading
 import zipfile
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
+from esc_folder import CLASSES, make_folder, tone
+from local_server import server  # noqa: F401 (a fixture)
 
 from audioxai_utils.audio import datasets, downloads
-from audioxai_utils.audio.generated import synthesis
 from audioxai_utils.audio.datasets import (
-    background_clips, load_dataset, load_noise, load_stems, load_waveform,
+    background_clips,
+    load_dataset,
+    load_noise,
+    load_stems,
+    load_waveform,
 )
-
-CLASSES = {"dog": (0, True), "cat": (5, False), "chainsaw": (41, True)}
-
-
-def _tone(frequency: float, rate: int, duration: float = 5.0) -> np.ndarray:
-    return np.sin(2 * np.pi * frequency * np.arange(round(duration * rate)) / rate)
-
-
-def make_folder(root, suffix=".wav", takes=2):
-    """ESC-50's layout with five folds and three classes of short tones."""
-    (root / "meta").mkdir(parents=True)
-    (root / "audio").mkdir()
-    rows = []
-    for fold in range(1, 6):
-        for category, (target, esc10) in CLASSES.items():
-            for take in "ABC"[:takes]:
-                name = f"{fold}-{100 + target}-{take}-{target}{suffix}"
-                tone = 0.5 * _tone(300 + 10 * target + fold, 8000, 0.2)
-                soundfile.write(root / "audio" / name, tone, 8000)
-                rows.append((name, fold, target, category, esc10, 100 + target, take))
-    columns = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
-    pd.DataFrame(rows, columns=columns).to_csv(root / "meta" / "esc50.csv", index=False)
-    return root
+from audioxai_utils.audio.generated import synthesis
 
 
 @pytest.fixture
@@ -96,14 +76,14 @@ def test_recorded_datasets_have_no_stems(folder):
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])
 def test_a_tone_stays_the_same_tone_at_every_rate(tmp_path, rate):
-    soundfile.write(tmp_path / "tone.wav", 0.3 * _tone(1000, rate), rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "tone.wav", 0.3 * tone(1000, rate), rate, subtype="FLOAT")
     waveform = load_waveform(tmp_path / "tone.wav", 32000).numpy()
     assert waveform.shape == (160000,) and waveform.dtype == np.float32
-    np.testing.assert_allclose(waveform[2000:-2000], _tone(1000, 32000)[2000:-2000], atol=5e-3)
+    np.testing.assert_allclose(waveform[2000:-2000], tone(1000, 32000)[2000:-2000], atol=5e-3)
 
 
 def test_stereo_is_the_channels_mean_and_peak_is_one(tmp_path):
-    left, right = _tone(500, 16000), _tone(1500, 16000)
+    left, right = tone(500, 16000), tone(1500, 16000)
     both = np.stack([0.6 * left, 0.2 * right], axis=1)
     soundfile.write(tmp_path / "stereo.wav", both, 16000, subtype="FLOAT")
     expected = 0.3 * left + 0.1 * right
@@ -112,9 +92,9 @@ def test_stereo_is_the_channels_mean_and_peak_is_one(tmp_path):
 
 
 def test_peak_is_of_the_five_seconds_that_are_kept(tmp_path):
-    samples = np.concatenate([0.25 * _tone(440, 16000), 0.9 * _tone(440, 16000)])
+    samples = np.concatenate([0.25 * tone(440, 16000), 0.9 * tone(440, 16000)])
     soundfile.write(tmp_path / "long.wav", samples, 16000, subtype="FLOAT")
-    np.testing.assert_allclose(load_waveform(tmp_path / "long.wav", 16000), _tone(440, 16000), atol=2e-3)
+    np.testing.assert_allclose(load_waveform(tmp_path / "long.wav", 16000), tone(440, 16000), atol=2e-3)
 
 
 def test_long_files_are_the_same_as_read_whole(tmp_path):
@@ -137,6 +117,13 @@ def test_background_is_the_first_two_training_clips_of_each_class(folder):
         background_clips(dataset, 0)
 
 
+def test_one_clip_a_class_is_the_first(folder):
+    frame = datasets.load_dataset("esc50", folder).split("test")
+    chosen = datasets.one_a_class(frame)
+    assert chosen["label"].tolist() == sorted(set(frame["label"]))
+    assert all(row.clip == frame[frame["label"] == row.label]["clip"].iloc[0] for row in chosen.itertuples())
+
+
 def test_fingerprint_changes_with_any_sample_and_any_row(folder, tmp_path):
     before = datasets.fingerprint(load_dataset("esc50", folder))
     assert before == datasets.fingerprint(load_dataset("esc50", make_folder(tmp_path / "copy")))
@@ -150,10 +137,10 @@ def test_fingerprint_changes_with_any_sample_and_any_row(folder, tmp_path):
 
 def test_noise_from_a_folder_a_file_and_a_path(tmp_path):
     for name, frequency in (("my_White-noise", 500), ("office_room", 250), ("a_horse", 125)):
-        soundfile.write(tmp_path / f"{name}.wav", 0.1 * _tone(frequency, 16000), 16000)
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * tone(frequency, 16000), 16000)
     (tmp_path / "white_readme.txt").write_text("no audio")
     for scenario, frequency in (("white", 500), ("room", 250), ("horse", 125)):
-        np.testing.assert_allclose(load_noise(scenario, 16000, tmp_path), _tone(frequency, 16000), atol=2e-3)
+        np.testing.assert_allclose(load_noise(scenario, 16000, tmp_path), tone(frequency, 16000), atol=2e-3)
     room = tmp_path / "office_room.wav"
     assert torch.equal(load_noise("white", 16000, room), load_noise("room", 16000, tmp_path))
     assert torch.equal(load_noise(str(room), 16000), load_noise("room", 16000, tmp_path))
@@ -167,57 +154,12 @@ def test_generated_noise_is_seeded():
     assert not torch.equal(noise, load_noise("room", 16000, seed=2))
 
 
-# ---- downloads, from a server on this machine
+# Downloads, from a server on this machine
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    """Serves ``files``; can break off, ignore Range, or answer with an error."""
-
-    files: dict[str, bytes] = {}
-    break_at: int | None = None  # bytes of the first answer that arrive
-    ranges = True
-    log: list[str | None]
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802 (the library's name)
-        server = self.server
-        asked = self.headers.get("Range")
-        server.log.append(asked)
-        content = server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        start = int(asked[6:-1]) if asked and server.ranges else 0
-        if start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if asked and server.ranges else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        end = server.break_at if server.break_at is not None else len(content)
-        server.break_at = None
-        self.wfile.write(content[start:end])
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.log = []
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def names(folder) -> list[str]:
+    """Files of a folder but the one by which it is locked."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
@@ -230,7 +172,7 @@ def test_download_is_checked_and_not_repeated(server, tmp_path):
         path = tmp_path / "new" / "w.pth"
         downloads.download(f"{server.url}/weights.pth", path, MD5, len(CONTENT), progress=False)
     assert path.read_bytes() == CONTENT and server.log == [None]
-    assert [file.name for file in path.parent.iterdir()] == ["w.pth"]
+    assert names(path.parent) == ["w.pth"]
 
 
 def test_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
@@ -266,10 +208,10 @@ def test_wrong_bytes_are_refused_and_deleted(server, tmp_path):
     server.files = {"/w": CONTENT[:-1] + b"!"}
     with pytest.raises(ValueError, match="checksum is not md5") as caught:
         downloads.download(f"{server.url}/w", tmp_path / "w", MD5, progress=False)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(caught.value) and names(tmp_path) == []
     with pytest.raises(ValueError, match="700000 bytes came, expected 5"):
         downloads.download(f"{server.url}/w", tmp_path / "w", size=5, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_damaged_file_is_fetched_again(server, tmp_path):
@@ -288,7 +230,7 @@ def test_no_network_and_no_file_are_one_line(server, tmp_path):
         port = free.getsockname()[1]
     with pytest.raises(ConnectionError, match="download failed, no connection") as caught:
         downloads.download(f"http://127.0.0.1:{port}/w", tmp_path / "w", progress=False, attempts=2)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(caught.value) and names(tmp_path) == []
 
 
 def _archive(folder, extra: dict[str, bytes] | None = None) -> bytes:
@@ -318,15 +260,15 @@ def test_esc50_is_downloaded_once_for_both_sets(upstream, tmp_path):
     assert len(load_dataset("esc10", progress=False).clips) == 20
     assert len(load_dataset("esc50", progress=False).clips) == 30
     assert len(upstream.log) == 1
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["esc50"]
-    assert sorted(path.name for path in (tmp_path / "data" / "esc50").iterdir()) == ["audio", "meta"]
+    assert names(tmp_path / "data") == ["esc50"]
+    assert names(tmp_path / "data" / "esc50") == ["audio", "meta"]
 
 
 def test_esc50_with_another_checksum_is_refused(upstream, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_ESC50_CHECKSUM", "sha256:" + 64 * "0")
     with pytest.raises(ValueError, match="checksum is not sha256:000.*set AUDIOXAI_ESC50_CHECKSUM"):
         load_dataset("esc50", progress=False)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert names(tmp_path / "data") == []
 
 
 @pytest.mark.parametrize(

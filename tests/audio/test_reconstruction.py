@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from audioxai_utils.audio.spectrograms import kept_audio, removed_audio
-from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.audio.spectrograms import get_spectrogram, kept_audio, removed_audio
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,9 @@ def test_a_binary_mask_shares_out_the_sound(stft):
     spectrogram, batch = stft
     mask = (torch.rand_like(batch.power) > 0.5).double()
     whole = spectrogram.invert(batch.power, batch.phase, batch.length)
-    torch.testing.assert_close(kept_audio(batch, mask, spectrogram) + removed_audio(batch, mask, spectrogram), whole)
+    torch.testing.assert_close(
+        kept_audio(batch, mask, spectrogram) + removed_audio(batch, mask, spectrogram), whole
+    )
 
 
 def test_a_soft_mask_acts_on_power(stft):
@@ -45,7 +46,9 @@ def test_a_low_pass_mask_removes_the_high_tone(name):
     low, high = torch.sin(2 * torch.pi * 400 * time), torch.sin(2 * torch.pi * 5000 * time)
     batch = spectrogram((low + high)[None])
     mask = (spectrogram.frequencies < 2000).double()[None, None, :, None].expand_as(batch.power)
-    whole = spectrogram.invert(batch.power, batch.phase, batch.length)[0]  # the mel inverse alone weakens a high tone
+    whole = spectrogram.invert(batch.power, batch.phase, batch.length)[
+        0
+    ]  # the mel inverse alone weakens a high tone
     kept, removed = kept_audio(batch, mask, spectrogram)[0], removed_audio(batch, mask, spectrogram)[0]
 
     def level(sound, tone):  # dB of a tone in the middle of a sound

@@ -19,13 +19,23 @@ def test_power_equals_librosa(name, waveform):
     spectrogram = get_spectrogram(name)
     p = spectrogram.settings
     batch = spectrogram(waveform)
-    expected = np.stack([
-        np.abs(librosa.stft(x, n_fft=p.n_fft, hop_length=p.hop_length, window="hann", pad_mode="reflect")) ** 2
-        for x in waveform.numpy()
-    ])[:, None]
+    expected = np.stack(
+        [
+            np.abs(librosa.stft(x, n_fft=p.n_fft, hop_length=p.hop_length, window="hann", pad_mode="reflect"))
+            ** 2
+            for x in waveform.numpy()
+        ]
+    )[:, None]
     if p.n_mels:
         filters = librosa.filters.mel(
-            sr=p.sample_rate, n_fft=p.n_fft, n_mels=p.n_mels, fmin=p.f_min, fmax=p.f_max, htk=True, norm=None, dtype=float
+            sr=p.sample_rate,
+            n_fft=p.n_fft,
+            n_mels=p.n_mels,
+            fmin=p.f_min,
+            fmax=p.f_max,
+            htk=True,
+            norm=None,
+            dtype=float,
         )
         expected = np.einsum("mf,bcft->bcmt", filters, expected)
     assert batch.power.shape == (2, 1, p.n_bins, p.n_frames(12000))
@@ -90,9 +100,14 @@ def test_batches_and_single_clips_agree(waveform):
         torch.testing.assert_close(together[i : i + 1].db, spectrogram(waveform[i : i + 1]).db)
 
 
-@pytest.mark.parametrize("bad, words", [
-    (torch.zeros(100), "batch, samples"), (torch.zeros(1, 100, dtype=torch.int16), "floating"), (torch.zeros(1, 200), "longer"),
-])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (torch.zeros(100), "batch, samples"),
+        (torch.zeros(1, 100, dtype=torch.int16), "floating"),
+        (torch.zeros(1, 200), "longer"),
+    ],
+)
 def test_bad_waveforms_are_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         get_spectrogram("stft_db")(bad)

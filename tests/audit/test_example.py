@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from audioxai_utils.audio import encoding
 from audioxai_utils.audit import example
+from audioxai_utils.gallery.players import player_html
 from audioxai_utils.evaluation.controls import kept_bins
 
 
@@ -24,7 +24,9 @@ def test_events_lie_in_their_bands_and_stand_out_as_much_as_they_should(clips):
     for event, background, label in zip(events.double().numpy(), backgrounds.double().numpy(), labels):
         power = np.abs(np.fft.rfft(event)) ** 2
         low, high = example.BANDS[example.CLASSES[label]]
-        assert power[(frequencies >= low) & (frequencies <= high)].sum() > 0.97 * power.sum(), example.CLASSES[label]
+        assert power[(frequencies >= low) & (frequencies <= high)].sum() > 0.97 * power.sum(), (
+            example.CLASSES[label]
+        )
         sounding = event[event != 0]
         snr = 20 * np.log10(sounding.std() / background.std())
         assert example.SNR_DB[0] - 0.01 < snr < example.SNR_DB[1] + 0.01 and len(sounding) <= 22050
@@ -42,7 +44,9 @@ def test_the_spectrogram_is_the_transform_of_windowed_frames(clips):
     """Against NumPy's FFT frame by frame, edges reflected."""
     waveform = clips[1][:2].double()
     batch = example.PlainSpectrogram()(waveform)
-    assert batch.db.shape == batch.power.shape == batch.phase.shape == (2, 1, 257, 173) and batch.length == 44100
+    assert (
+        batch.db.shape == batch.power.shape == batch.phase.shape == (2, 1, 257, 173) and batch.length == 44100
+    )
     n = np.arange(512)
     window = 0.54 - 0.46 * np.cos(2 * np.pi * n / 512)  # Hamming, periodic
     padded = np.pad(waveform[1].numpy(), 256, mode="reflect")
@@ -88,10 +92,10 @@ def test_a_player_holds_the_sound(clips):
 
     import soundfile
 
-    html = encoding.player_html(clips[0][0].numpy(), example.SAMPLE_RATE, "a bird")
+    html = player_html(clips[0][0].numpy(), example.SAMPLE_RATE, "a bird")
     assert html.startswith("<p>a bird<br>") and len(html) < 40_000
     data = base64.b64decode(re.search(r"data:audio/mpeg;base64,([^\"]+)", html)[1])
     decoded, rate = soundfile.read(io.BytesIO(data))
     assert rate == example.SAMPLE_RATE and abs(len(decoded) - 44100) <= 1152
     assert np.corrcoef(decoded[:44100], clips[0][0][: len(decoded)])[0, 1] > 0.98
-    assert encoding.player_html(np.zeros(1000), 22050, "nothing") == "<p>nothing<br>silent</p>"
+    assert player_html(np.zeros(1000), 22050, "nothing") == "<p>nothing<br>silent</p>"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 from torch import nn
 
 from audioxai_utils.audio import encoding
+from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.audit import robustness
 from audioxai_utils.evaluation.scoring import MaskScorer, probabilities
-from audioxai_utils.audio.spectrograms import get_spectrogram
 
 SPECTROGRAM = get_spectrogram("stft_db")
 
@@ -58,14 +59,18 @@ def test_shifts_move_and_repeat_edges(shift):
 
 def test_mp3_comes_back_in_place_and_at_its_level():
     time = np.arange(32000) / 16000
-    sound = torch.from_numpy(np.stack([0.05 * np.sin(2 * np.pi * 700 * time) * (time < 1), np.zeros_like(time)]))
+    sound = torch.from_numpy(
+        np.stack([0.05 * np.sin(2 * np.pi * 700 * time) * (time < 1), np.zeros_like(time)])
+    )
     found = robustness.coded(sound, 16000, compression=0.5)
     assert found.shape == sound.shape and found.dtype == sound.dtype and float(found[1].abs().max()) == 0
     error = float((found[0] - sound[0]).square().mean() / sound[0].square().mean())
     assert 0 < error < 10 ** (-20 / 10)  # one sample late would already cost 7.5 % of the energy
     stored = encoding.store(sound[0].numpy(), 16000, 0.5)
     direct, _ = soundfile.read(io.BytesIO(stored.data))
-    np.testing.assert_allclose(found[0].numpy()[: len(direct)], direct[:32000] * 10 ** (-stored.gain / 20), atol=1e-12)
+    np.testing.assert_allclose(
+        found[0].numpy()[: len(direct)], direct[:32000] * 10 ** (-stored.gain / 20), atol=1e-12
+    )
 
 
 def test_a_wide_mask_of_the_tone_holds_and_a_narrow_one_beside_it_does_not(batch):
@@ -76,11 +81,19 @@ def test_a_wide_mask_of_the_tone_holds_and_a_narrow_one_beside_it_does_not(batch
     assert len(table) == 2 * 2 * (2 + 4 + 1 + 2 * 2)
     tests = {"scored", "heard", "MP3", "second", "second heard", *robustness.SHIFTS}
     good = table[(table["mask"] == "tone") & table["test"].isin(tests)]
-    assert set(good["test"]) == tests and (good["FidIn"] == 1).all() and (good["AD"] < 1).all() and (good["FF"] > 0.9).all()
+    assert (
+        set(good["test"]) == tests
+        and (good["FidIn"] == 1).all()
+        and (good["AD"] < 1).all()
+        and (good["FF"] > 0.9).all()
+    )
     bad = table[(table["mask"] == "above") & table["test"].isin(tests)]
     assert (bad["FidIn"] == 0).all() and (bad["AD"] > 90).all()
     deaf = table[table["test"] == "deaf"]
-    assert not deaf["agrees"].any() and table[table["test"] != "deaf"].query("test != 'deaf heard'")["agrees"].all()
+    assert (
+        not deaf["agrees"].any()
+        and table[table["test"] != "deaf"].query("test != 'deaf heard'")["agrees"].all()
+    )
     means = robustness.summarised(table)
     unasked = means["test"].str.startswith("deaf")
     assert (means.loc[~unasked, "n_clips"] == 2).all()
@@ -90,6 +103,7 @@ def test_a_wide_mask_of_the_tone_holds_and_a_narrow_one_beside_it_does_not(batch
 
 def test_a_mask_of_single_bins_does_not_survive_a_shift():
     """Evidence of one bin, kept alone: moved by a bin it is gone, and the table says so."""
+
     class OneBin(nn.Module):
         def forward(self, db):
             level = db[:, 0, 32].mean(dim=1)
@@ -99,7 +113,9 @@ def test_a_mask_of_single_bins_does_not_survive_a_shift():
     batch = SPECTROGRAM(0.3 * torch.sin(2 * torch.pi * 1000 * time)[None])
     mask = torch.zeros_like(batch.db)
     mask[:, :, 32] = 1
-    table = robustness.mask_robustness(MaskScorer(OneBin(), SPECTROGRAM, batch), {"bin": mask}).set_index("test")
+    table = robustness.mask_robustness(MaskScorer(OneBin(), SPECTROGRAM, batch), {"bin": mask}).set_index(
+        "test"
+    )
     assert table.loc["scored", "FidIn"] == 1
     assert table.loc["bin up", "FidIn"] == table.loc["bin down", "FidIn"] == 0
     assert table.loc["frame later", "FidIn"] == 1
@@ -109,11 +125,74 @@ def test_transfer_is_scored_against_the_second_model_itself(batch):
     """By hand: FF and AD from that model's own probabilities of clip, kept and removed part."""
     second = Tones(1000, slope=0.05)
     mask = 0.5 * band_mask(batch, 900, 1100) + 0.25
-    table = robustness.mask_robustness(MaskScorer(Tones(1000), SPECTROGRAM, batch), {"m": mask}, {"second": second})
+    table = robustness.mask_robustness(
+        MaskScorer(Tones(1000), SPECTROGRAM, batch), {"m": mask}, {"second": second}
+    )
     rows = table[table["test"] == "second"].sort_values("index")
     db = batch.db
     whole, kept, removed = (
-        probabilities(second, part)[:, 0] for part in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
+        probabilities(second, part)[:, 0]
+        for part in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
     )
     np.testing.assert_allclose(rows["FF"], (whole - removed).numpy(), atol=1e-5)
     np.testing.assert_allclose(rows["AD"], (100 * (whole - kept).clamp_min(0) / whole).numpy(), atol=1e-3)
+
+
+def test_the_heat_map_and_the_summary_hold_the_means(batch):
+    from audioxai_utils.figures import localisation as figures
+
+    bands = {"lime + bin": band_mask(batch, 2000, 2400), "shap + bin": band_mask(batch, 800, 1200)}
+    masks = {"the whole clip": torch.ones_like(batch.db), **bands}
+    table = robustness.mask_robustness(
+        MaskScorer(Tones(1000), SPECTROGRAM, batch), masks, {"deaf": Tones(3000)}
+    )
+    means = robustness.summarised(table)
+    ax = figures.robustness(means).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "the whole clip",
+        "LIME + bin",
+        "SHAP + bin",
+    ]
+    assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in means["FidIn"].dropna()]
+    lines = robustness.summary(table, "deaf").splitlines()
+    assert lines[0].startswith(
+        "- Elsewhere, the best masks: the class is kept on 50 % of the clips as scored, 50 % as heard"
+    )
+    assert (
+        lines[1].startswith("- Elsewhere, the whole clip: the class is kept on 100 %")
+        and "n/a in the deaf (n/a heard)" in lines[1]
+    )
+    assert lines[2] == "- The deaf is asked where it predicts the explained class: on 0 % of the clips."
+
+
+def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(condition):
+    second, run = robustness.second_classifier(condition)
+    assert len(run.history) == condition.study.settings.sizes.epochs // 3
+    own = condition.study.new_model("mel_db").state_dict()
+    assert not torch.equal(run.model.state_dict()["head.weight"], own["head.weight"])
+    torch.testing.assert_close(
+        probabilities(second, condition.spectrograms),
+        probabilities(run.model, condition.spectrograms),
+        atol=1e-6,
+        rtol=0,
+    )
+    condition.attribute("saliency")
+    row = {
+        "protocol": "audited",
+        "spectrogram_type": "mel_db",
+        "noise_scenario": "clean",
+        "method": "saliency",
+    }
+    best = pd.DataFrame(
+        [
+            row | {"mask": "topK_5"},
+            row | {"protocol": "paper", "mask": "bin"},
+            row | {"noise_scenario": "white", "mask": "bin"},
+        ]
+    )
+    masks = robustness.best_masks(condition, best)
+    assert list(masks) == ["the whole clip", "saliency + topK_5"] and masks["the whole clip"].min() == 1
+    values = condition.attributions("saliency")
+    for mask, attribution in zip(masks["saliency + topK_5"], values):
+        kept = attribution[mask == 1]
+        assert len(kept) == round(0.05 * attribution.numel()) and kept.min() >= attribution[mask == 0].max()

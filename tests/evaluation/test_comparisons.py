@@ -271,3 +271,14 @@ def test_one_table_holds_every_method_with_its_bounds_and_seconds():
     assert line["FF"] == f"{row['FF']:.2f} ({row['FF_low']:.2f} to {row['FF_high']:.2f})"
     assert line["AD"].count(".") == 3 and line["AD"] == f"{row['AD']:.1f} ({row['AD_low']:.1f} to {row['AD_high']:.1f})"
     assert set(words.loc[words["protocol"] == "paper", "FF_heard"]) == {""}
+
+
+def test_masks_that_beat_both_controls_are_counted():
+    marks = pd.DataFrame({
+        "spectrogram_type": "mel_db", "noise_scenario": ["clean", "clean", "white", "clean"],
+        "method": ["lime", "lime", "lime", "shap"], "mask": ["bin", "topK_5", "bin", "bin"],
+        "not_better_than": ["", "", "energy (AD)", "random (FF)"],
+    })
+    counted = comparisons.count_beaten(marks).set_index("method")
+    assert counted.loc["lime"].to_dict() == {"mel, clean": 2, "mel, white noise": 0}
+    assert counted.loc["shap", "mel, clean"] == 0

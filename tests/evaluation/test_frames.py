@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from audioxai_utils.evaluation import frames
+from audioxai_utils.words import percent
 from audioxai_utils.constants import MASK_NAMES, STUDY_METHODS, STUDY_CONDITIONS
 
 
@@ -69,3 +70,17 @@ def test_a_matrix_has_each_score_in_its_place_and_nan_where_a_clip_has_none():
     assert np.isnan(matrix.loc[missing[0], ("FF", missing[1], missing[2])]) and matrix.isna().to_numpy().sum() == 1
     with pytest.raises(ValueError, match="some occur twice"):
         frames.clip_matrix(pd.concat([frame, frame.iloc[:1]]), ["FF"])
+
+
+def test_a_frame_in_words_names_its_condition_and_methods_and_keeps_the_rest():
+    frame = pd.DataFrame({"method": ["gradcam", "mine"], "spectrogram_type": ["mel_db", "stft_db"],
+                          "noise_scenario": ["white", "hum"], "FF": [0.1, 0.2]})
+    found = frames.in_words(frame)
+    assert found.columns.tolist() == ["condition", "method", "FF"] and found["FF"].tolist() == [0.1, 0.2]
+    assert found["condition"].tolist() == ["mel, white noise", "STFT, hum"]
+    assert found["method"].tolist() == ["Grad-CAM", "mine"] and "spectrogram_type" in frame
+    assert frames.in_words(frame.drop(columns="method")).columns.tolist() == ["condition", "FF"]
+
+
+def test_shares_are_said_in_per_cent():
+    assert [percent(0.454), percent(1, 1), percent(float("nan"))] == ["45 %", "100.0 %", "n/a"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.evaluation import bootstrap, tables
+from audioxai_utils.evaluation import bootstrap, table_styles, tables
 from audioxai_utils import published
 
 METRICS = list(constants.STUDY_METRICS)
@@ -336,7 +336,7 @@ def test_colours_are_the_study_s():
     from audioxai_utils.evaluation.table_styles import BLUE, GREEN, ORANGE, YELLOW
 
     table = tables.study_table(published.published_results(), ("mel_db", "clean"))
-    found = colours(tables.style_table(table).to_html())
+    found = colours(table_styles.style_table(table).to_html())
     expected = {}
     for column, metric in enumerate(METRICS, start=2):
         values = list(table[metric])
@@ -349,9 +349,9 @@ def test_colours_are_the_study_s():
 
 def test_rows_beside_the_published_ones_are_coloured_source_by_source():
     table = tables.study_table(published.published_results(), ("mel_db", "clean"))
-    alone = colours(tables.style_table(table).to_html())
+    alone = colours(table_styles.style_table(table).to_html())
     both = tables.beside_published(table.assign(mask="minmax"), ("mel_db", "clean"))
-    found = colours(tables.style_table(both).to_html())
+    found = colours(table_styles.style_table(both).to_html())
     for source in ("this run", "published"):
         rows = list(both.index[both["source"] == source])
         ours = {(rows.index(row), column - 1): c for (row, column), c in found.items() if row in rows}
@@ -366,7 +366,7 @@ def test_ties_share_a_colour_nan_has_none_and_equal_columns_stay_plain():
     table = tables.study_table(published.published_results(), ("mel_db", "clean"))
     table["FF"] = [0.5, 0.5, np.nan, 0.1]
     table["AI"] = 1.0
-    html = tables.style_table(table).to_html()
+    html = table_styles.style_table(table).to_html()
     found = colours(html)
     assert [found.get((row, 2)) for row in range(4)] == [GREEN, GREEN, None, ORANGE]
     assert not any(column == 3 for _, column in found)
@@ -377,17 +377,43 @@ def test_html_is_stable_escaped_and_shows_intervals_in_their_condition():
     table = tables.study_table(published.published_results(), ("mel_db", "clean"))
     table["method"] = ["<b>", *table["method"][1:]]
     table["FF_low"], table["FF_high"] = 0.25, 0.75
-    html = tables.style_table(table, caption="Table III").to_html()
-    assert html == tables.style_table(table, caption="Table III").to_html()
+    html = table_styles.style_table(table, caption="Table III").to_html()
+    assert html == table_styles.style_table(table, caption="Table III").to_html()
     assert "<b>" not in html and "&lt;b&gt;" in html
     assert "0.924 [0.250,\N{NO-BREAK SPACE}0.750]" in html and "FF_low" not in html
     assert "FF ↑" in html and "AD ↓" in html and "Table III" in html
 
 
+def test_only_rows_of_one_group_are_compared():
+    table = pd.DataFrame({"condition": list("aabb"), "mask": "bin", "FF": [0.1, 0.2, 0.3, 0.4]})
+    found = colours(table_styles.style_table(table, compared=["condition"]).to_html())
+    assert {row: found[row, 2] for row in range(4)} == {
+        0: table_styles.ORANGE, 1: table_styles.GREEN, 2: table_styles.ORANGE, 3: table_styles.GREEN
+    }
+
+
+def test_names_are_printed_in_words_and_errors_with_their_size():
+    table = pd.DataFrame({"spectrogram_type": ["stft_db"], "noise_scenario": ["white"], "best": ["gradcam + bin"],
+                          "relative_error": [3.2e-9], "test_acc": [45.0], "test_acc_low": [25.84], "test_acc_high": [65.79]})
+    html = table_styles.style_table(table).to_html()
+    for words in (">STFT<", ">white noise<", ">Grad-CAM + bin<", ">3.2e-09<", "45.0 [25.8,\N{NO-BREAK SPACE}65.8]"):
+        assert words in html
+    assert ">noise<" in html and "noise_scenario" not in html
+
+
+def test_a_table_without_bounds_has_its_means():
+    table = pd.DataFrame({"mask": ["bin"], "FF": [0.5], "FF_low": [0.1], "FF_high": [0.9], "very_low": [1]})
+    assert list(tables.without_intervals(table)) == ["mask", "FF", "very_low"]
+
+
+def test_tables_have_the_study_s_numbers_and_others_their_names():
+    assert tables.table_name(("mel_db", "horse")) == "VI" and tables.table_name(("stft_db", "horse")) == "stft_db_horse"
+
+
 def test_latex_is_coloured_and_escaped():
     table = tables.study_table(published.published_results(), ("mel_db", "clean"))
-    latex = tables.latex_table(table.assign(COMP_rel=0.5), caption="Clean mel", label="tab:iii")
-    assert r"topK\_50\_pos" in latex and r"COMP\_rel" in latex
+    latex = table_styles.latex_table(table.assign(COMP_rel=0.5), caption="Clean mel", label="tab:iii")
+    assert r"topK\_50\_pos" in latex and "COMP / ln d" in latex and "Saliency" in latex
     assert not re.search(r"(?<!\\)_", latex.replace("cellcolor", ""))
     assert latex.count(r"\cellcolor[HTML]{B7E1B0}") == 5 and latex.count(r"\cellcolor[HTML]{F6E58D}") == 2
     assert r"$\downarrow$" in latex and r"\caption{Clean mel}" in latex and r"\label{tab:iii}" in latex

@@ -15,11 +15,12 @@ from browser import WIDTHS, Visit, chromium, needs_browser
 from gallery_entries import chirps, entries
 
 from audioxai_utils.audio import encoding
-from audioxai_utils.figures import pictures
 from audioxai_utils.constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS
-from audioxai_utils.gallery.listening_gallery import PARTS, write_gallery
-from audioxai_utils.gallery.html import whole_directory
+from audioxai_utils.figures import pictures
 from audioxai_utils.figures.style import axes_of
+from audioxai_utils.gallery import players
+from audioxai_utils.gallery.html import whole_directory
+from audioxai_utils.gallery.listening_gallery import PARTS, write_gallery
 
 N_ENTRIES = 2 * 2 * 4 + len(MASK_NAMES) - 1  # what the fixture writes
 
@@ -52,6 +53,30 @@ def test_loudness_of_the_standards_reference_sine():
         assert encoding.loudness(sine / 10, sample_rate) == pytest.approx(-23.01, abs=0.1)
 
 
+def test_loudness_is_that_of_the_standards_filters():
+    """Stationary noise at 48 kHz through the two filters as BS.1770-5 prints them (tables 1 and 2), without
+    gates.
+    """
+    from scipy.signal import lfilter
+
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * 48000)
+    shelf = (
+        [1.53512485958697, -2.69169618940638, 1.19839281085285],
+        [1, -1.69065929318241, 0.73248077421585],
+    )
+    high_pass = ([1.0, -2.0, 1.0], [1, -1.99004745483398, 0.99007225036621])
+    expected = -0.691 + 10 * np.log10(np.mean(lfilter(*high_pass, lfilter(*shelf, noise)) ** 2))
+    assert encoding.loudness(noise, 48000) == pytest.approx(expected, abs=0.01)
+
+
+def test_loudness_of_short_and_of_very_soft_sounds():
+    """Shorter than a block, and below the absolute gate: the same figure moved by the level."""
+    time = np.arange(5 * 32000) / 32000
+    sine = np.sin(2 * np.pi * 997 * time)
+    assert encoding.loudness(sine[:6400], 32000) == pytest.approx(-3.01, abs=0.2)
+    assert encoding.loudness(1e-4 * sine, 32000) == pytest.approx(-83.01, abs=0.1)
+
+
 def test_loudness_ignores_pauses_and_weights_rumble_down():
     sample_rate = 16000
     time = np.arange(4 * sample_rate) / sample_rate
@@ -61,7 +86,8 @@ def test_loudness_ignores_pauses_and_weights_rumble_down():
         encoding.loudness(sine, sample_rate), abs=0.5
     )
     assert (
-        encoding.loudness(np.sin(2 * np.pi * 25 * time), sample_rate) < encoding.loudness(sine, sample_rate) - 8
+        encoding.loudness(np.sin(2 * np.pi * 25 * time), sample_rate)
+        < encoding.loudness(sine, sample_rate) - 8
     )
     assert encoding.loudness(np.zeros(sample_rate), sample_rate) == -np.inf
 
@@ -98,7 +124,7 @@ def test_playback_volumes_match_loudness_or_keep_true_levels():
         "kept": encoding.store(waveform / 4, 16000),
         "removed": encoding.store(np.zeros(16000), 16000),
     }
-    volumes = encoding.playback_volumes(stored)
+    volumes = players.playback_volumes(stored)
     assert set(volumes) == {"original", "kept"}
     heard = {
         name: stored[name].loudness + 20 * np.log10(volume["matched"]) for name, volume in volumes.items()
@@ -337,7 +363,9 @@ def check_playing(page):
 
 
 def check_widths(browser, folder, pictures_to):
-    """No sideways scrolling from 360 to 1920 px; nothing serious for axe-core on small screens, light and dark."""
+    """No sideways scrolling from 360 to 1920 px; nothing serious for axe-core on small screens, light and
+    dark.
+    """
     for width, scheme in zip(WIDTHS, ("light", "dark", "light", "dark")):
         visit = Visit(browser, width, color_scheme=scheme)
         page = visit.open(folder / "index.html", "#view=methods")

@@ -1,4 +1,6 @@
-"""The listening test: its sounds, its page in a browser, the file that it saves, and what is made of such files."""
+"""The listening test: its sounds, its page in a browser, the file that it saves, and what is made of such
+files.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,17 @@ from gallery_entries import CLASSES, entries
 from scipy import stats
 
 from audioxai_utils.audio import encoding
-from audioxai_utils.gallery.listening_gallery import read_gallery, write_gallery
 from audioxai_utils.gallery.listening import (
-    COLUMNS, ORIGINAL, agreement, in_words, krippendorff_alpha, opinion_scores, read_answers, trial_order,
+    COLUMNS,
+    ORIGINAL,
+    agreement,
+    in_words,
+    krippendorff_alpha,
+    opinion_scores,
+    read_answers,
+    trial_order,
 )
+from audioxai_utils.gallery.listening_gallery import read_gallery, write_gallery
 from audioxai_utils.gallery.listening_page import PAGE, trials_of, write_listening_test
 
 N_CLIPS = 3
@@ -34,7 +43,9 @@ def gallery(tmp_path_factory):
     before = {path.name for path in (folder / "assets").glob("*.mp3")}
     written = write_listening_test(folder, CLASSES, links=LINKS)
     assert written == {"sounds": N_SOUNDS, "choices": len(CLASSES) + 1}
-    assert {path.name for path in (folder / "assets").glob("*.mp3")} == before  # the gallery's own files are played
+    assert {
+        path.name for path in (folder / "assets").glob("*.mp3")
+    } == before  # the gallery's own files are played
     return folder
 
 
@@ -56,7 +67,10 @@ def test_each_method_s_best_kept_sound_and_each_whole_sound_can_be_played(galler
         kept, whole = by_sound[entry["clip"], entry["method"]], by_sound[entry["clip"], ORIGINAL]
         assert (kept["file"], whole["file"]) == (entry["sounds"][1]["file"], entry["sounds"][0]["file"])
         assert (kept["category"], kept["mask"], whole["mask"]) == (entry["category"], "topK_30_pos", "")
-        assert (kept["predicted"], kept["predicted_part"]) == (entry["sounds"][0]["class"], entry["sounds"][1]["class"])
+        assert (kept["predicted"], kept["predicted_part"]) == (
+            entry["sounds"][0]["class"],
+            entry["sounds"][1]["class"],
+        )
     assert len(trials_of(records, every_mask=True)) == N_CLIPS * (4 * 2 + 1)
 
 
@@ -177,7 +191,11 @@ def test_answers_given_in_a_browser_are_what_the_analysis_reads(gallery, tmp_pat
     answers = read_answers(path)
     assert answers["sound"].tolist() == [data["trials"][place]["sound"] for place in order]
     assert answers["clear"].tolist() == [1 + number % 5 for number in range(12)]
-    assert (answers["plays"] == 1).all() and (answers["seed"] == 7).all() and set(answers["test"]) == {data["test"]}
+    assert (
+        (answers["plays"] == 1).all()
+        and (answers["seed"] == 7).all()
+        and set(answers["test"]) == {data["test"]}
+    )
     for column in ("clip", "category", "method", "mask", "predicted_part", "noise_scenario"):
         assert answers[column].tolist() == [data["trials"][place][column] for place in order]
     check_figures(answers)
@@ -204,7 +222,7 @@ def check_figures(answers):
         assert table.loc[method, "true_class"] == pytest.approx(right / len(own))
         assert scores.loc[method, "clear"] == pytest.approx(sum(own["clear"]) / len(own))
         assert table.loc[method, "chance"] == pytest.approx(1 / (len(CLASSES) + 1))
-    assert sum(table["answers"]) == 12 and list(table.index)[0] == ORIGINAL
+    assert sum(table["answers"]) == 12 and table.index[0] == ORIGINAL
     assert agreement(answers.assign(all=1), by=["all"])["true_class"][0] == pytest.approx(0.5)
 
 
@@ -231,8 +249,11 @@ def test_what_is_missing_is_asked_for_and_a_closed_window_loses_nothing(gallery,
             page.click("#start button[type=submit]")
             assert page.inner_text("#start-fault") and page.is_hidden("#trial")
         begin(page, "j_d-2", seed=5)
-        steps = {"play": lambda: page.click("#play"), "what you hear": lambda: page.check("#heard input >> nth=1"),
-                 "how clear": lambda: page.check("#clear input[value='4']")}
+        steps = {
+            "play": lambda: page.click("#play"),
+            "what you hear": lambda: page.check("#heard input >> nth=1"),
+            "how clear": lambda: page.check("#clear input[value='4']"),
+        }
         for words, step in steps.items():
             page.click("#trial button[type=submit]")
             assert words in page.inner_text("#trial-fault")
@@ -253,7 +274,11 @@ def test_what_is_missing_is_asked_for_and_a_closed_window_loses_nothing(gallery,
         page.click("#stop")
         answers = read_answers(save(page, tmp_path))
         assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "listening-j_d-2-5.csv").read_bytes()
-        assert len(answers) == 1 and answers.loc[0, ["participant", "clear", "trial"]].tolist() == ["j_d-2", 4, 1]
+        assert len(answers) == 1 and answers.loc[0, ["participant", "clear", "trial"]].tolist() == [
+            "j_d-2",
+            4,
+            1,
+        ]
         assert answers["heard"][0] == sorted(CLASSES)[1]
         visit.close()
 
@@ -293,15 +318,31 @@ def made_up(n_listeners: int = 5, n_sounds: int = 12, seed: int = 0) -> pd.DataF
             continue
         method, category = ("lime", "shap", ORIGINAL)[sound % 3], CLASSES[sound % 4]
         right = rng.random() < (0.4, 0.6, 0.9)[sound % 3]
-        rows.append({
-            "test": "t", "participant": f"p{listener}", "seed": listener, "n_trials": n_sounds, "trial": sound + 1,
-            "n_choices": 5, "sound": f"s{sound}", "clip": f"c{sound}", "category": category,
-            "predicted": CLASSES[(sound + sound % 2) % 4], "predicted_part": CLASSES[(sound + 1) % 4],
-            "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": method,
-            "mask": "" if method == ORIGINAL else "bin", "protocol": "paper",
-            "heard": category if right else rng.choice(("something else", *CLASSES)), "clear": rng.randint(1, 5),
-            "plays": 1, "seconds": 3.5, "answered": "2026-01-01T00:00:00.000Z",
-        })
+        rows.append(
+            {
+                "test": "t",
+                "participant": f"p{listener}",
+                "seed": listener,
+                "n_trials": n_sounds,
+                "trial": sound + 1,
+                "n_choices": 5,
+                "sound": f"s{sound}",
+                "clip": f"c{sound}",
+                "category": category,
+                "predicted": CLASSES[(sound + sound % 2) % 4],
+                "predicted_part": CLASSES[(sound + 1) % 4],
+                "spectrogram_type": "mel_db",
+                "noise_scenario": "clean",
+                "method": method,
+                "mask": "" if method == ORIGINAL else "bin",
+                "protocol": "paper",
+                "heard": category if right else rng.choice(("something else", *CLASSES)),
+                "clear": rng.randint(1, 5),
+                "plays": 1,
+                "seconds": 3.5,
+                "answered": "2026-01-01T00:00:00.000Z",
+            }
+        )
     return pd.DataFrame(rows)[list(COLUMNS)]
 
 
@@ -310,9 +351,9 @@ def slow_alpha(units: list[list]) -> float:
     units = [unit for unit in units if len(unit) > 1]
     everything = [answer for unit in units for answer in unit]
     n = len(everything)
-    observed = sum(
-        sum(a != b for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in units
-    ) / n
+    observed = (
+        sum(sum(a != b for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in units) / n
+    )
     expected = sum(a != b for a, b in itertools.permutations(everything, 2)) / (n * (n - 1))
     return 1 - observed / expected
 
@@ -321,8 +362,10 @@ def test_alpha_of_the_textbook_s_example():
     """Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", example C: nominal data, 0.743."""
     gap = math.nan
     raters = [
-        [1, 2, 3, 3, 2, 1, 4, 1, 2, gap, gap, gap], [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, gap, 3],
-        [gap, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, gap], [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, gap],
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, gap, gap, gap],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, gap, 3],
+        [gap, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, gap],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, gap],
     ]
     assert krippendorff_alpha(np.array(raters).T) == pytest.approx(0.743, abs=5e-4)
 
@@ -367,7 +410,9 @@ def test_shares_and_scores_are_means_over_listeners(by):
 
 
 def test_intervals_are_those_of_resampled_listeners():
-    """Against a loop that draws listeners itself: Student-widened percentiles, equal within the noise of resampling."""
+    """Against a loop that draws listeners itself: Student-widened percentiles, equal within the noise of
+    resampling.
+    """
     answers = made_up(12, 9, seed=3)
     scores = opinion_scores(answers, by=["method"]).set_index("method")
     rng, own = random.Random(1), {}
@@ -408,7 +453,9 @@ def test_files_are_read_together_and_a_row_saved_twice_counts_once(tmp_path):
     found = read_answers(tmp_path)
     order = ["participant", "trial"]
     pd.testing.assert_frame_equal(
-        found.sort_values(order, ignore_index=True), answers.sort_values(order, ignore_index=True), check_dtype=False
+        found.sort_values(order, ignore_index=True),
+        answers.sort_values(order, ignore_index=True),
+        check_dtype=False,
     )
     assert len(read_answers(tmp_path / "p1.csv")) == (answers["participant"] == "p1").sum()
     two = read_answers([tmp_path / "p1.csv", tmp_path / "p2.csv"])
@@ -422,16 +469,22 @@ def changed(**values) -> str:
     return frame.to_csv(index=False)
 
 
-@pytest.mark.parametrize("content, words", [
-    ("", "not a readable CSV"), ("\xff\xfe\x00bad".encode("latin1"), "not a readable CSV"),
-    ("a;b\n1;2\n", "lacks the column test, participant"), (",".join(COLUMNS) + "\n", "holds no answers"),
-    (made_up(1).drop(columns="clear").to_csv(index=False), "lacks the column clear"),
-    (changed(clear=6), "line 3: clear must be a whole number from 1 to 5; got '6'"),
-    (changed(clear="4.5"), "line 3: clear must be"), (changed(heard=""), "line 3: heard must be text; got ''"),
-    (changed(participant=""), "line 3: participant must be text"),
-    (changed(seed="x"), "line 3: seed must be a whole number"),
-    (changed(seconds="soon"), "line 3: seconds must be a number"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("", "not a readable CSV"),
+        ("\xff\xfe\x00bad".encode("latin1"), "not a readable CSV"),
+        ("a;b\n1;2\n", "lacks the column test, participant"),
+        (",".join(COLUMNS) + "\n", "holds no answers"),
+        (made_up(1).drop(columns="clear").to_csv(index=False), "lacks the column clear"),
+        (changed(clear=6), "line 3: clear must be a whole number from 1 to 5; got '6'"),
+        (changed(clear="4.5"), "line 3: clear must be"),
+        (changed(heard=""), "line 3: heard must be text; got ''"),
+        (changed(participant=""), "line 3: participant must be text"),
+        (changed(seed="x"), "line 3: seed must be a whole number"),
+        (changed(seconds="soon"), "line 3: seconds must be a number"),
+    ],
+)
 def test_bad_files_end_in_one_line_that_names_the_file(tmp_path, content, words):
     path = tmp_path / "answers.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -464,6 +517,6 @@ def test_the_report_s_index_leads_to_the_test(gallery, tmp_path):
 
     shutil.copytree(gallery, tmp_path / "report" / "gallery")
     text = build(tmp_path).read_text(encoding="utf-8")
-    assert text.count('href="gallery/listening.html"') == 2  # in the navigation and beside the gallery
+    assert text.count('href="gallery/listening.html"') == 1  # in the navigation
     (tmp_path / "report" / "gallery" / PAGE).unlink()
     assert "listening.html" not in build(tmp_path).read_text(encoding="utf-8")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import functools
 import json
 import re
+from urllib.parse import quote
 
+import nbformat.v4 as v4
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,11 +17,15 @@ from browser import WIDTHS, Visit, chromium, needs_browser
 from gallery_entries import entries
 
 from audioxai_utils import files
+from audioxai_utils.audit.sentences import SENTENCES
 from audioxai_utils.figures import plots
-from audioxai_utils.audit.findings import SENTENCES
+from audioxai_utils.gallery import report_parts
 from audioxai_utils.gallery.listening_gallery import write_gallery
-from audioxai_utils.gallery.notebook_pages import mathml, notebook_body, relink, sounds_to_files
-from audioxai_utils.gallery.report import build
+from audioxai_utils.gallery.listening_page import write_listening_test
+from audioxai_utils.gallery.notebook_pages import mathml, notebook_body, part_words, relink, sounds_to_files
+from audioxai_utils.gallery.report import INDEX, build
+from audioxai_utils.study.settings import Settings
+from audioxai_utils.study.study import Study
 
 PIXEL = base64.b64encode(
     base64.b64decode(
@@ -41,28 +49,37 @@ TABLE = pd.DataFrame(
 )
 
 
-def notebook(path, conditions):
-    """Write an executed notebook of (kind, source, outputs)."""
-    import nbformat.v4 as v4
-
+def notebook(path, cells):
+    """Write an executed notebook of (kind, source, outputs[, tags])."""
     made = [
-        v4.new_markdown_condition(source) if kind == "markdown" else v4.new_code_condition(source, outputs=outputs)
-        for kind, source, outputs in conditions
+        v4.new_markdown_cell(source, metadata={"tags": list(tags)})
+        if kind == "markdown"
+        else v4.new_code_cell(source, outputs=outputs, metadata={"tags": list(tags)})
+        for kind, source, outputs, *tags in cells
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(v4.new_notebook(conditions=made)), encoding="utf-8")
+    path.write_text(json.dumps(v4.new_notebook(cells=made)), encoding="utf-8")
 
 
 def display(data, kind="display_data"):
-    import nbformat.v4 as v4
-
     return v4.new_output(kind, data=data)
 
 
 def save_tables(tables):
     """Table I of mel, and III and IV with their best masks."""
-    accuracy = {"spectrogram_type": ["mel_db"], "train_acc": [99.0], "val_acc": [88.0], "test_acc": [86.25], "epoch": [31]}
-    best = {"protocol": "paper", "spectrogram_type": "mel_db", "noise_scenario": "clean", "score": [0.2, 0.3, 0.6, 0.1]}
+    accuracy = {
+        "spectrogram_type": ["mel_db"],
+        "train_acc": [99.0],
+        "val_acc": [88.0],
+        "test_acc": [86.25],
+        "epoch": [31],
+    }
+    best = {
+        "protocol": "paper",
+        "spectrogram_type": "mel_db",
+        "noise_scenario": "clean",
+        "score": [0.2, 0.3, 0.6, 0.1],
+    }
     files.save_table(pd.DataFrame(accuracy), tables / "table_I")
     files.save_table(TABLE, tables / "paper" / "table_III")
     files.save_table(TABLE.assign(FidIn=TABLE["FidIn"] / 2), tables / "paper" / "table_IV")
@@ -71,43 +88,76 @@ def save_tables(tables):
 
 def save_figures(figures):
     """The scheme, and two epochs of training."""
-    history = {"epoch": [1, 2], "train_loss": [2, 1], "validation_loss": [2, 1.5], "train_accuracy": [0.2, 0.5],
-               "validation_accuracy": [0.3, 0.4]}
+    history = {
+        "epoch": [1, 2],
+        "train_loss": [2, 1],
+        "validation_loss": [2, 1.5],
+        "train_accuracy": [0.2, 0.5],
+        "validation_accuracy": [0.3, 0.4],
+    }
     files.save_figure(plots.transform_scheme(), figures / "transform_scheme")
     files.save_figure(plots.training_curves(pd.DataFrame(history)), figures / "training_mel_db")
 
 
-def every_kind_of_condition():
-    """Conditions of a notebook: formulas and links, then each kind of output that a page must show."""
-    from nbformat.v4 import new_output
-
+def every_kind_of_cell():
+    """Cells of a notebook: formulas and links, then each kind of output that a page must show."""
     words = "# 01 · Data\n\nSee [attributions](03_attributions.ipynb) and [nothing](99_gone.ipynb#x). "
     words += "Mean $\\frac{a}{b} < 3$ costs 5 $ or $$x_1^2$$"
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox"}
-    table = {"text/html": "<table><tr><td>condition 7</td></tr></table>", "text/plain": "x"}
-    error = {"ename": "ZeroDivisionError", "evalue": "division by zero", "traceback": ["ZeroDivisionError: division by zero"]}
+    table = {"text/html": "<table><tr><td>cell 7</td></tr></table>", "text/plain": "x"}
+    error = {
+        "ename": "ZeroDivisionError",
+        "evalue": "division by zero",
+        "traceback": ["ZeroDivisionError: division by zero"],
+    }
     return [
         ("markdown", words, []),
-        ("code", "print('<b>')", [new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")]),
+        ("code", "print('<b>')", [v4.new_output("stream", name="stdout", text="<b> & \x1b[31mred\x1b[0m\n")]),
         ("code", "figure", [display({"image/png": PIXEL, "text/plain": "<Figure>"})]),
         ("code", "widget", [display(widget)]),
         ("code", "frame", [display(table)]),
-        ("code", "1/0", [new_output("error", **error)]),
+        ("code", "1/0", [v4.new_output("error", **error)]),
+    ]
+
+
+def index_cells(study):
+    """What the report's notebook leaves behind."""
+    shown = [
+        report_parts.answer(study),
+        report_parts.accuracies(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.study_tables(study, "audited"),
+        report_parts.every_method(study),
+    ]
+    words = "# What does it hear?\n\nSee [data](01_data_and_noise.ipynb) and [audit](07_audit.ipynb); "
+    return [("markdown", words + "[listen](gallery/index.html).", [])] + [
+        ("code", "part(study)", [display({"text/html": part.data, "text/plain": "x"})]) for part in shown
     ]
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """Results of a run that has the paper's tables of two conditions, a gallery, figures and two notebooks."""
+    """Results of a run that has the paper's tables of two conditions, a gallery, figures and two
+    notebooks.
+    """
     folder = tmp_path_factory.mktemp("results")
     save_tables(folder / "tables")
     save_figures(folder / "figures")
-    manifest = {"seed": 42, "settings": {"profile": "quick", "dataset": "esc10"}, "seconds": 123.0,
-                "steps": {"01_data_and_noise": {"seconds": 3.0}}, "versions": {"torch": "2.11.0"}}
+    manifest = {
+        "seed": 42,
+        "settings": {"profile": "quick", "dataset": "esc10"},
+        "seconds": 123.0,
+        "steps": {"01_data_and_noise": {"seconds": 3.0}},
+        "versions": {"torch": "2.11.0"},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    notebook(folder / "notebooks" / "01_data_and_noise.ipynb", every_kind_of_condition())
-    lime = folder / "notebooks" / "03_attributions-mel_db-clean-lime.ipynb"
-    notebook(lime, [("markdown", "# 03 · Attributions", [])])
+    notebook(folder / "notebooks" / "01_data_and_noise.ipynb", every_kind_of_cell())
+    notebook(
+        folder / "notebooks" / "03_attributions-mel_db-clean.ipynb",
+        [("markdown", "# 03 · Attributions", [])],
+    )
+    Settings("smoke", results_dir=str(folder), methods=("saliency", "gradcam", "lime", "shap")).write()
+    notebook(folder / "notebooks" / f"{INDEX}.ipynb", index_cells(Study(Settings.read(folder))))
     write_gallery(entries(1, methods=("lime",)), folder / "report" / "gallery")
     build(folder)
     return folder
@@ -142,24 +192,46 @@ def test_what_was_not_computed_is_said(run_folder, tmp_path):
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
     assert 'Does it hold under the audited protocol?</strong> <span class="missing">not computed' in text
     assert "II (STFT, clean)" in text and "VI (mel, horse)" in text
-    index = build(tmp_path)  # an empty folder
-    text = index.read_text(encoding="utf-8")
-    assert text.count("not computed in this run") == len(SENTENCES)
-    assert not re.search(r"\d+(\.\d+)? %", text)
+    study = Study(Settings("smoke", results_dir=str(tmp_path)))
+    answer = report_parts.answer(study).data
+    assert answer.count("not computed in this run") == len(SENTENCES) and not re.search(
+        r"\d+(\.\d+)? %", answer
+    )
+    parts = [
+        report_parts.findings(study),
+        report_parts.accuracies(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.figure(study, "intervals"),
+    ]
+    assert all("Not computed in this run" in part.data for part in parts)
+    assert "Not computed" in report_parts.gallery_words(study).data
+    text = build(tmp_path).read_text(encoding="utf-8")  # an empty folder
+    assert "00_report, was not run" in text and text.count("Not computed in this run") == 2
     with pytest.raises(FileNotFoundError, match="results_dir"):
         build(tmp_path / "none")
 
 
+def test_the_index_is_the_report_s_notebook(run_folder):
+    """Its links lead into notebooks/ and gallery/; a notebook that was not run is no link; its code is left
+    out.
+    """
+    text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<h1" in text and "What does it hear?" in text and "part(study)" not in text.replace(" ", "")
+    assert 'href="notebooks/01_data_and_noise.html"' in text and 'title="07_audit.ipynb"' in text
+    assert 'href="gallery/index.html"' in text
+    assert not (run_folder / "report" / "notebooks" / f"{INDEX}.html").exists()
+
+
 def test_best_and_worst_are_coloured(run_folder):
     text = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
-    table = text[text.index("Table III:") : text.index("Table IV:")]
+    table = text[text.index("Table III: mel") : text.index("Table IV: mel")]
     style = {
         name: rule
         for names, rule in re.findall(r"((?:#T_\w+(?:, )?)+) \{\s*(.*?)\}", table, re.S)
         for name in names.replace("#", "").split(", ")
     }
-    conditions = dict(re.findall(r'<td id="(T_\w+)" class="[^"]*"\s*>([^<]*)</td>', table))
-    found = {text: style.get(name, "") for name, text in conditions.items()}
+    cells = dict(re.findall(r'<td class="[^"]*" id="(T_\w+)">([^<]*)</td>', table))
+    found = {text: style.get(name, "") for name, text in cells.items()}
     assert "#b7e1b0" in found["0.900"]  # the best FF (and FidIn)
     assert "#fbc99b" in found["95.00"]  # the worst AD
     assert "#aed4f5" in found["4.900"] and "#f6e58d" in found["9.700"]  # COMP
@@ -168,8 +240,8 @@ def test_best_and_worst_are_coloured(run_folder):
 def test_notebook_page(run_folder):
     folder = run_folder / "report" / "notebooks"
     text = (folder / "01_data_and_noise.html").read_text(encoding="utf-8")
-    assert 'href="03_attributions-mel_db-clean-lime.html"' in text and ".ipynb#" not in text
-    assert "&lt;b&gt; &amp;" in text and "condition 7" in text and "ZeroDivisionError" in text
+    assert 'href="03_attributions-mel_db-clean.html"' in text and ".ipynb#" not in text
+    assert "&lt;b&gt; &amp;" in text and "cell 7" in text and "ZeroDivisionError" in text
     assert "running kernel" in text and "VBox" not in text
     assert text.count("<math") == 2 and "costs 5 $ or" in text
     picture = re.search(r'src="(01_data_and_noise_files/[^"]+\.png)"', text)[1]
@@ -177,25 +249,82 @@ def test_notebook_page(run_folder):
     assert 'rel="stylesheet" href="../assets/style.css"' in text
 
 
-def test_progress_is_not_shown_as_a_warning(tmp_path):
-    """Lines of report_progress and of tqdm are plain output, in their place; a warning stays one."""
-    import nbformat.v4 as v4
-
+def test_progress_is_folded_and_a_warning_is_not(tmp_path):
+    """Lines of Study.progress and of tqdm are folded away in one place; a warning stays one."""
     texts = [
-        ("stdout", "start\n"), ("stderr", "mel_db, clean, lime: 1/20\nmel_db, clean, lime: 20/"), ("stderr", "20\n"),
+        ("stdout", "start\n"),
+        ("stderr", "lime on mel, clean: 1/20\nlime on mel, clean: 20/"),
+        ("stderr", "20\n"),
         ("stderr", "epochs:  40%|####      | 4/10 [00:01<00:02]\n"),
-        ("stderr", "x.py:3: UserWarning: 2/3 of the clips are silent\n  warnings.warn(text)\n"), ("stdout", "end\n"),
+        ("stderr", "x.py:3: UserWarning: 2/3 of the clips are silent\n  warnings.warn(text)\n"),
+        ("stdout", "end\n"),
+        ("stderr", "shap on mel, clean: 20/20\n"),
     ]
     outputs = [v4.new_output("stream", name=name, text=text) for name, text in texts]
     notebook(tmp_path / "a.ipynb", [("code", "run()", outputs)])
     text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
+    folded = re.findall(
+        r'<details class="progress"><summary>(.*?)</summary><pre[^>]*>(.*?)</pre>', text, re.S
+    )
+    assert [(words, lines.split("\n")[:-1]) for words, lines in folded] == [
+        (
+            "Progress (4 lines)",
+            [
+                "lime on mel, clean: 1/20",
+                "lime on mel, clean: 20/20",
+                "epochs:  40%|####      | 4/10 [00:01&lt;00:02]",
+                "shap on mel, clean: 20/20",
+            ],
+        )
+    ]
     found = re.findall(r'<div class="output( warning)?"><pre[^>]*>(.*?)</pre>', text, re.S)
-    assert [(bool(mark), [line for line in lines.split("\n") if line]) for mark, lines in found] == [
-        (False, ["start", "mel_db, clean, lime: 1/20", "mel_db, clean, lime: 20/20",
-                 "epochs:  40%|####      | 4/10 [00:01&lt;00:02]"]),
+    assert [(bool(mark), lines.strip().split("\n")) for mark, lines in found] == [
+        (False, ["start"]),
         (True, ["x.py:3: UserWarning: 2/3 of the clips are silent", "  warnings.warn(text)"]),
         (False, ["end"]),
     ]
+
+
+def test_setup_is_folded_and_the_science_is_not(tmp_path):
+    cells = [
+        ("markdown", "# T", []),
+        ("code", "import torch\nfrom a import (\n    b,\n)", []),
+        ("code", 'results_dir = ""', [], "parameters"),
+        ("code", 'results_dir = "r"', [], "injected-parameters"),
+        ("code", "maps = condition.attribute(method)", []),
+    ]
+    notebook(tmp_path / "a.ipynb", cells)
+    text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
+    assert re.findall(r'<details class="input"><summary>(\w+)</summary>', text) == [
+        "Imports",
+        "Parameters",
+        "Parameters",
+    ]
+    shown = re.sub(r"<[^>]+>", "", text[text.rindex('<div class="input">') :])
+    assert "maps = condition.attribute(method)" in shown
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_was_found_comes_first(tmp_path, marked):
+    """The cell ``found``; without one, what the cell ``summary`` displayed."""
+    said = [display({"text/markdown": "LIME wins on **7** clips.", "text/plain": "x"})]
+    cells = [("markdown", "# Title", []), ("markdown", "## First", []), ("code", "say()", said, "summary")]
+    if marked:
+        cells.append(("markdown", "The run **says** so.", [], "found"))
+    notebook(tmp_path / "a.ipynb", cells)
+    text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
+    found = "The run <strong>says</strong> so." if marked else "LIME wins on <strong>7</strong> clips."
+    assert (
+        text.index("Title") < text.index('class="cell text found"') < text.index(found) < text.index("First")
+    )
+    assert text.count('class="cell text found"') == 1
+
+
+def test_parts_of_a_condition_are_named_in_words():
+    assert part_words("04_mask_study-mel_db-white") == "mel, white noise"
+    assert part_words("02_fine_tuning-stft_db") == "STFT" and part_words("01_data_and_noise") == ""
+    assert part_words("03_attributions-mel_db-my-cafe") == "mel, my-cafe"
+    assert part_words("03_attributions-stft_db-clean-lime") == "STFT, clean, LIME"
 
 
 def test_formulas_leave_code_and_prices_alone():
@@ -233,7 +362,7 @@ def test_pages_in_a_browser_without_network(run_folder, tmp_path):
     with chromium() as browser:
         for number, path in enumerate(pages):
             for width in WIDTHS if path.name == "index.html" else WIDTHS[:1]:
-                visit = Visit(browser, width, color_scheme=("light", "dark")[number % 2])
+                visit = Visit(browser, width, color_scheme=("light", "dark")[number % 2], bypass_csp=False)
                 page = visit.open(path)
                 assert visit.first_paint() < 1000
                 assert visit.overflow() == 0, (path.name, width)
@@ -243,6 +372,34 @@ def test_pages_in_a_browser_without_network(run_folder, tmp_path):
                 visit.close()
 
 
+@needs_browser
+def test_no_table_is_cut_off_at_1200_px_and_all_scroll_in_their_frame_at_400(tmp_path):
+    """The widest table of a study: seven metrics with intervals, controls, area; as a cell and as
+    Markdown.
+    """
+    study, bounds = Study(Settings("smoke", results_dir=str(tmp_path))), {}
+    for metric in ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP"):
+        bounds |= {f"{metric}_low": -abs(TABLE[metric]) - 10.111, f"{metric}_high": TABLE[metric] + 10.111}
+    wide = TABLE.assign(
+        **bounds, not_better_than="energy: FF, AD, FidIn; random: FF, AD, FidIn", mask="pos_thresh_75"
+    )
+    files.save_table(wide, tmp_path / "tables" / "audited" / "table_III")
+    columns = " | ".join(f"a wide column {i}" for i in range(9))
+    text = f"# T\n\n| {columns} |\n|{'---|' * 9}\n| {columns} |\n"
+    part = display({"text/html": report_parts.study_tables(study, "audited").data})
+    notebook(tmp_path / "notebooks" / f"{INDEX}.ipynb", [("markdown", text, []), ("code", "x", [part])])
+    build(tmp_path)
+    with chromium() as browser:
+        for width in (1200, 400):
+            visit = Visit(browser, width, bypass_csp=False)
+            page = visit.open(tmp_path / "report" / "index.html")
+            sizes = page.evaluate("""() => [...document.querySelectorAll("table")].map(table =>
+              [table.getBoundingClientRect().width, table.closest(".scroll").clientWidth])""")
+            assert len(sizes) == 2 and visit.overflow() == 0
+            assert width == 400 or all(table <= frame for table, frame in sizes), sizes
+            visit.close()
+
+
 def test_scalars_in_tables_survive(run_folder):
     """What is copied is what was computed."""
     copied = pd.read_csv(run_folder / "report" / "tables" / "paper" / "table_III.csv")
@@ -250,37 +407,161 @@ def test_scalars_in_tables_survive(run_folder):
 
 
 def test_what_another_run_left_in_the_folder_stays_out(tmp_path):
-    settings = {"conditions": [["mel_db", "clean"], ["mel_db", "cafe"]], "methods": ["lime"], "protocol": "both"}
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    condition = [("code", "1", [])]
-    ours = ["01_data_and_noise", "03_attributions-mel_db-cafe-lime"]
-    others = ["03_attributions-mel_db-cafe-shap", "03_attributions-mel_db-horse-lime", "02_fine_tuning-stft_db"]
+    (tmp_path / "cafe.wav").write_bytes(b"")
+    Settings(
+        "smoke", results_dir=str(tmp_path), scenarios=("clean", str(tmp_path / "cafe.wav")), methods=("lime",)
+    ).write()
+    ours = ["01_data_and_noise", "03_attributions-mel_db-cafe"]
+    others = ["03_attributions-mel_db-horse", "02_fine_tuning-stft_db"]
     for stem in (*ours, *others):
-        notebook(tmp_path / "notebooks" / f"{stem}.ipynb", condition)
-    kept = {"summary", "accuracy_mel_db", "area_mel_db_cafe", "paper/table_III", "attributions/mel_db_cafe_lime"}
-    left = {"accuracy_stft_db", "area_mel_db_horse", "area_mel_db_forest", "paper/table_VI", "beside_II",
-            "attributions/mel_db_cafe_shap"}
+        notebook(tmp_path / "notebooks" / f"{stem}.ipynb", [("code", "1", [])])
+    kept = {
+        "summary",
+        "accuracy_mel_db",
+        "area_mel_db_cafe",
+        "paper/table_III",
+        "attributions/mel_db_cafe_lime",
+    }
+    left = {
+        "accuracy_stft_db",
+        "area_mel_db_horse",
+        "area_mel_db_forest",
+        "paper/table_VI",
+        "beside_II",
+        "attributions/mel_db_cafe_shap",
+    }
     for name in kept | left:
         files.save_table(TABLE, tmp_path / "tables" / name)
     build(tmp_path)
-    pages = {path.stem for path in (tmp_path / "report" / "notebooks").glob("*.html")}
     folder = tmp_path / "report" / "tables"
-    assert pages == set(ours)
+    assert pages_of(tmp_path) == set(ours)
     assert {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.csv")} == kept
-    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "Table III" in text and "Table VI:" not in text
-    (tmp_path / "config.json").unlink()  # without a configuration, whatever is there
+    build(tmp_path, notebooks=["01_data_and_noise"])  # the run says which are its own
+    assert pages_of(tmp_path) == {"01_data_and_noise"}
+    (tmp_path / "settings.json").unlink()  # without settings, whatever is there
     build(tmp_path)
-    assert len(list((tmp_path / "report" / "notebooks").glob("*.html"))) == 5
+    assert pages_of(tmp_path) == {*ours, *others}
+
+
+def pages_of(results):
+    return {path.stem for path in (results / "report" / "notebooks").glob("*.html")}
 
 
 def test_methods_that_are_not_the_studys_bring_a_table_of_all_scored_and_heard(tmp_path):
+    study = Study(Settings("smoke", results_dir=str(tmp_path), methods=("extremal", "lime")))
     condition = {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "white"}
-    every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(**condition, FF_low=0.1, FF_high=0.95, FF_heard=0.4)
+    every = TABLE[["method", "mask", "FF", "SPS", "area"]].assign(
+        **condition, FF_low=0.1, FF_high=0.95, FF_heard=0.4
+    )
     files.save_table(every.assign(seconds=0.25), tmp_path / "tables" / "methods")
-    assert "All methods of this run" not in build(tmp_path).read_text()
-    new = every.tail(1).assign(method="optimised", FF=0.99, seconds=1.5)
+    assert "four methods alone" in report_parts.every_method(study).data
+    new = every.tail(1).assign(method="extremal", FF=0.99, seconds=1.5)
     files.save_table(pd.concat([every, new]), tmp_path / "tables" / "methods")
-    text = build(tmp_path).read_text()
-    part = text[text.index("All methods of this run") :]
-    assert "FF_heard" in part and "0.990 [0.100," in part and "optimised" in part and "1.500" in part
+    part = report_parts.every_method(study).data
+    assert "FF_heard" in part and "0.990 [0.100," in part and "Optimised" in part and "1.500" in part
+
+
+# Names from a user's files
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+RUNS = re.compile(r"<script>alert|<img src=x")
+
+
+def hostile_run(folder):
+    """A run whose category, clip, noise, answers and messages are scripts, on every page that it has."""
+    Settings("smoke", results_dir=str(folder), scenarios=("clean",)).write()
+    study = Study(Settings.read(folder))
+    table = TABLE.assign(mask=HOSTILE)
+    files.save_table(table.assign(number=1, finding=HOSTILE), folder / "tables" / "findings")
+    files.save_table(table, folder / "tables" / "paper" / "table_III")
+    some = [
+        dataclasses.replace(
+            entry,
+            clip=HOSTILE,
+            category=HOSTILE,
+            noise_scenario=HOSTILE,
+            method="lime",
+            tags=[HOSTILE],
+            probabilities=dict.fromkeys(entry.probabilities, (HOSTILE, 0.5)),
+        )
+        for entry in entries(1, methods=("lime",))
+    ]
+    links = [("../index.html", HOSTILE)]
+    write_gallery(some, folder / "report" / "gallery", title=HOSTILE, links=links)
+    write_listening_test(folder / "report" / "gallery", [HOSTILE], title=HOSTILE, links=links)
+    shown = [
+        report_parts.findings(study),
+        report_parts.study_tables(study, "paper"),
+        report_parts.figure(study, "none"),
+        report_parts.every_method(study),
+    ]
+    html = [("code", "x", [display({"text/html": part.data, "text/plain": HOSTILE})]) for part in shown]
+    streams = [
+        ("code", f"print({HOSTILE!r})", [v4.new_output("stream", name=name, text=HOSTILE + "\n")])
+        for name in ("stdout", "stderr")
+    ]
+    error = ("code", "x", [v4.new_output("error", ename="ValueError", evalue=HOSTILE, traceback=[HOSTILE])])
+    plain = ("code", "x", [display({"text/plain": HOSTILE})])
+    alt = ("code", "x", [v4.new_output("display_data", data={"image/png": PIXEL}, metadata={"alt": HOSTILE})])
+    notebook(folder / "notebooks" / f"{INDEX}.ipynb", [("markdown", "# Title", []), *html])
+    notebook(
+        folder / "notebooks" / "03_attributions-mel_db-clean.ipynb", [*html, *streams, error, plain, alt]
+    )
+    manifest = {"seed": HOSTILE, "settings": {"dataset": HOSTILE}, "steps": {HOSTILE: {"seconds": 1.0}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    build(folder)
+
+
+def dismissed(messages, dialog):
+    messages.append(dialog.message)
+    dialog.dismiss()
+
+
+def test_hostile_names_are_text_in_every_page(tmp_path):
+    hostile_run(tmp_path)
+    pages = sorted((tmp_path / "report").rglob("*.html"))
+    assert len(pages) == 4
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert not RUNS.search(text), (path.name, RUNS.search(text))
+        assert "&lt;script&gt;alert(1)" in text, path.name
+
+
+@needs_browser
+def test_no_page_of_a_run_with_hostile_names_runs_them(tmp_path):
+    """Every page is opened, the gallery's views and the listening test's parts too; nothing is run, and
+    nothing is blocked.
+    """
+    hostile_run(tmp_path)
+    with chromium() as browser:
+        for path in sorted((tmp_path / "report").rglob("*.html")):
+            visit, dialogs = Visit(browser, bypass_csp=False), []
+            visit.page.on("dialog", functools.partial(dismissed, dialogs))
+            page = visit.open(path)
+            for view in ("#view=methods", "#view=masks", "#tag=" + quote(HOSTILE), "#view=cards"):
+                page.evaluate(f"location.hash = {view!r}")
+                page.wait_for_timeout(50)
+            if path.name == "listening.html":
+                page.fill("#participant", "p1")
+                page.click("#start button[type=submit]")
+            page.wait_for_timeout(200)
+            assert "<script>alert(1)</script>" in page.inner_text("body"), path.name
+            assert page.locator("img[src=x]").count() == 0
+            assert dialogs == [] and visit.faults == [], path.name
+            visit.close()
+
+
+@needs_browser
+def test_a_script_that_a_notebook_displays_unescaped_is_not_run(tmp_path):
+    cells = [
+        ("markdown", "# T", []),
+        ("code", "x", [v4.new_output("display_data", data={"text/html": HOSTILE})]),
+    ]
+    notebook(tmp_path / "notebooks" / "01_data_and_noise.ipynb", cells)
+    build(tmp_path)
+    with chromium() as browser:
+        visit, dialogs = Visit(browser, bypass_csp=False), []
+        visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        visit.open(tmp_path / "report" / "notebooks" / "01_data_and_noise.html").wait_for_timeout(300)
+        assert dialogs == [] and any("Content Security Policy" in fault for fault in visit.faults)
+        visit.close()

@@ -7,7 +7,6 @@ the notebooks wait after each clip, so that a test can interrupt them in the mid
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +14,52 @@ import pandas as pd
 import tiny_study
 import toy_study
 
-WORDS = ("--profile", "smoke", "--dataset", "esc50", "--spectrogram", "mel_db", "--scenario", "white",
-         "--method", "saliency,gradcam", "--protocol", "paper", "--device", "cpu")
+WORDS = (
+    "--profile",
+    "smoke",
+    "--dataset",
+    "esc50",
+    "--spectrogram",
+    "mel_db",
+    "--scenario",
+    "white",
+    "--method",
+    "saliency,gradcam",
+    "--protocol",
+    "paper",
+    "--device",
+    "cpu",
+)
 CONDITION = "mel_db/white"
 OPEN = """
 import time
 from pathlib import Path
 import pandas as pd
-from audioxai_utils import pipeline, study
-settings = study.Settings(profile, dataset, data_root, noise_root, results_dir, seed, device)
+from audioxai_utils import open_study
+study = open_study(results_dir)
 def wait():
     time.sleep(0.7 if Path(results_dir, "slow").exists() else 0)
 """
 TRAIN = """
-model = study.new_model(settings, study.get_spectrogram(spectrogram_type))
-study.save_classifier(settings, model, spectrogram_type, {"best_epoch": 1, "gradient_error": 1e-9})
-"""
-CLIPS = """
-condition, classifier = (spectrogram_type, noise_scenario), study.load_classifier(settings, spectrogram_type)
-clips = study.explained_clips(settings, classifier.spectrogram.sample_rate, noise_scenario)
+model = study.new_model(spectrogram_type)
+study.save_classifier(model, spectrogram_type, {"best_epoch": 1, "gradient_error": 1e-9})
 """
 ATTRIBUTE = """
-for row in pipeline.attribute(settings, classifier, clips, condition, method):
-    with open(Path(results_dir, "computed"), "a") as file:
-        file.write(f"{method} {row['clip']}\\n" if row["computed"] else "")
-    wait()
+from audioxai_utils.study import attribute
+condition = study.condition(spectrogram_type, noise_scenario)
+for method in study.settings.explained_by:
+    folder, options = condition.attribution_folder(method), condition.method_options(method)
+    for row in attribute.attribute(condition.classifier, condition.clips, method, options, folder):
+        with open(Path(results_dir, "computed"), "a") as file:
+            file.write(f"{method} {row['clip']}\\n" if row["computed"] else "")
+        wait()
 """
 SCORE = """
-parts = []
-for part in pipeline.score(settings, classifier, clips, condition, methods.split(), study.protocols(protocol)):
-    parts.append(part)
+condition, blocks = study.condition(spectrogram_type, noise_scenario), []
+for block in condition.score_blocks():
+    blocks.append(block)
     wait()
-pipeline.save_scores(settings, condition, pd.concat(parts, ignore_index=True))
+condition.score_all()
 """
 
 
@@ -54,15 +67,12 @@ def make(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """(repository, options of a run): six test clips, scored two at a time."""
     repository = toy_study.make(folder / "repository", fast=False)
     package, notebooks = repository / "audioxai_utils", repository / "notebooks"
-    shutil.rmtree(package)
-    shutil.copytree(toy_study.REPOSITORY / "audioxai_utils", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "report.py").write_text(toy_study.REPORT)
-    change(package / "config.py", r'("smoke", .*?n_clips=)\d+', r"\g<1>6")
-    change(package / "pipeline.py", r"(\nSCORE_BLOCK = )\d+", r"\g<1>2")
+    change(package / "study" / "profiles.py", r'("smoke", .*?n_clips=)\d+', r"\g<1>6")
+    change(package / "study" / "score.py", r"(\nBLOCK = )\d+", r"\g<1>2")
     write, common, condition = toy_study.write_notebook, toy_study.COMMON, toy_study.CONDITION
-    write(notebooks / "02_fine_tuning.ipynb", (*common, condition[0], "audioset_weights", "conditions"), OPEN, TRAIN)
-    write(notebooks / "03_attributions.ipynb", (*common, *condition, "method"), OPEN, CLIPS, ATTRIBUTE)
-    write(notebooks / "04_mask_study.ipynb", (*common, *condition, "protocol", "methods"), OPEN, CLIPS, SCORE)
+    write(notebooks / "02_fine_tuning.ipynb", (*common, condition[0]), OPEN, TRAIN)
+    write(notebooks / "03_attributions.ipynb", (*common, *condition), OPEN, ATTRIBUTE)
+    write(notebooks / "04_mask_study.ipynb", (*common, *condition), OPEN, SCORE)
     tiny_study.write_dataset(folder / "tones", takes="AB")
     return repository, (*WORDS, "--data-root", str(folder / "tones"))
 

@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODULES = ("__init__", "config", "inputs", "cli", "preparation", "graph", "workflow", "slurm", "sources", "progress",
-           "provenance", "runner", "watch", "forkserver")
-COMMON = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
+COMMON = ("results_dir",)
 CONDITION = ("spectrogram_type", "noise_scenario")
 SYNTHESIS = """
 def generate_dataset(root, n_workers=1):
@@ -31,44 +29,52 @@ def build(results_dir):
     (results_dir / "report" / "index.html").write_text("toy")
 """
 # Does what a notebook's step leaves behind, without a kernel: the graph's tests need no more.
-FAST_RUNNER = '''
-import json, sys
+FAST_RUNNER = """
+import json, os, sys, time
 from pathlib import Path
-if sys.argv[1] == "--report":
-    name, values = "report", {}
-else:
-    words = sys.argv[sys.argv.index("--threads") + 2:]
-    name, values = Path(sys.argv[2]).stem, dict(zip(words[1::3], words[2::3]))
-print(f"[{name}] started", flush=True)
-if Path("fail", name).exists():
-    Path("logs/failed").mkdir(exist_ok=True)
-    failure = {"step": name, "notebook": sys.argv[2], "error": "ValueError: as asked"}
-    Path("logs/failed", name + ".json").write_text(json.dumps(failure))
-    print(f"[{name}] FAILED after 0.0 s: ValueError: as asked", flush=True)
+from ..study.settings import FILE
+from .graph import Graph, Step
+from .progress import tell
+from .records import write_step
+started, words = time.time(), sys.argv[1:]
+given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+step = Step(Path(words[0]).stem, *given.values())
+tell(step.name, "started", text="started")
+if Path("fail", step.name).exists():
+    tell(step.name, "failed", text="FAILED after 0.0 s", error="ValueError: as asked", notebook=words[1])
     sys.exit(1)
-for folder, suffix in (("models", ".pt"), ("scores", ".parquet")):
-    if name.startswith({"models": "02", "scores": "04"}[folder]):
-        path = Path(folder, *name.split("-")[1:])
-        path = path.with_name(path.name + suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(values))
-record = {"step": name, "parameters": values, "argv": sys.argv[1:], "seconds": 0.1, "finished": "",
-          "peak_memory_bytes": 1, "threads": 1, "commit": {"id": None}}
-Path("steps", name + ".json").write_text(json.dumps(record))
-print(f"[{name}] done in 0.1 s", flush=True)
-'''
+pair = f"{step.spectrogram_type}/{step.noise_scenario}"
+left = {"01": "tables/data.csv", "02": f"models/{step.spectrogram_type}.pt", "03": f"attributions/{pair}/lime/a.npz",
+        "04": f"scores/{pair}.parquet", "05": "figures/means.png", "06": "gallery/index.html", "00": "report/index.html"}
+if step.notebook[:2] in left:
+    path = Path(left[step.notebook[:2]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(given))
+Path(words[1]).parent.mkdir(exist_ok=True)
+Path(words[1]).write_text("executed")
+write_step(Path.cwd(), step, started=started, cpu_seconds=0.1, peak_memory=1, threads=1, parameters=given,
+           notebook=os.path.relpath(words[1]), depends_on=Graph(json.loads(Path(FILE).read_text())).depends_on(step))
+tell(step.name, "done", text="done in 0.1 s")
+"""
 
 
 def write_notebook(path: Path, parameters: tuple[str, ...], *sources: str, tagged: bool = True) -> None:
-    """A notebook with a parameters condition (every value ``""``) and the given code conditions."""
-    def condition(source: str, tags: list[str]) -> dict:
-        return {"condition_type": "code", "execution_count": None, "id": f"c{abs(hash(source)) % 10**8}", "outputs": [],
-                "metadata": {"tags": tags} if tags else {}, "source": source.splitlines(keepends=True)}
+    """A notebook with a parameters cell (every value ``""``) and the given code cells."""
 
-    conditions = [condition("\n".join(f'{name} = ""' for name in parameters), ["parameters"] if tagged else [])]
-    conditions += [condition(source, []) for source in sources]
+    def cell(source: str, tags: list[str]) -> dict:
+        return {
+            "cell_type": "code",
+            "execution_count": None,
+            "id": f"c{abs(hash(source)) % 10**8}",
+            "outputs": [],
+            "metadata": {"tags": tags} if tags else {},
+            "source": source.splitlines(keepends=True),
+        }
+
+    cells = [cell("\n".join(f'{name} = ""' for name in parameters), ["parameters"] if tagged else [])]
+    cells += [cell(source, []) for source in sources]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.write_text(json.dumps({"conditions": conditions, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
 
 
 def write_sound(path: Path, frequency: float) -> None:
@@ -80,33 +86,42 @@ def write_sound(path: Path, frequency: float) -> None:
 
 
 def make(folder: Path, fast: bool) -> Path:
-    """A repository with the real graph; ``fast`` puts a stand-in for the runner."""
-    package = folder / "audioxai_utils"
-    package.mkdir(parents=True)
-    for module in MODULES:
-        shutil.copy(REPOSITORY / "audioxai_utils" / f"{module}.py", package)
-    (package / "report.py").write_text(REPORT)
-    (package / "synthesis.py").write_text(SYNTHESIS)
+    """A repository with the real graph; ``fast`` puts a stand-in for what executes notebooks."""
+    package, notebooks = folder / "audioxai_utils", folder / "notebooks"
+    shutil.copytree(REPOSITORY / "audioxai_utils", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "gallery" / "report.py").write_text(REPORT)
+    with open(package / "audio" / "generated" / "synthesis.py", "a", encoding="utf-8") as file:
+        file.write(SYNTHESIS)
     (package / "used.py").write_text("value = 1\n")
     (package / "unused.py").write_text("value = 2\n")
     if fast:
-        (package / "runner.py").write_text(FAST_RUNNER)
-    notebooks = folder / "notebooks"
+        (package / "run" / "notebook.py").write_text(FAST_RUNNER)
     notebooks.mkdir()
     shutil.copy(REPOSITORY / "notebooks" / "Snakefile", notebooks)
     shutil.copytree(REPOSITORY / "notebooks" / "slurm", notebooks / "slurm")
-    write_notebook(notebooks / "01_data_and_noise.ipynb", (*COMMON, "conditions"), "from audioxai_utils import config")
-    write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CONDITION[0], "audioset_weights", "conditions"), "1")
-    write_notebook(notebooks / "03_attributions.ipynb", (*COMMON, *CONDITION, "method"), "import audioxai_utils.used")
-    write_notebook(notebooks / "04_mask_study.ipynb", (*COMMON, *CONDITION, "protocol"), "1")
-    write_notebook(notebooks / "05_metrics_and_tables.ipynb", (*COMMON, "protocol", "methods", "conditions"), "1")
+    write_notebook(notebooks / "00_report.ipynb", COMMON, "1")
+    write_notebook(notebooks / "01_data_and_noise.ipynb", COMMON, "from audioxai_utils import constants")
+    write_notebook(notebooks / "02_fine_tuning.ipynb", (*COMMON, CONDITION[0]), "1")
+    write_notebook(notebooks / "03_attributions.ipynb", (*COMMON, *CONDITION), "import audioxai_utils.used")
+    write_notebook(notebooks / "04_mask_study.ipynb", (*COMMON, *CONDITION), "1")
+    write_notebook(notebooks / "05_metrics_and_tables.ipynb", COMMON, "1")
     write_notebook(notebooks / "06_listening_gallery.ipynb", COMMON, "1")
     return folder
 
 
 def command(repository: Path, results: Path, *words: str) -> tuple[list[str], dict[str, str]]:
     """Command line and environment of a run of the toy study."""
-    line = [sys.executable, "-P", "-m", "audioxai_utils.run.command_line", "--results", str(results), "--cores", "2", *words]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "audioxai_utils.run.command_line",
+        "--results",
+        str(results),
+        "--cores",
+        "2",
+        *words,
+    ]
     return line, os.environ | {"PYTHONPATH": str(repository)}
 
 

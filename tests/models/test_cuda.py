@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from audioxai_utils.audio import spectrograms
 from audioxai_utils.evaluation import masks, metrics, scoring
 from audioxai_utils.study import pipeline
-from audioxai_utils.attributions import lime_fast, rescale
+from audioxai_utils.attributions import neighbourhoods, rescale
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.shap_fast import PairedModel
 from audioxai_utils.constants import SPECTROGRAM_TYPES
@@ -53,16 +53,16 @@ DTYPES = {"i": torch.int64, "b": torch.bool, "f": torch.float64}
 
 
 def test_lime_classifies_in_tf32_without_waiting_for_the_device_and_scores_are_in_float32(faked, monkeypatch):
-    monkeypatch.setattr(lime_fast, "to_device", lambda values, device: values.to(device))  # pinning wants a driver
+    monkeypatch.setattr(neighbourhoods, "to_device", lambda values, device: values.to(device))  # pinning wants a driver
     monkeypatch.setattr(torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind]))
     seen, model, db = [], fake_model(), torch.empty(1, 1, 64, 501, device="cuda")
     model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    drawn = lime_fast.Neighbourhood(
+    drawn = neighbourhoods.Neighbourhood(
         np.zeros((64, 501), int), np.ones((40, 12), bool), np.zeros((64, 501)), np.zeros((64, 501))
     )
     for choice in (True, False):
         with tensor_float32(choice, torch.device("cuda")):
-            p = lime_fast.classified(model, drawn, 3, db, batch_size=16)
+            p = neighbourhoods.classified(model, drawn, 3, db, batch_size=16)
             assert p.device.type == "cuda" and p.shape == (40,) and p.dtype == torch.float32
             assert seen == [True] * 3
             scoring.probabilities(model, db)
@@ -165,7 +165,7 @@ def test_lime_reads_each_clip_when_the_next_one_is_under_way():
             order.append(f"made {i}")
             yield i
 
-    for i in lime_fast._one_behind(made()):
+    for i in neighbourhoods.one_behind(made()):
         order.append(f"read {i}")
     assert order == ["made 0", "made 1", "read 0", "made 2", "read 1", "read 2"]
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from audioxai_utils.models.checkpoints import load_state
-from audioxai_utils.models.cnn14 import Cnn14, load_panns_weights
+from audioxai_utils.models.cnn14 import Cnn14, blocks, load_panns_weights
 
 WIDTH = 1 / 32
 
@@ -163,3 +163,13 @@ def test_a_damaged_checkpoint_is_one_line_without_torchs_internals(tmp_path, con
     with pytest.raises(ValueError, match="damaged.pth: not a readable PyTorch checkpoint") as error:
         load_state(tmp_path / "damaged.pth")
     assert "\n" not in str(error.value)
+
+
+def test_blocks_hold_every_parameter_and_leave_the_model_as_it_was(model):
+    model.train()
+    rows = blocks(model, torch.randn(1, 1, model.n_bins, 64, dtype=next(model.parameters()).dtype))
+    assert sum(row["parameters"] for row in rows) == sum(p.numel() for p in model.parameters())
+    names = ["bn0", *(f"conv_block{i}" for i in range(1, 7)), "fc1", "head"]
+    assert [row["block"] for row in rows] == names and rows[-1]["output"] == (model.n_classes,)
+    assert rows[1]["output"][1:] == (32, model.n_bins // 2)  # (time, frequency), halved
+    assert model.training and not any(module._forward_hooks for module in model.modules())

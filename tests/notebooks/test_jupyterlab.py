@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
+import os
 import socket
 import sys
 import time
@@ -12,7 +14,6 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import soundfile
@@ -20,15 +21,16 @@ import tiny_study
 from browser import Visit, chromium, needs_browser
 from gallery_entries import chirps
 
-from audioxai_utils import constants, files
+from audioxai_utils import constants
 from audioxai_utils.evaluation import tables
-from audioxai_utils.run import watch, workflow
-from audioxai_utils.study import pipeline, study
 from audioxai_utils.gallery.explorer import BY_AREA, OWN_FILE
+from audioxai_utils.run import watch
+from audioxai_utils.study.settings import remember_latest
+from audioxai_utils.study.study import Study
 
 pytestmark = [needs_browser, pytest.mark.timeout(900)]
 NOTEBOOK = "06_listening_gallery.ipynb"
-CELL, METHODS = ("mel_db", "clean"), ["saliency", "gradcam"]
+METHODS = ("saliency", "gradcam")
 WAIT = 120  # seconds for any one thing, on a machine that is busy with others
 PLAYERS = "[...document.querySelectorAll('.audioxai audio')]"  # original, kept, removed
 HEARD = f"""before => {{
@@ -43,27 +45,27 @@ HEARD = f"""before => {{
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
+def study(tmp_path_factory):
     """A study of three tones up to its best masks, with a classifier of the quick study's size, not trained."""
-    made = tiny_study.make(tmp_path_factory.mktemp("study"), profile="quick", seconds=constants.DURATION)
-    classifier, clips = study.load_classifier(made, CELL[0]), study.explained_clips(made, 32000, CELL[1])
+    folder = tmp_path_factory.mktemp("study")
+    made = tiny_study.make(folder, profile="quick", seconds=constants.DURATION)
+    chosen = dataclasses.replace(
+        made.settings, methods=METHODS, protocol="paper", spectrograms=("mel_db",), scenarios=("clean",)
+    )
+    chosen.write()
+    made = Study(chosen)
     for method in METHODS:
-        list(pipeline.attribute(made, classifier, clips, CELL, method))
-    scores = pd.concat(pipeline.score(made, classifier, clips, CELL, METHODS, ["paper"]), ignore_index=True)
-    pipeline.save_scores(made, CELL, scores)
-    files.save_table(tables.best_masks(tables.summarise(scores)), made.results / "tables" / "best_masks")
+        made.main_condition.attribute(method)
+    made.save("best_masks", tables.best_masks(tables.summarise(made.main_condition.score_all())))
     return made
 
 
-def write_notebook(folder: Path, settings) -> None:
-    """Notebook 06 as it is, not run, on this study."""
+def write_notebook(folder: Path) -> None:
+    """Notebook 06 as it is, not run: with nothing set, it opens the run that was started last."""
     notebook = nbformat.read(constants.REPOSITORY / "notebooks" / NOTEBOOK, as_version=4)
-    names = ("profile", "dataset", "data_root", "noise_root", "results_dir", "seed", "device")
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source += "".join(f"\n{name} = {getattr(settings, name)!r}" for name in names)
     nbformat.write(notebook, folder / NOTEBOOK)
 
 
@@ -76,11 +78,14 @@ def jupyterlab(folder: Path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-P", "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
-        "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+        sys.executable, "-P", "-m", "jupyterlab", "--no-browser", "--allow-root",
+        f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
         "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
     ]
-    environment = workflow.environment() | {"IPYTHONDIR": str(state / "ipython")}
+    environment = os.environ | {"IPYTHONDIR": str(state / "ipython"), "AUDIOXAI_RESULTS": str(results_parent)}
+    environment |= {"PYTHONPATH": str(constants.REPOSITORY)}
+    environment.pop("AUDIOXAI_RUN", None)
     environment |= {f"JUPYTER_{name.upper()}_DIR": str(state / name) for name in ("config", "data", "runtime")}
     with open(log, "w", encoding="utf-8") as file:
         server = psutil.Popen(watch.bound(command), env=environment, cwd=folder, stdout=file, stderr=file)
@@ -248,12 +253,14 @@ def decoded(source: str) -> np.ndarray:
     return samples
 
 
-def test_the_explorer_of_notebook_06_in_jupyterlab(settings, tmp_path):
+def test_the_explorer_of_notebook_06_in_jupyterlab(study, tmp_path, monkeypatch):
     """Prepared and live explanations and files of one's own are heard; prints the seconds from change to sound."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
-    write_notebook(notebooks, settings)
-    with jupyterlab(notebooks) as address, chromium() as browser:
+    write_notebook(notebooks)
+    monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "results"))
+    remember_latest(study.results)
+    with jupyterlab(notebooks, tmp_path / "results") as address, chromium() as browser:
         visit = Visit(browser, height=1000, server=address)
         run_notebook(visit.page, address)
         hand = Hand(visit.page, tmp_path)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.run import command_line
+from audioxai_utils.run import command_line, workflow
+from audioxai_utils.study.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,90 +33,162 @@ def esc(tmp_path):
     return tmp_path / "esc"
 
 
-def test_defaults():
-    options = command_line.parse([])
-    assert (options.profile, options.dataset, options.protocol, options.device) == ("quick", "generated", "both", "")
-    assert options.conditions == constants.STUDY_CONDITIONS and options.methods == constants.STUDY_METHODS
-    assert options.cores == len(os.sched_getaffinity(0))
-    assert options.results_dir == REPOSITORY / "results" / "generated-quick"
-    assert (options.data_root, options.noise_root, options.audioset_weights, options.seed) == ("", "", "", "")
-    assert options.test is None and not options.dry_run
+def parse(*words: str) -> Settings:
+    return command_line.parse(words).settings
+
+
+def test_defaults(tmp_path):
+    command = command_line.parse([])
+    found = command.settings
+    assert (found.profile, found.dataset, found.protocol, found.device) == (
+        "quick",
+        "generated",
+        "both",
+        "auto",
+    )
+    assert found.conditions == constants.STUDY_CONDITIONS and found.explained_by == constants.STUDY_METHODS
+    assert found.results == REPOSITORY / "results" / "generated-quick" and found.seed == constants.SEED
+    assert {
+        found.data_root,
+        found.noise_root,
+        found.audioset_weights,
+        found.n_clips,
+        found.cores,
+        found.slurm,
+    } == {None}
+    assert command.test is None and not command.dry_run and not command.check_only
+    assert workflow.written(found, tmp_path)[1].cores == len(os.sched_getaffinity(0))
+    assert found == replace(
+        Settings(), results_dir=str(found.results)
+    )  # what is not given is the field's default
+
+
+def test_every_option_is_a_field_and_every_field_a_flag():
+    known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", command_line.build_parser().format_usage()))
+    flags = {command_line.flag_of(each) for each in fields(Settings)}
+    assert known - flags == {"--dry-run", "--test"} and flags < known
 
 
 def test_lists_may_be_repeated_or_separated_and_keep_the_studys_order():
-    options = command_line.parse(["--scenario", "room,white", "--scenario", "clean", "--method", "shap, saliency"])
-    assert options.methods == ("saliency", "shap")
-    assert options.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "white"), ("mel_db", "room"))
-    assert command_line.parse(["--spectrogram", "stft_db"]).conditions == (("stft_db", "clean"),)
-    assert len(command_line.parse(["--full-grid"]).conditions) == 8
-    assert command_line.parse(["--full-grid", "--spectrogram", "stft_db", "--scenario", "horse"]).conditions == (("stft_db", "horse"),)
+    found = parse("--scenario", "room,white", "--scenario", "clean", "--method", "shap, saliency")
+    assert found.explained_by == ("saliency", "shap") and found.scenarios == ("clean", "white", "room")
+    assert found.conditions == (
+        ("stft_db", "clean"),
+        ("mel_db", "clean"),
+        ("mel_db", "white"),
+        ("mel_db", "room"),
+    )
+    assert parse("--spectrogram", "stft_db").conditions == (("stft_db", "clean"),)
+    assert len(parse("--full-grid").conditions) == 8
+    assert parse("--full-grid", "--spectrogram", "stft_db", "--scenario", "horse").conditions == (
+        ("stft_db", "horse"),
+    )
 
 
 def test_every_registered_method_may_be_asked_for_and_groups_stand_for_many():
     """The command line knows the methods without importing them; the registry is the judge."""
     from audioxai_utils.attributions import METHODS
 
-    every = command_line.parse(["--method", "all"]).methods
+    every = parse("--method", "all").explained_by
     assert every[: len(constants.STUDY_METHODS)] == constants.STUDY_METHODS and len(set(every)) == len(every)
     assert set(every) == {name for name in METHODS if METHODS[name].__module__.startswith("audioxai_utils.")}
-    assert command_line.parse(["--method", "study"]).methods == constants.STUDY_METHODS
-    assert command_line.parse(["--method", "rise,study", "--method", "occlusion"]).methods == (*constants.STUDY_METHODS, "occlusion", "rise")
+    assert parse("--method", "study") == parse()  # and so reruns nothing
+    assert parse("--method", "rise,study", "--method", "occlusion").methods == (
+        *constants.STUDY_METHODS,
+        "occlusion",
+        "rise",
+    )
     assert all(name in command_line.build_parser().format_help() for name in every)
 
 
-def test_paths_are_made_absolute(esc, tmp_path, monkeypatch):
+def test_paths_are_made_absolute_and_kept_so(esc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"w")
     (tmp_path / "noises").mkdir()
     for name in ("white.wav", "Room-tone.flac", "horse.ogg"):
         (tmp_path / "noises" / name).touch()
-    options = command_line.parse(["--dataset", "esc10", "--data-root", "esc", "--noise-root", "noises", "--results", "out/deep",
-                         "--profile", "paper", "--audioset-weights", "w.pth", "--seed", "7", "--clips", "80"])
-    assert (options.data_root, options.noise_root) == (str(esc), str(tmp_path / "noises"))
-    assert options.results_dir == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
-    assert options.audioset_weights == str(tmp_path / "w.pth") and options.seed == "7" and options.n_clips == "80"
-    assert command_line.parse(["--profile", "paper", "--audioset-weights", "download"]).audioset_weights == "download"
+    found = parse(
+        "--dataset",
+        "esc10",
+        "--data-root",
+        "esc",
+        "--noise-root",
+        "noises",
+        "--results",
+        "out/deep",
+        "--profile",
+        "paper",
+        "--audioset-weights",
+        "w.pth",
+        "--seed",
+        "7",
+        "--clips",
+        "80",
+    )
+    assert (found.data_root, found.noise_root) == (str(esc), str(tmp_path / "noises"))
+    assert found.results == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
+    assert found.audioset_weights == str(tmp_path / "w.pth") and (found.seed, found.n_clips) == (7, 80)
+    assert parse("--profile", "paper", "--audioset-weights", "download").audioset_weights == "download"
+    found.write()
+    assert Settings.read(tmp_path / "out" / "deep") == found
 
 
 def test_folders_from_the_environment(esc, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_DATA", str(esc))
     monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "out"))
-    options = command_line.parse(["--dataset", "esc10"])
-    assert (options.data_root, options.results_dir) == (str(esc), tmp_path / "out" / "esc10-quick")
-    assert command_line.parse(["--profile", "smoke"]).results_dir == tmp_path / "out" / "generated-smoke"  # side by side
-    assert command_line.parse(["--results", str(tmp_path / "x")]).results_dir == tmp_path / "x"
-    assert command_line.parse([]).data_root == ""  # the generated set has its own place
+    found = parse("--dataset", "esc10")
+    assert (found.data_root, found.results) == (str(esc), tmp_path / "out" / "esc10-quick")
+    assert parse("--profile", "smoke").results == tmp_path / "out" / "generated-smoke"  # side by side
+    assert parse("--results", str(tmp_path / "x")).results == tmp_path / "x"
+    assert parse().data_root is None  # the generated set has its own place
 
 
 def test_an_audio_file_is_a_noise_scenario(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("Café, noon.WAV", "rain.ogg"):
         (tmp_path / name).touch()
-    options = command_line.parse(["--scenario", "Café, noon.WAV", "--scenario", "rain.ogg,clean,rain.ogg"])
+    found = parse("--scenario", "Café, noon.WAV", "--scenario", "rain.ogg,clean,rain.ogg")
     files = {"cafe_noon": str(tmp_path / "Café, noon.WAV"), "rain": str(tmp_path / "rain.ogg")}
-    assert options.noise_files == files
-    assert options.conditions == (("stft_db", "clean"), ("mel_db", "clean"), ("mel_db", "cafe_noon"), ("mel_db", "rain"))
-    assert command_line.parse(["--scenario", "rain.ogg"]).conditions == (("mel_db", "rain"),)
-    assert command_line.parse(["--scenario", "rain.ogg", "--full-grid"]).conditions == (("stft_db", "rain"), ("mel_db", "rain"))
+    assert found.noise_files == files and found.scenarios == ("clean", *files.values())
+    assert found.conditions == (
+        ("stft_db", "clean"),
+        ("mel_db", "clean"),
+        ("mel_db", "cafe_noon"),
+        ("mel_db", "rain"),
+    )
+    assert parse("--scenario", "rain.ogg").conditions == (("mel_db", "rain"),)
+    assert parse("--scenario", "rain.ogg", "--full-grid").conditions == (
+        ("stft_db", "rain"),
+        ("mel_db", "rain"),
+    )
 
 
 def test_only_the_chosen_noises_need_a_recording(tmp_path):
     (tmp_path / "white.wav").touch()
-    options = command_line.parse(["--noise-root", str(tmp_path), "--scenario", "white,clean"])
-    assert options.noise_root == str(tmp_path) and len(options.conditions) == 3
-    assert command_line.parse(["--noise-root", str(tmp_path), "--scenario", "clean"]).conditions[0] == ("stft_db", "clean")
+    found = parse("--noise-root", str(tmp_path), "--scenario", "white,clean")
+    assert found.noise_root == str(tmp_path) and len(found.conditions) == 3
+    assert parse("--noise-root", str(tmp_path), "--scenario", "clean").conditions[0] == ("stft_db", "clean")
 
 
 def test_the_help_says_what_the_seed_governs(capsys):
     with pytest.raises(SystemExit):
         command_line.parse(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "seed of initial weights and training (default: 42)" in printed and "AUDIOXAI_RESULTS the folder in which" in printed
+    assert (
+        "seed of initial weights and training;" in printed
+        and "are fixed (default: 42)" in printed
+        and "AUDIOXAI_RESULTS the folder in which" in printed
+    )
 
 
 def test_what_follows_test_goes_to_pytest():
     assert command_line.parse(["--test"]).test == ()
-    assert command_line.parse(["--cores", "1", "--test", "-k", "masks", "--help", "-x"]).test == ("-k", "masks", "--help", "-x")
+    assert command_line.parse(["--cores", "1", "--test", "-k", "masks", "--help", "-x"]).test == (
+        "-k",
+        "masks",
+        "--help",
+        "-x",
+    )
 
 
 BAD = [
@@ -126,32 +201,76 @@ BAD = [
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
     (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, gradient_shap, "),
-    (["--scenario", "clean,"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''"),
-    (["--scenario", "rain"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'rain'"),
-    (["--scenario", "file"], "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'file'"),
+    (
+        ["--scenario", "clean,"],
+        "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''",
+    ),
+    (
+        ["--scenario", "rain"],
+        "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'rain'",
+    ),
+    (
+        ["--scenario", "file"],
+        "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got 'file'",
+    ),
     (["--scenario", "rain.wav"], "--scenario rain.wav: no such file"),
-    (["--scenario", "White.wav"], "--scenario White.wav: would be called white like one of the study's own; rename the file"),
-    (["--scenario", "+++.wav"], "--scenario +++.wav: has no letter or digit to be called by; rename the file"),
-    (["--scenario", "a b.wav,a_b.wav"], "--scenario: TMP/a b.wav and TMP/a_b.wav would both be called a_b; rename one"),
-    (["--spectrogram", "stft_db", "--scenario", "a b.wav"], "--spectrogram and --scenario leave no condition of profile quick"),
-    (["--noise-root", "noises"], "--noise-root TMP/noises: expected one audio file with 'room' in its name; found none"),
-    (["--noise-root", "noises", "--scenario", "horse"],
-     "--noise-root TMP/noises: expected one audio file with 'horse' in its name; found horse.flac, horse.wav"),
-    (["--audioset-weights", "download"], "--audioset-weights fit a Cnn14 of full width, that of --profile paper; quick has 1/16"),
+    (
+        ["--scenario", "White.wav"],
+        "--scenario White.wav: would be called white like one of the study's own; rename the file",
+    ),
+    (
+        ["--scenario", "+++.wav"],
+        "--scenario +++.wav: has no letter or digit to be called by; rename the file",
+    ),
+    (
+        ["--scenario", "a b.wav,a_b.wav"],
+        "--scenario: TMP/a b.wav and TMP/a_b.wav would both be called a_b; rename one",
+    ),
+    (
+        ["--spectrogram", "stft_db", "--scenario", "a b.wav"],
+        "--spectrogram and --scenario leave no condition of profile quick",
+    ),
+    (
+        ["--noise-root", "noises"],
+        "--noise-root TMP/noises: expected one audio file with 'room' in its name; found none",
+    ),
+    (
+        ["--noise-root", "noises", "--scenario", "horse"],
+        "--noise-root TMP/noises: expected one audio file with 'horse' in its name; found horse.flac, horse.wav",
+    ),
+    (
+        ["--audioset-weights", "download"],
+        "--audioset-weights fit a Cnn14 of full width, that of --profile paper; quick has 1/16",
+    ),
     (["--profile", "smoke", "--audioset-weights", "file"], "--audioset-weights fit a Cnn14 of full width"),
     (["--spectrogram", "cqt_db"], "--spectrogram must be one of stft_db, mel_db; got 'cqt_db'"),
-    (["--spectrogram", "stft_db", "--scenario", "horse"], "--spectrogram and --scenario leave no condition of profile quick"),
+    (
+        ["--spectrogram", "stft_db", "--scenario", "horse"],
+        "--spectrogram and --scenario leave no condition of profile quick",
+    ),
     (["--cores", "0"], "--cores must be a whole number from 1 to 4096; got '0'"),
     (["--cores", "two"], "--cores must be a whole number from 1 to 4096; got 'two'"),
     (["--seed", "-1"], "--seed must be a whole number from 0 to 4294967295; got '-1'"),
     (["--seed", "1.5"], "--seed must be a whole number"),
     (["--clips", "0"], "--clips must be a whole number from 1 to 1000000; got '0'"),
-    (["--dataset", "esc50", "--data-root", "missing"], "--data-root must be a readable folder; TMP/missing: No such file"),
-    (["--dataset", "esc50", "--data-root", "empty"], "--data-root must be a folder with files in it; TMP/empty is empty"),
-    (["--dataset", "esc50", "--data-root", "full"], "--data-root must have the layout of ESC-50; TMP/full has no meta/"),
+    (
+        ["--dataset", "esc50", "--data-root", "missing"],
+        "--data-root must be a readable folder; TMP/missing: No such file",
+    ),
+    (
+        ["--dataset", "esc50", "--data-root", "empty"],
+        "--data-root must be a folder with files in it; TMP/empty is empty",
+    ),
+    (
+        ["--dataset", "esc50", "--data-root", "full"],
+        "--data-root must have the layout of ESC-50; TMP/full has no meta/",
+    ),
     (["--noise-root", "file"], "--noise-root must be a readable folder; TMP/file: Not a directory"),
     (["--noise-root", ""], "--noise-root needs a path; got an empty one"),
-    (["--profile", "paper", "--audioset-weights", "missing"], "--audioset-weights must be a readable file or 'download'; TMP/missing: No such"),
+    (
+        ["--profile", "paper", "--audioset-weights", "missing"],
+        "--audioset-weights must be a readable file or 'download'; TMP/missing: No such",
+    ),
     (["--results", "file"], "--results must be a writable folder; TMP/file: Not a directory"),
     (["--results", "file/below"], "--results must be a writable folder; TMP/file: Not a directory"),
     (["--results", "/proc/none"], "--results must be a writable folder; /proc"),
@@ -165,7 +284,14 @@ def test_bad_options_end_in_one_line_before_any_work(words, message, tmp_path, m
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").touch()
     (tmp_path / "noises").mkdir()
-    for name in ("file", "White.wav", "+++.wav", "a b.wav", "a_b.wav", *(f"noises/{n}.wav" for n in ("white", "horse"))):
+    for name in (
+        "file",
+        "White.wav",
+        "+++.wav",
+        "a b.wav",
+        "a_b.wav",
+        *(f"noises/{n}.wav" for n in ("white", "horse")),
+    ):
         (tmp_path / name).touch()
     (tmp_path / "noises" / "horse.flac").touch()
     before = sorted(tmp_path.rglob("*"))
@@ -196,17 +322,26 @@ def test_cuda_is_refused_without_a_device(monkeypatch, capsys):
 def clone(tmp_path):
     """What of the repository the set-up reads."""
     folder = tmp_path / "clone"
-    (folder / "audioxai_utils").mkdir(parents=True)
-    for name in ("run_all.sh", "constraints.txt", "pyproject.toml", "audioxai_utils/__init__.py",
-                 "audioxai_utils/cli.py", "audioxai_utils/config.py", "audioxai_utils/inputs.py", "audioxai_utils/slurm.py"):
+    for name in ("run_all.sh", "constraints.txt", "pyproject.toml"):
+        folder.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
+    shutil.copytree(
+        REPOSITORY / "audioxai_utils", folder / "audioxai_utils", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return folder
 
 
 def run_all(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
     env = os.environ | {"AUDIOXAI_PYTHON": sys.executable} | variables
-    return subprocess.run(["bash", folder / "run_all.sh", *words], cwd=folder.parent, env=env, capture_output=True,
-                          text=True, timeout=60, check=False)
+    return subprocess.run(
+        ["bash", folder / "run_all.sh", *words],
+        cwd=folder.parent,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_options_are_checked_before_anything_is_installed(clone):
@@ -221,13 +356,15 @@ def test_options_are_checked_before_anything_is_installed(clone):
 def test_a_missing_python_is_one_line(clone):
     done = run_all(clone, AUDIOXAI_PYTHON="/no/such/python")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("run_all.sh: needs Python 3.11 or later, and found none (looked for: /no/such/python)")
+    assert done.stderr.startswith(
+        "run_all.sh: needs Python 3.11 or later, and found none (looked for: /no/such/python)"
+    )
 
 
 def fake_python(clone: Path, body: str) -> str:
     """A Python that the set-up finds: the real one, but for what ``body`` does first."""
     script = clone.parent / "python"
-    script.write_text(f"#!/bin/bash\n{body}\nexec {sys.executable} \"$@\"\n")
+    script.write_text(f'#!/bin/bash\n{body}\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
     return str(script)
 
@@ -261,11 +398,20 @@ def test_a_finished_set_up_goes_straight_to_work(clone):
     (clone / ".venv" / "bin").mkdir(parents=True)
     (clone / ".venv" / "bin" / "python").write_text('#!/bin/bash\necho "$PYTHONPATH: $*"\n')
     (clone / ".venv" / "bin" / "python").chmod(0o755)
-    pins = subprocess.run("cat constraints.txt pyproject.toml | cksum", shell=True, cwd=clone, capture_output=True,
-                          text=True, check=True).stdout
+    pins = subprocess.run(
+        "cat constraints.txt pyproject.toml | cksum",
+        shell=True,
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     (clone / ".venv" / "audioxai-complete").write_text(f"{clone}\n{pins}")
     done = run_all(clone, "--dry-run", AUDIOXAI_PYTHON="/no/such/python")
-    assert (done.returncode, done.stdout) == (0, f"{clone}: -P -m audioxai_utils.run.command_line --dry-run\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{clone}: -P -m audioxai_utils.run.command_line --dry-run\n",
+    )
     with open(clone / "constraints.txt", "a", encoding="utf-8") as file:
         file.write("new==1\n")
     assert run_all(clone, "--dry-run", AUDIOXAI_PYTHON="/no/such/python").returncode == 2  # set up again

@@ -16,6 +16,7 @@ from test_data import server  # noqa: F401  (a server on this machine)
 from audioxai_utils import constants
 from audioxai_utils.audio import datasets, downloads, inputs
 from audioxai_utils.run import command_line, preparation
+from audioxai_utils.study.settings import Settings
 
 WEIGHTS = np.random.default_rng(1).bytes(300_000)
 
@@ -30,8 +31,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def options(*words: str) -> command_line.Options:
-    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words])
+def settings(*words: str) -> Settings:
+    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words]).settings
 
 
 def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):  # noqa: F811
@@ -40,10 +41,10 @@ def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, serv
     monkeypatch.setattr(downloads, "PANNS_SIZE", len(WEIGHTS))
     monkeypatch.setattr(downloads, "PANNS_MD5", hashlib.md5(WEIGHTS).hexdigest())
     path = place / "data" / downloads.PANNS_NAME
-    planned = preparation.prepare(options("--dry-run"))
+    planned = preparation.prepare(settings(), dry_run=True)
     assert planned.audioset_weights == str(path) and not path.exists() and server.log == []
     for _ in range(2):
-        assert preparation.prepare(options()).audioset_weights == str(path)
+        assert preparation.prepare(settings()).audioset_weights == str(path)
     assert path.read_bytes() == WEIGHTS and server.log == [None]
     assert downloads.PANNS_NAME in capfd.readouterr().err  # the progress bar
 
@@ -55,21 +56,29 @@ def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setattr(downloads, "PANNS_URL", f"http://127.0.0.1:{port}/w")
-    assert command_line.main(["--profile", "paper", "--audioset-weights", "download"]) == command_line.STUDY_FAILED == 1
+    assert (
+        command_line.main(["--profile", "paper", "--audioset-weights", "download"])
+        == command_line.STUDY_FAILED
+        == 1
+    )
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
     assert printed.err.startswith(f"run_all.sh: http://127.0.0.1:{port}/w: download failed, no connection")
     assert not (place / "results").exists()
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"no sound", "Format not recognised"), (b"", "Format not recognised")])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no sound", "Format not recognised"), (b"", "Format not recognised")]
+)
 def test_a_scenario_that_is_not_audio_is_refused_before_any_work(place, content, reason, capfd):
     path = place / "rain.wav"
     path.write_bytes(content)
     assert command_line.main(["--scenario", str(path)]) == command_line.BAD_OPTIONS
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
-    assert printed.err.startswith(f"run_all.sh: the noise of scenario rain must be an audio file; {path}: {reason}")
+    assert printed.err.startswith(
+        f"run_all.sh: the noise of scenario rain must be an audio file; {path}: {reason}"
+    )
     soundfile.write(path, np.zeros(0), 16000)
     assert command_line.main(["--scenario", str(path)]) == command_line.BAD_OPTIONS
     assert capfd.readouterr().err.endswith("it holds no samples\n") and not (place / "results").exists()
@@ -81,7 +90,11 @@ def test_a_folder_with_something_else_is_no_place_for_generated_sounds(tmp_path,
     (tmp_path / "data" / "letter.txt").touch()
     code = command_line.main(["--data-root", str(tmp_path / "data"), "--results", str(tmp_path / "results")])
     printed = capfd.readouterr()
-    assert code == command_line.STUDY_FAILED and printed.err.count("\n") == 1 and "is no generated dataset" in printed.err
+    assert (
+        code == command_line.STUDY_FAILED
+        and printed.err.count("\n") == 1
+        and "is no generated dataset" in printed.err
+    )
     assert not (tmp_path / "results").exists()
 
 
@@ -113,12 +126,15 @@ def _touch(folder: Path) -> None:
     os.utime(folder / "audio" / "a.wav", (1, 1))
 
 
-@pytest.mark.parametrize("change", [
-    _touch,
-    lambda folder: (folder / "audio" / "a.wav").unlink(),
-    lambda folder: (folder / "audio" / "c.wav").touch(),
-    lambda folder: (folder / "meta" / "esc50.csv").write_text("filename\nb.wav\n"),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        _touch,
+        lambda folder: (folder / "audio" / "a.wav").unlink(),
+        lambda folder: (folder / "audio" / "c.wav").touch(),
+        lambda folder: (folder / "meta" / "esc50.csv").write_text("filename\nb.wav\n"),
+    ],
+)
 def test_any_change_of_a_dataset_is_seen(folder, change):
     before = inputs.dataset_state(folder)
     (folder / "audio" / ".hidden").touch()

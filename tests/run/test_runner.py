@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,85 +13,104 @@ import nbformat
 import pytest
 import toy_study
 
-from audioxai_utils.run import forkserver, notebook, watch, workflow
+from audioxai_utils.run import notebook, watch
 
-PARAMETERS = (*toy_study.COMMON, *toy_study.CELL, "method")
-
-
-@pytest.fixture(scope="module", params=["its own process", "a fork of the server"])
-def started_as(request, tmp_path_factory):
-    """What steps find in their environment: nothing, or a server of which they are forks."""
-    if request.param == "its own process":
-        yield {}
-        return
-    with forkserver.started(workflow.environment(), tmp_path_factory.mktemp("server") / "log") as address:
-        yield {forkserver.ADDRESS: address}
+PARAMETERS = (*toy_study.COMMON, *toy_study.CONDITION)
 
 
-@pytest.fixture
-def step(started_as):
-    """`run_step` in both ways in which a step may start."""
-    return functools.partial(run_step, started_as)
-
-
-def run_step(started_as: dict, folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
+def run_step(folder: Path, *sources: str, words: tuple[str, ...] = (), tagged: bool = True):
     """Run a notebook of these cells as a step in ``folder``; (process, executed notebook, record)."""
     toy_study.write_notebook(folder / "03_toy.ipynb", PARAMETERS, *sources, tagged=tagged)
-    line = [sys.executable, "-P", "-m", "audioxai_utils.run.notebook", str(folder / "03_toy.ipynb"), "notebooks/03_toy-x.ipynb"]
-    line += ["--threads", "1", "-p", "method", "lime", *words]
-    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)} | started_as
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "audioxai_utils.run.notebook",
+        str(folder / "03_toy.ipynb"),
+        "notebooks/03_toy-x.ipynb",
+    ]
+    line += ["--threads", "1", "-p", "spectrogram_type", "mel_db", *words]
+    (folder / "events").mkdir(exist_ok=True)
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY), "AUDIOXAI_EVENTS": str(folder / "events")}
     done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    return done, folder / "notebooks" / "03_toy-x.ipynb", folder / "steps" / "03_toy-x.json"
+    return done, folder / "notebooks" / "03_toy-x.ipynb", folder / "steps" / "03_toy-mel_db.json"
 
 
-def failure(folder: Path) -> dict:
-    return json.loads((folder / "logs/failed/03_toy-x.json").read_text())
+def events(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "events/03_toy-mel_db.jsonl").read_text().splitlines()]
 
 
-def test_a_step_is_executed_with_its_parameters_and_recorded(step, tmp_path):
-    told = "import os\nfrom pathlib import Path\nfrom audioxai_utils import config\n"
-    told += "Path(results_dir, 'seen').write_text(f'{method} {os.environ[\"OMP_NUM_THREADS\"]} {os.getcwd()}')\n"
+def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
+    told = "import os\nfrom pathlib import Path\nfrom audioxai_utils import constants\n"
+    told += "Path(results_dir, 'seen').write_text(f'{spectrogram_type} {os.environ[\"OMP_NUM_THREADS\"]} {os.getcwd()}')\n"
     told += "held = b'x' * 300_000_000"
-    done, executed, record = step(tmp_path, told, words=("-p", "seed", "0012"))
+    done, executed, record = run_step(tmp_path, told)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "seen").read_text() == f"lime 1 {toy_study.REPOSITORY}"
+    assert (tmp_path / "seen").read_text() == f"mel_db 1 {toy_study.REPOSITORY}"
     start, end = done.stdout.splitlines()
-    assert start == "[03_toy lime] started" and end.startswith("[03_toy lime] done in ")
+    assert start == "[03_toy-mel_db] started" and end.startswith("[03_toy-mel_db] done in ")
+    assert [event["is"] for event in events(tmp_path)] == ["started", "done"]
     assert "WARNING" not in done.stderr and "TCP" not in done.stderr
     cells = nbformat.read(executed, as_version=4).cells
-    assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'seed = "0012"' in cells[1].source
+    assert [cell.execution_count for cell in cells] == [1, 2, 3] and 'spectrogram_type = "mel_db"' in cells[
+        1
+    ].source
     written = json.loads(record.read_text())
-    defaults = dict.fromkeys(PARAMETERS, "")  # what took effect, whether given or not
-    assert written["parameters"] == defaults | {"method": "lime", "seed": "0012", "results_dir": str(tmp_path)}
-    assert written["seed"] == "0012" and written["inputs"] == {}
+    assert written["parameters"] == {"spectrogram_type": "mel_db", "results_dir": str(tmp_path)}
     assert written["notebook"] == "notebooks/03_toy-x.ipynb" and written["seconds"] > 0.5
-    assert written["cpu_seconds"] > 0.3
+    assert written["cpu_seconds"] > 0.3 and written["threads"] == 1
     assert 300e6 < written["peak_memory_bytes"] < 3000e6
     assert sorted(path.name for path in (tmp_path / "notebooks").iterdir()) == ["03_toy-x.ipynb"]
 
 
-def test_a_step_tells_how_far_it_is_and_what_weights_it_read(tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"weights")
+def test_a_step_tells_how_far_it_is(tmp_path):
     source = "import sys\nprint('lime: 3/20', file=sys.stderr)\nprint('a: warning 1/2 of it', file=sys.stderr)\nprint('x: 1/1')"
-    toy_study.write_notebook(tmp_path / "02.ipynb", (*PARAMETERS, "audioset_weights"), source)
-    line = [sys.executable, "-P", "-m", "audioxai_utils.run.notebook", str(tmp_path / "02.ipynb"), "notebooks/02-x.ipynb"]
-    line += ["-p", "audioset_weights", str(tmp_path / "w.pth"), "-p", "noise_scenario", "/some/where/Cafe 1.wav"]
+    done, _, _ = run_step(tmp_path, source, words=("-p", "noise_scenario", "cafe_1"))
+    assert done.stdout.splitlines()[:2] == [
+        "[03_toy-mel_db-cafe_1] started",
+        "[03_toy-mel_db-cafe_1] at lime: 3/20",
+    ]
+    assert len(done.stdout.splitlines()) == 3 and (tmp_path / "steps/03_toy-mel_db-cafe_1.json").is_file()
+
+
+def test_a_step_imports_no_library_of_the_study():
+    """What it needs is papermill; torch and pandas would cost each step seconds."""
+    code = "import sys\nfrom audioxai_utils.run import notebook\nsys.modules['rfc3987_syntax'] = None\nimport papermill\n"
+    code += "print(sorted({'torch', 'pandas', 'scipy', 'matplotlib', 'soundfile'} & set(sys.modules)))"
     env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
-    done = subprocess.run(line, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines()[:2] == ["[02 cafe_1] started", "[02 cafe_1] at lime: 3/20"]
-    assert len(done.stdout.splitlines()) == 3
-    written = json.loads((tmp_path / "steps/02-x.json").read_text())
-    assert written["inputs"] == {"audioset_weights": f"md5:{hashlib.md5(b'weights').hexdigest()}"}
-    assert written["parameters"]["noise_scenario"] == "/some/where/Cafe 1.wav"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
-def test_a_failing_cell_is_told_in_one_line_and_kept(step, tmp_path):
-    done, executed, record = step(tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')")
+def test_what_the_summary_shows_is_put_under_the_title(tmp_path):
+    source = "from IPython.display import Markdown\nMarkdown('**45** of 100')"
+    toy_study.write_notebook(tmp_path / "05.ipynb", ("results_dir",), "1", source)
+    content = nbformat.read(tmp_path / "05.ipynb", as_version=4)
+    content.cells[-1].metadata["tags"] = ["summary"]
+    content.cells.insert(0, nbformat.v4.new_markdown_cell("**44** of 100", metadata={"tags": ["found"]}))
+    content.cells.insert(0, nbformat.v4.new_markdown_cell("# A question"))
+    nbformat.write(content, tmp_path / "05.ipynb")
+    notebook.execute(tmp_path / "05.ipynb", tmp_path / "out.ipynb", {"results_dir": "x"})
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert [cell.source for cell in cells[:2]] == ["# A question", "**45** of 100"]
+    assert [cell.metadata.get("tags", []) for cell in cells].count(["found"]) == 1 and cells[
+        1
+    ].cell_type == "markdown"
+
+
+def test_a_failing_cell_is_told_in_one_line_and_kept(tmp_path):
+    done, executed, record = run_step(
+        tmp_path, "print('before')", "raise ValueError('no clip\\nin fold 5')", "print('after')"
+    )
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("cell [4]: ValueError: no clip in fold 5")
-    assert failure(tmp_path) == {
-        "step": "03_toy-x", "notebook": str(executed), "error": "cell [4]: ValueError: no clip in fold 5",
-    }
+    failure = events(tmp_path)[-1]
+    assert (failure["is"], failure["notebook"]) == ("failed", str(executed))
+    assert failure["error"] == "cell [4]: ValueError: no clip in fold 5"
     cells = nbformat.read(executed, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert [output.get("ename") for output in outputs if output.output_type == "error"] == ["ValueError"]
@@ -103,67 +119,58 @@ def test_a_failing_cell_is_told_in_one_line_and_kept(step, tmp_path):
     assert not record.exists()
 
 
-def test_a_dead_kernel_fails_the_step(step, tmp_path):
-    done, executed, record = step(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)")
+def test_a_dead_kernel_fails_the_step(tmp_path):
+    done, executed, record = run_step(
+        tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print(1)"
+    )
     assert done.returncode == notebook.KERNEL_DIED
-    assert failure(tmp_path)["error"].startswith("the kernel died")
+    assert events(tmp_path)[-1]["error"].startswith("the kernel died")
     assert "did not finish: the kernel died" in nbformat.read(executed, as_version=4).cells[0].source
     assert not record.exists()
 
 
-def test_a_kernel_that_died_while_it_waited_is_replaced_by_one_of_its_own(tmp_path, monkeypatch):
-    ours, theirs = socket.socketpair()
-    waiting = forkserver.WaitingKernel(ours)
-    waiting.kill()
-    assert waiting.wait() == -signal.SIGKILL
-    monkeypatch.setattr(forkserver, "_kernel", waiting)
-    toy_study.write_notebook(tmp_path / "03.ipynb", PARAMETERS, "print('of its own')")
-    notebook.execute(tmp_path / "03.ipynb", tmp_path / "out.ipynb", {})
-    assert "of its own" in (tmp_path / "out.ipynb").read_text() and forkserver.take_kernel() is None
-    ours.close()
-    theirs.close()
-
-
 def test_a_kernel_that_does_not_start_is_started_once_more():
+    from nbclient.exceptions import DeadKernelError
+
     begun = []
 
-    def work(words, n_failures):
-        begun.append(words)
+    def work(error, n_failures):
+        begun.append(error)
         if len(begun) <= n_failures:
-            raise RuntimeError(words)
+            raise error
 
-    notebook._with_a_kernel(lambda: work("Kernel died before replying to kernel_info", 1))
+    notebook._with_a_kernel(lambda: work(RuntimeError("Kernel died before replying to kernel_info"), 1))
     assert len(begun) == 2
-    for words, n_begun in (("Kernel died before replying to kernel_info", 2), ("Kernel died", 1)):
+    for error, n_begun in (
+        (RuntimeError("Kernel died before replying"), 2),
+        (DeadKernelError("Kernel died"), 1),
+    ):
         begun.clear()
         with pytest.raises(RuntimeError, match="Kernel died"):
-            notebook._with_a_kernel(lambda: work(words, 9))
+            notebook._with_a_kernel(lambda: work(error, 9))
         assert len(begun) == n_begun
 
 
-@pytest.mark.parametrize(("words", "tagged", "message"), [
-    (("-p", "methods", "shap"), True, "03_toy.ipynb has no parameter methods; it has data_root, dataset"),
-    ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
-])
-def test_names_are_checked_before_anything_runs(step, tmp_path, words, tagged, message):
-    done, executed, record = step(tmp_path, "print(1)", words=words, tagged=tagged)
+@pytest.mark.parametrize(
+    ("words", "tagged", "message"),
+    [
+        (
+            ("-p", "methods", "shap"),
+            True,
+            "03_toy.ipynb has no parameter methods; it has noise_scenario, results_dir, spectrogram_type",
+        ),
+        ((), False, "03_toy.ipynb must have a cell tagged 'parameters'"),
+    ],
+)
+def test_names_are_checked_before_anything_runs(tmp_path, words, tagged, message):
+    done, executed, record = run_step(tmp_path, "print(1)", words=words, tagged=tagged)
     assert done.returncode == 1 and message in done.stdout.splitlines()[-1]
     assert not executed.exists() and not record.exists()
 
 
 def test_a_missing_notebook_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no notebook .*missing.ipynb"):
-        notebook.checked_parameters(tmp_path / "missing.ipynb", {})
-
-
-def test_values_take_the_types_of_the_notebooks_defaults(tmp_path):
-    path = tmp_path / "a.ipynb"
-    toy_study.write_notebook(path, ("name",))
-    path.write_text(path.read_text().replace('name = ', 'seed = 42\\nrate: float = 0.5\\nname = '))
-    given = notebook.checked_parameters(path, {"seed": "007", "rate": "1", "name": "007"})
-    assert given == {"seed": 7, "rate": 1.0, "name": "007"} and type(given["rate"]) is float
-    with pytest.raises(ValueError, match="parameter seed must be of type int, as its default is; got 'x'"):
-        notebook.checked_parameters(path, {"seed": "x"})
+        notebook.check_parameters(tmp_path / "missing.ipynb", {})
 
 
 def test_one_line_is_one_line():
@@ -198,7 +205,9 @@ def sleeping(tmp_path_factory):
     return repository
 
 
-@pytest.mark.parametrize("victim", ["audioxai_utils.run.command_line", "-m snakemake", "audioxai_utils.run.notebook"])
+@pytest.mark.parametrize(
+    "victim", ["audioxai_utils.run.command_line", "-m snakemake", "audioxai_utils.run.notebook"]
+)
 def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, victim):
     line, env = toy_study.command(sleeping, tmp_path / "results", "--scenario", "clean", "--method", "lime")
     run = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -209,10 +218,12 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
         assert int(kernel.read_text()) in family
         programs = {pid: program(pid) for pid in family}
         others = ("bash -c", "02_fine_tuning")  # which may run at the same time
-        (chosen,) = [pid for pid, text in programs.items() if victim in text and not any(o in text for o in others)]
+        (chosen,) = [
+            pid for pid, text in programs.items() if victim in text and not any(o in text for o in others)
+        ]
         os.kill(chosen, signal.SIGKILL)
         printed, _ = run.communicate(timeout=60)
-        left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}  # noqa: E731
+        left = lambda: {programs[pid] for pid in family if toy_study.alive(pid)}
         assert toy_study.wait_for(lambda: not left(), 10), left()
     finally:
         run.kill()
@@ -220,3 +231,45 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
     assert run.returncode == (-signal.SIGKILL if victim == "audioxai_utils.run.command_line" else 1), printed
     if victim == "audioxai_utils.run.notebook":
         assert "data_and_noise ended without a word" in printed.splitlines()[-1]
+
+
+def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path):
+    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that ended."""
+    for refusal in (
+        "del os.pidfd_open",
+        "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))",
+    ):
+        code = f"import os, time\n{refusal}\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
+        starts = "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
+        starts += "child.stdout.readline()\nprint(child.pid, flush=True)\ntime.sleep(60)"
+        env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+        parent = subprocess.Popen(
+            [sys.executable, "-c", starts, code], env=env, stdout=subprocess.PIPE, text=True
+        )
+        child = int(parent.stdout.readline())
+        assert toy_study.alive(child)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        assert toy_study.wait_for(lambda: not toy_study.alive(child), 5)
+    own = {os.getpid(): watch._about(os.getpid())}
+    assert own[os.getpid()] and watch._about(2**22 + 1) == []
+    watch._by_looking({os.getpid(): ["another start"]})()  # returns at once
+
+
+def test_a_command_is_bound_without_setpriv(monkeypatch):
+    monkeypatch.setattr(watch.shutil, "which", lambda program: None)
+    watch._prefix.cache_clear()
+    try:
+        child = watch.bound(["sleep", "60"])
+        assert child[0] == sys.executable
+        code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
+        parent = subprocess.Popen([sys.executable, "-c", code, *child], stdout=subprocess.PIPE, text=True)
+        pid = int(parent.stdout.readline())
+        assert toy_study.wait_for(lambda: program(pid).startswith("sleep"))
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        assert toy_study.wait_for(lambda: not toy_study.alive(pid), 5)
+    finally:
+        watch._prefix.cache_clear()

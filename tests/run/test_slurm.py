@@ -30,10 +30,14 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 MISSING = [name for name in PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin")]
 pytestmark = [
     pytest.mark.timeout(1500),
-    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}; on Debian: apt-get install slurm-wlm munge"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"no {', '.join(MISSING)}; on Debian: apt-get install slurm-wlm munge"
+    ),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a SLURM cluster"),
-    pytest.mark.skipif(CONFIGURATION.exists() and "tests/slurm_cluster.sh" not in CONFIGURATION.read_text(),
-                       reason=f"{CONFIGURATION} is another cluster's"),
+    pytest.mark.skipif(
+        CONFIGURATION.exists() and "tests/slurm_cluster.sh" not in CONFIGURATION.read_text(),
+        reason=f"{CONFIGURATION} is another cluster's",
+    ),
 ]
 
 
@@ -54,13 +58,15 @@ def study(tmp_path_factory):
     path = repository / "notebooks" / "01_data_and_noise.ipynb"
     source = "import json, os\nfrom pathlib import Path\n"
     source += "Path(results_dir, 'environment.json').write_text(json.dumps(dict(os.environ)))"
-    toy_study.write_notebook(path, (*toy_study.COMMON, "conditions"), source)
+    toy_study.write_notebook(path, toy_study.COMMON, source)
     return repository, (*words, "--slurm", str(folder / "profile"), "--cores", "1"), folder
 
 
 def jobs(state: str = "RUNNING") -> dict[str, str]:
     """Comment (rule and wildcards) of each job in a state, by its id."""
-    done = subprocess.run(["squeue", "-h", "-t", state, "-o", "%i %k"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["squeue", "-h", "-t", state, "-o", "%i %k"], capture_output=True, text=True, check=True
+    )
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
 
@@ -79,8 +85,9 @@ def processes(text: str) -> list[int]:
 
 def start(repository: Path, results: Path, words: tuple[str, ...]) -> subprocess.Popen:
     line, env = toy_study.command(repository, results, *words)
-    return subprocess.Popen(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+    return subprocess.Popen(
+        line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def of_rule(rule: str) -> list[str]:
@@ -97,7 +104,7 @@ def test_shards_on_slurm_equal_the_whole_here_though_jobs_are_killed(study):
     try:
         assert toy_study.wait_for(lambda: of_rule("attributions_shard"), 240), jobs()
         subprocess.run(["scancel", of_rule("attributions_shard")[0]], check=True)
-        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study")  # noqa: E731
+        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study")
         assert toy_study.wait_for(shards, 400), jobs()
         for pid in shards():
             os.kill(pid, signal.SIGKILL)
@@ -110,14 +117,21 @@ def test_shards_on_slurm_equal_the_whole_here_though_jobs_are_killed(study):
     said = log.read_text()
     assert said.count("SLURM status is: 'CANCELLED'") == 1 and said.count("SLURM status is: 'FAILED'") >= 1
     assert said.count("Trying to restart job") >= 2
-    assert "14/14  report  done in" in printed and "04_mask_study mel_db white 2of2  done in" in printed
+    assert "11/11  00_report  done in" in printed and "04_mask_study mel_db white 2of2  done in" in printed
     assert not jobs("PENDING,RUNNING,COMPLETING")
 
 
 def test_the_environment_of_the_run_reaches_its_jobs(study):
     folder = study[2]
     seen = json.loads((folder / "results" / "environment.json").read_text())
-    names = ("PYTHONHASHSEED", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    names = (
+        "PYTHONHASHSEED",
+        "IPYTHONDIR",
+        "JUPYTER_RUNTIME_DIR",
+        "MPLCONFIGDIR",
+        "NUMBA_CACHE_DIR",
+        "XDG_CACHE_HOME",
+    )
     ours = workflow.environment()
     assert {name: seen.get(name) for name in names} == {name: ours[name] for name in names}
     assert seen["PYTHONPATH"].split(os.pathsep)[0] == str(study[0]) and "SLURM_JOB_ID" in seen
@@ -132,7 +146,9 @@ def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
     profile = tmp_path / "profile"
     profile.mkdir()
     (profile / "config.yaml").write_text(f"{PROFILE}retries: 0\n")
-    words = [{"cpu": "cuda", words[words.index("--slurm") + 1]: str(profile)}.get(word, word) for word in words]
+    words = [
+        {"cpu": "cuda", words[words.index("--slurm") + 1]: str(profile)}.get(word, word) for word in words
+    ]
     done = toy_study.run(repository, tmp_path / "results", *words)
     assert done.returncode == 1
     command = ["squeue", "-h", "-t", "all", "-O", "Name:90,Comment:90,tres-per-job:20"]
@@ -140,7 +156,8 @@ def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
     prefix = slurm.job_prefix(tmp_path / "results")
     lines = [line.split() for line in about.stdout.splitlines() if line.startswith(prefix)]
     assert {rule: gpus for _, rule, gpus in lines} == {
-        "rule_data_and_noise": "N/A", "rule_fine_tuning_wildcards_mel_db": "gres:gpu:1",
+        "rule_data_and_noise": "N/A",
+        "rule_fine_tuning_wildcards_mel_db": "gres:gpu:1",
     }
     assert "02_fine_tuning-mel_db: " in done.stderr and "finds no CUDA" in done.stderr
 
@@ -151,7 +168,7 @@ def test_no_job_outlives_its_run_or_meets_the_next(study, tmp_path):
     results.mkdir()
     (results / "slow").touch()
     prefix = slurm.job_prefix(results)
-    steps = lambda: processes(f"{repository}/notebooks/03_attributions.ipynb")  # noqa: E731
+    steps = lambda: processes(f"{repository}/notebooks/03_attributions.ipynb")
 
     first = start(repository, results, words)
     assert toy_study.wait_for(steps, 240), first.communicate()
@@ -171,4 +188,6 @@ def test_no_job_outlives_its_run_or_meets_the_next(study, tmp_path):
         second.kill()
     assert second.returncode == 130 and "interrupted; the same command continues" in printed
     assert not slurm.jobs(prefix)
-    assert toy_study.wait_for(lambda: not steps() and not processes(str(results)), 15), processes(str(results))
+    assert toy_study.wait_for(lambda: not steps() and not processes(str(results)), 15), processes(
+        str(results)
+    )

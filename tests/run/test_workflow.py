@@ -16,16 +16,24 @@ from pathlib import Path
 import pytest
 import toy_study
 
-from audioxai_utils import constants
-from audioxai_utils.run import graph, progress, workflow
+from audioxai_utils.run import graph, progress, records, workflow
 from audioxai_utils.run.command_line import parse
+from audioxai_utils.study import settings as settings_module
+from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.sources import parameter_defaults
 
 SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
 STEPS = {
-    "01_data_and_noise", "02_fine_tuning-mel_db", "05_metrics_and_tables", "06_listening_gallery", "report",
-    *(f"03_attributions-mel_db-{s}-{m}" for s in ("clean", "white") for m in ("lime", "saliency")),
-    *(f"04_mask_study-mel_db-{s}" for s in ("clean", "white")),
+    "01_data_and_noise",
+    "02_fine_tuning-mel_db",
+    "05_metrics_and_tables",
+    "06_listening_gallery",
+    "00_report",
+    *(
+        f"{notebook}-mel_db-{s}"
+        for notebook in ("03_attributions", "04_mask_study")
+        for s in ("clean", "white")
+    ),
 }
 
 
@@ -66,21 +74,28 @@ def planned(repository: Path, results: Path, *words: str) -> set[str]:
 def test_all_steps_run_in_order_with_their_parameters(finished):
     _, results, printed = finished
     assert {path.stem for path in (results / "steps").glob("*.json")} == STEPS
-    record = json.loads((results / "steps/03_attributions-mel_db-white-lime.json").read_text())
-    assert record["parameters"] == {
-        "profile": "quick", "dataset": "generated", "seed": "42", "device": workflow.resolved_device(""),
-        "spectrogram_type": "mel_db", "noise_scenario": "white", "method": "lime",
-    }
-    tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["parameters"]
-    assert (tables["protocol"], tables["methods"], tables["conditions"]) == (
-        "both", "saliency lime", "mel_db/clean mel_db/white",
+    record = json.loads((results / "steps/03_attributions-mel_db-white.json").read_text())
+    assert record["parameters"] == {"spectrogram_type": "mel_db", "noise_scenario": "white"}
+    assert record["depends_on"]["conditions"] == [["mel_db", "white"]]
+    assert record["depends_on"]["methods"] == ["saliency", "lime"] and "protocol" not in record["depends_on"]
+    kept = Settings.read(results)
+    assert (kept.protocol, kept.explained_by, kept.device) == (
+        "both",
+        ("saliency", "lime"),
+        workflow.resolved_device("auto"),
     )
+    assert kept.conditions == (("mel_db", "clean"), ("mel_db", "white"))
     lines = [line.split() for line in printed.splitlines()]
-    ended = [words[1] for words in lines if len(words) > 2 and words[2] == "done"]
-    assert set(ended) == STEPS and ended[-1] == "report"
-    assert set(ended[:2]) == {"01_data_and_noise", "02_fine_tuning-mel_db"}  # side by side
-    assert ["11/11", "report", "done", "in", "0.1", "s"] in lines
-    assert "11 steps to do" in printed and "finished in" in printed
+    ended = [words[1 : words.index("done")] for words in lines if "done" in words]
+    assert {"-".join(words) for words in ended} == STEPS and ended[-1] == ["00_report"]
+    assert {words[0] for words in ended[:2]} == {"01_data_and_noise", "02_fine_tuning"}  # side by side
+    assert ["9/9", "00_report", "done", "in", "0.1", "s"] in lines
+    assert "9 steps to do" in printed and "finished in" in printed
+
+
+def test_the_latest_run_is_the_one_that_notebooks_open(finished):
+    repository, results, _ = finished
+    assert (repository / "results" / settings_module.LATEST).read_text() == f"{results}\n"
 
 
 def test_a_second_run_does_nothing(study):
@@ -92,10 +107,164 @@ def test_a_second_run_does_nothing(study):
 
 
 def test_a_changed_parameter_reruns_what_depends_on_it(study):
-    assert planned(*study, "--seed", "7") == STEPS
+    assert planned(*study, "--seed", "7") == STEPS - {"01_data_and_noise"}
     assert planned(*study, "--protocol", "paper") == {
-        name for name in STEPS if name.startswith(("04", "05", "06", "report"))
+        name for name in STEPS if name.startswith(("04", "05", "06", "00"))
     }
+    assert planned(*study, "--clips", "3") == {name for name in STEPS if not name.startswith(("01", "02"))}
+    assert planned(*study, "--cores", "1") == planned(*study, "--shards", "1") == set()
+
+
+def test_a_plan_says_why(study):
+    repository, results = study
+    (repository / "audioxai_utils" / "used.py").write_text("value = 7\n")
+    (results / "steps" / "01_data_and_noise.json").unlink()
+    done = toy_study.run(repository, results, *SMALL, "--protocol", "paper", "--dry-run")
+    why = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
+    assert (
+        why["01_data_and_noise"] == "not done yet"
+        and why["03_attributions-mel_db-clean"] == "changed: used.py"
+    )
+    assert why["04_mask_study-mel_db-clean"] == "changed: protocol"
+
+
+def lost(results: Path) -> set[str]:
+    found = records.lost(results, graph.Graph(json.loads((results / "settings.json").read_text())))
+    return {Path(record).stem for record in found}
+
+
+@pytest.mark.parametrize(
+    ("path", "of"),
+    [
+        ("scores/mel_db/white.parquet", {"04_mask_study-mel_db-white"}),
+        ("report", {"00_report"}),
+        ("models/mel_db.pt", {"02_fine_tuning-mel_db"}),
+        ("attributions/mel_db/clean", {"03_attributions-mel_db-clean"}),
+        ("attributions", {"03_attributions-mel_db-clean", "03_attributions-mel_db-white"}),
+        ("tables/data.csv", {"01_data_and_noise"}),
+        ("figures", {"05_metrics_and_tables"}),
+        ("gallery", {"06_listening_gallery"}),
+        ("notebooks/05_metrics_and_tables.ipynb", {"05_metrics_and_tables"}),
+    ],
+)
+def test_every_kind_of_lost_result_is_missed(study, path, of):
+    _, results = study
+    assert lost(results) == set()
+    shutil.rmtree(results / path) if (results / path).is_dir() else (results / path).unlink()
+    assert lost(results) == of
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "scores/mel_db/white.parquet",
+        "models/mel_db.pt",
+        "attributions/mel_db/clean/lime/a.npz",
+        "steps/05_metrics_and_tables.json",
+        "report/index.html",
+    ],
+)
+def test_every_kind_of_damaged_result_is_missed(study, path):
+    _, results = study
+    whole = (results / path).read_bytes()
+    (results / path).write_bytes(whole[: len(whole) // 2])
+    assert len(lost(results)) == 1
+
+
+def test_lost_and_damaged_results_are_remade(study):
+    repository, results = study
+    for folder in ("report", "attributions/mel_db/clean"):
+        shutil.rmtree(results / folder)
+    for path in ("scores/mel_db/white.parquet", "steps/05_metrics_and_tables.json"):
+        (results / path).write_text("half")
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 0 and "6/6" in done.stdout and "finished in" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert (results / "report/index.html").is_file() and (
+        results / "attributions/mel_db/clean/lime/a.npz"
+    ).is_file()
+    assert lost(results) == planned(repository, results) == set()
+
+
+def test_a_run_without_its_report_never_says_finished(study):
+    repository, results = study
+    (repository / "audioxai_utils/run/notebook.py").write_text(
+        toy_study.FAST_RUNNER.replace("report/index.html", "report/none")
+    )
+    shutil.rmtree(results)
+    done = toy_study.run(repository, results, *SMALL)
+    assert done.returncode == 1 and "finished" not in done.stdout and "did not finish" in done.stderr
+
+
+def test_settings_of_snakemake_from_outside_change_nothing(study, tmp_path, monkeypatch):
+    repository, results = study
+    shutil.rmtree(results)
+    for place in (
+        tmp_path / "profile",
+        results / "profiles" / "default",
+        repository / "notebooks" / "profiles" / "default",
+    ):
+        place.mkdir(parents=True)
+        (place / "config.yaml").write_text("until: [fine_tuning]\n")
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path / "profile"))
+    done = toy_study.run(repository, results, *SMALL)
+    shutil.rmtree(repository / "notebooks" / "profiles")
+    assert done.returncode == 0 and "9/9" in done.stdout, done.stdout + done.stderr
+
+
+def test_braces_and_blanks_in_paths(finished, tmp_path):
+    repository = tmp_path / "a 'c'" / "repository d"
+    shutil.copytree(finished[0], repository)
+    results = tmp_path / "a{b} {{c}} d"
+    done = toy_study.run(repository, results, *SMALL, "--shards", "1")
+    assert done.returncode == 0 and (results / "report/index.html").is_file(), done.stdout + done.stderr
+    assert planned(repository, results) == set()
+
+
+def test_an_added_option_is_one_field(finished, tmp_path):
+    """It reaches the command line, settings.json, notebooks, what reruns, and the jobs of SLURM."""
+    repository = tmp_path / "repository"
+    shutil.copytree(finished[0], repository)
+    path, results = repository / "audioxai_utils/study/settings.py", tmp_path / "results"
+    source = path.read_text()
+    field = '    flavour: str = option("plain", "how it tastes", since="05", choices=("plain", "salty"))\n'
+    path.write_text(source.replace("    full_grid: bool", f"{field}    full_grid: bool"))
+    assert path.read_text() != source
+    told = toy_study.run(repository, results, "--help").stdout
+    assert "--flavour NAME" in told and "how it tastes (default: plain)" in " ".join(told.split())
+    done = toy_study.run(repository, results, "--flavour", "sour")
+    assert (
+        done.returncode == 2
+        and done.stderr == "run_all.sh: --flavour must be one of plain, salty; got 'sour'\n"
+    )
+    assert toy_study.run(repository, results, *SMALL, "--flavour", "salty").returncode == 0
+    assert json.loads((results / "settings.json").read_text())["flavour"] == "salty"
+    code = "from audioxai_utils import open_study; print(open_study().settings.flavour)"
+    line, env = toy_study.command(repository, results)
+    env |= {"AUDIOXAI_RUN": str(results)}
+    assert (
+        subprocess.run(
+            [line[0], "-P", "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        == "salty\n"
+    )
+    since_05 = {"05_metrics_and_tables", "06_listening_gallery", "00_report"}
+    assert (
+        planned(repository, results) == since_05
+        and planned(repository, results, "--flavour", "salty") == set()
+    )
+    code = "import json, sys; from audioxai_utils.run import slurm; slurm.check = lambda profile: None\n"
+    code += "from audioxai_utils.run import command_line, workflow; from pathlib import Path\n"
+    code += "settings = command_line.parse(['--slurm', '--flavour', 'salty', '--results', sys.argv[1]]).settings\n"
+    code += "path, graph = workflow.written(settings, Path(sys.argv[1]))\n"
+    code += "command = workflow.snakemake_command(graph, Path(sys.argv[1]), path, [])\n"
+    code += "assert command[command.index('--executor') + 1] == 'slurm' and command[command.index('--configfile') + 1] == str(path)\n"
+    code += "print(json.loads(path.read_text())['flavour'])"
+    jobs = subprocess.run(
+        [line[0], "-P", "-c", code, tmp_path / "jobs"], env=env, capture_output=True, text=True, check=True
+    )
+    assert jobs.stdout == "salty\n"
 
 
 def test_another_choice_of_scenarios_trains_nothing_anew_for_other_spectrograms(study):
@@ -103,7 +272,9 @@ def test_another_choice_of_scenarios_trains_nothing_anew_for_other_spectrograms(
     done = toy_study.run(repository, results, "--scenario", "clean", "--method", "lime", "--dry-run")
     names = {line.split()[0] for line in done.stdout.splitlines()[:-1]}
     assert {"02_fine_tuning-stft_db", "04_mask_study-stft_db-clean"} <= names
-    assert "03_attributions-mel_db-clean-saliency" not in names  # no longer asked for
+    assert (
+        "03_attributions-mel_db-clean" in names and "03_attributions-mel_db-white" not in names
+    )  # no longer asked for
 
 
 def test_changed_sounds_rerun_what_reads_them(study):
@@ -123,7 +294,7 @@ def test_a_changed_noise_reruns_its_conditions(study, tmp_path):
     done = toy_study.run(repository, results, *SMALL, *words)
     assert done.returncode == 0, done.stderr
     record = json.loads((results / "steps/02_fine_tuning-mel_db.json").read_text())
-    assert record["parameters"]["conditions"] == "mel_db/clean mel_db/white"
+    assert record["depends_on"]["conditions"] == [["mel_db", "clean"], ["mel_db", "white"]]
     assert planned(repository, results, *words) == set()
     toy_study.write_sound(folder / "room.wav", 300)  # not of this run
     assert planned(repository, results, *words) == set()
@@ -131,7 +302,7 @@ def test_a_changed_noise_reruns_its_conditions(study, tmp_path):
     white = {name for name in STEPS if "white" in name}
     assert white < planned(repository, results, *words)
     (results / "models" / "mel_db.pt").touch()  # what follows from a new model is another matter
-    assert "03_attributions-mel_db-clean-lime" in planned(repository, results, *words)
+    assert "03_attributions-mel_db-clean" in planned(repository, results, *words)
 
 
 def test_replaced_weights_train_anew(study, tmp_path):
@@ -141,12 +312,13 @@ def test_replaced_weights_train_anew(study, tmp_path):
     words = ("--profile", "paper", "--audioset-weights", str(weights))
     assert toy_study.run(repository, results, *SMALL, *words).returncode == 0
     record = json.loads((results / "steps/02_fine_tuning-mel_db.json").read_text())
-    assert record["parameters"]["audioset_weights"] == str(weights)
+    assert record["depends_on"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
+    assert Settings.read(results).audioset_weights == str(weights)
     weights.write_bytes(b"one")  # the same content at another time
     assert planned(repository, results, *words) == set()
     weights.write_bytes(b"two")
     assert planned(repository, results, *words) == STEPS - {"01_data_and_noise"}
-    configuration = json.loads((results / "config.json").read_text())
+    configuration = json.loads((results / "settings.json").read_text())
     assert configuration["states"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
 
 
@@ -155,14 +327,14 @@ def test_answers_of_listeners_rerun_the_gallery_alone(study):
     (results / "listening").mkdir()
     assert planned(repository, results) == set()
     (results / "listening" / "p1.csv").write_text("answers")
-    assert planned(repository, results) == {"06_listening_gallery", "report"}
+    assert planned(repository, results) == {"06_listening_gallery", "00_report"}
 
 
 def test_benchmarks_rerun_the_report_alone(study):
     repository, results = study
     (results / "benchmarks").mkdir()
     (results / "benchmarks" / "explain.csv").write_text("path\nlime")
-    assert planned(repository, results) == {"report"}
+    assert planned(repository, results) == {"00_report"}
 
 
 def test_an_audio_file_is_a_condition_of_its_own(study, tmp_path):
@@ -172,17 +344,25 @@ def test_an_audio_file_is_a_condition_of_its_own(study, tmp_path):
     words = ("--scenario", f"clean,{sound}", "--spectrogram", "mel_db", "--method", "lime")
     done = toy_study.run(repository, results, *words)
     assert done.returncode == 0, done.stderr
-    record = json.loads((results / "steps/03_attributions-mel_db-cafe_1-lime.json").read_text())
-    assert record["parameters"]["noise_scenario"] == str(sound)  # the notebook gets the path
-    tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["parameters"]
-    assert tables["conditions"] == "mel_db/clean mel_db/cafe_1"
-    assert json.loads((results / "config.json").read_text())["noise_files"] == {"cafe_1": str(sound)}
-    assert graph.study_of(results).steps() == [
-        "01_data_and_noise", "02_fine_tuning-mel_db", "03_attributions-mel_db-clean-lime",
-        "03_attributions-mel_db-cafe_1-lime", "04_mask_study-mel_db-clean", "04_mask_study-mel_db-cafe_1",
-        "05_metrics_and_tables", "06_listening_gallery", *graph.study_of(results).further(), "report",
+    kept = Settings.read(results)
+    assert kept.scenarios == ("clean", str(sound)) and kept.noise_files == {"cafe_1": str(sound)}
+    record = json.loads((results / "steps/03_attributions-mel_db-cafe_1.json").read_text())
+    assert record["depends_on"]["noises"] == {"cafe_1": hashlib.sha256(sound.read_bytes()).hexdigest()[:16]}
+    tables = json.loads((results / "steps/05_metrics_and_tables.json").read_text())["depends_on"]
+    assert tables["conditions"] == [["mel_db", "clean"], ["mel_db", "cafe_1"]]
+    steps = graph.Graph(json.loads((results / "settings.json").read_text())).steps()
+    assert {path.stem for path in (results / "steps").iterdir()} >= set(steps) - set(further())
+    assert [name for name in steps if name[:2] in ("03", "04")] == [
+        "03_attributions-mel_db-clean",
+        "03_attributions-mel_db-cafe_1",
+        "04_mask_study-mel_db-clean",
+        "04_mask_study-mel_db-cafe_1",
     ]
     assert toy_study.run(repository, results, *words).stdout.count("nothing to do") == 1
+
+
+def further() -> list[str]:
+    return [path.stem for path in graph.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] > "06"]
 
 
 def test_a_changed_module_reruns_the_notebooks_that_import_it(study):
@@ -190,7 +370,7 @@ def test_a_changed_module_reruns_the_notebooks_that_import_it(study):
     (repository / "audioxai_utils" / "unused.py").write_text("value = 3\n")  # reruns nothing
     (repository / "audioxai_utils" / "used.py").write_text("value = 3\n")
     assert planned(repository, results) == {
-        name for name in STEPS if name.startswith(("03", "04", "05", "06", "report"))
+        name for name in STEPS if name.startswith(("03", "04", "05", "06", "00"))
     }
 
 
@@ -199,25 +379,28 @@ def test_a_changed_notebook_reruns_and_a_new_one_joins(study):
     toy_study.write_notebook(repository / "notebooks/07_audit.ipynb", toy_study.COMMON, "1")
     toy_study.write_notebook(repository / "notebooks/10_own.ipynb", toy_study.COMMON, "1")
     toy_study.write_notebook(repository / "notebooks/06_listening_gallery.ipynb", toy_study.COMMON, "2")
-    assert planned(repository, results) == {"06_listening_gallery", "07_audit", "10_own", "report"}
+    assert planned(repository, results) == {"06_listening_gallery", "07_audit", "10_own", "00_report"}
 
 
 def test_a_failure_ends_the_run_with_its_error_while_siblings_finish(study):
     repository, results = study
     shutil.rmtree(results)
     (results / "fail").mkdir(parents=True)
-    (results / "fail" / "03_attributions-mel_db-clean-lime").touch()
+    (results / "fail" / "03_attributions-mel_db-clean").touch()
     done = toy_study.run(repository, results, *SMALL)
     assert done.returncode == 1
     assert (results / "steps/04_mask_study-mel_db-white.json").is_file()
     assert not (results / "steps/04_mask_study-mel_db-clean.json").exists()
     *_, told, where = done.stderr.strip().splitlines()
-    assert told.strip() == "03_attributions-mel_db-clean-lime: ValueError: as asked"
-    assert where.strip() == "notebooks/03_attributions-mel_db-clean-lime.ipynb"
-    (results / "fail" / "03_attributions-mel_db-clean-lime").unlink()
+    assert told.strip() == "03_attributions-mel_db-clean: ValueError: as asked"
+    assert where.strip() == "notebooks/03_attributions-mel_db-clean.ipynb"
+    (results / "fail" / "03_attributions-mel_db-clean").unlink()
     assert planned(repository, results) == {
-        "03_attributions-mel_db-clean-lime", "04_mask_study-mel_db-clean", "05_metrics_and_tables",
-        "06_listening_gallery", "report",
+        "03_attributions-mel_db-clean",
+        "04_mask_study-mel_db-clean",
+        "05_metrics_and_tables",
+        "06_listening_gallery",
+        "00_report",
     }
 
 
@@ -245,7 +428,9 @@ def test_two_runs_do_not_share_a_folder(study):
     with workflow.locked(results):
         done = toy_study.run(repository, results, *SMALL)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "another run (process" in done.stderr and str(results) in done.stderr
+    assert (
+        done.stderr.count("\n") == 1 and "another run (process" in done.stderr and str(results) in done.stderr
+    )
     with workflow.locked(results):  # free again
         pass
 
@@ -265,46 +450,73 @@ def test_the_lock_is_free_after_a_kill(tmp_path):
         pass
 
 
-def test_threads_are_shared_out():
-    settings = workflow.settings_of(parse(["--full-grid"]))
-    study = graph.Study(settings, cores=16)
-    assert len(study.conditions) == 8
-    assert [study.threads(n) for n in (1, 2, 3, 16, 32)] == [16, 8, 5, 1, 1]
+def test_threads_are_shared_out(tmp_path):
+    asked = parse(["--full-grid", "--cores", "16", "--results", str(tmp_path)]).settings
+    found = workflow.written(asked, tmp_path)[1]
+    assert len(found.conditions) == 8
+    assert [found.threads(n) for n in (1, 2, 3, 16, 32)] == [16, 8, 5, 1, 1]
 
 
-def test_the_device_is_the_one_that_torch_takes():
+def test_the_device_is_the_one_that_torch_takes(tmp_path):
     import torch
 
-    assert workflow.resolved_device("") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert workflow.resolved_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert workflow.resolved_device("cpu") == "cpu"
-    settings = workflow.settings_of(parse(["--seed", "7"]))
-    assert (settings["seed"], settings["device"]) == ("7", workflow.resolved_device(""))
+    kept = workflow.written(Settings(seed=7, results_dir=str(tmp_path)), tmp_path)[1].settings
+    assert (kept.seed, kept.device) == (7, workflow.resolved_device("auto"))
 
 
-def test_notebooks_have_the_seed_of_the_command_line():
+def test_notebooks_have_no_option_of_their_own():
     for notebook in graph.NOTEBOOKS.glob("*.ipynb"):
-        assert parameter_defaults(notebook)["seed"] == constants.SEED, notebook.name
+        allowed = {
+            "results_dir",
+            *(
+                {"02": ["spectrogram_type"], "03": graph.WILDCARDS[:2], "04": graph.WILDCARDS[:2]}.get(
+                    notebook.stem[:2], ()
+                )
+            ),
+        }
+        assert set(parameter_defaults(notebook)) == allowed, notebook.name
 
 
 def test_the_heartbeat_says_how_far_the_running_steps_are(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "HEARTBEAT", 0.5)
-    script = "import time\nfor n in range(1, 16):\n    print(f'[03 lime] at lime: {n}/15', flush=True)\n    time.sleep(0.1)"
-    script = f"print('[03 lime] started')\n{script}\nprint('[03 lime] done in 1.5 s')"
+    script = "import time\nfrom audioxai_utils.run.progress import tell\ntell('03-lime', 'started')\n"
+    script += (
+        "for n in range(1, 16):\n    tell('03-lime', 'at', text=f'at lime: {n}/15')\n    time.sleep(0.1)\n"
+    )
+    script += "tell('03-lime', 'done', text='done in 1.5 s')\nprint('said')"
     stream = io.StringIO()
-    code = progress.Progress(tmp_path / "log", stream).follow([sys.executable, "-c", script], dict(os.environ))
+    (tmp_path / "events").mkdir()
+    follows = progress.Progress(tmp_path / "events", tmp_path / "log", stream)
+    code = follows.follow(
+        [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    )
     lines = [line.split() for line in stream.getvalue().splitlines()]
     assert code == 0 and lines[0] == ["03", "lime", "started"] and lines[-1][1:4] == ["03", "lime", "done"]
     beats = [line for line in lines if line[:3] == ["03", "lime", "for"]]
-    assert beats and all(line[5] == "lime:" and line[6].endswith("/15") for line in beats)
-    assert sum("at" in line for line in lines) == 0  # kept for the heartbeat, not printed by themselves
-    assert (tmp_path / "log").read_text().count("] at lime:") == 15
+    assert beats and all(line[5:7] == ["at", "lime:"] and line[7].endswith("/15") for line in beats)
+    assert sum("at" in line for line in lines) == len(
+        beats
+    )  # kept for the heartbeat, not printed by themselves
+    assert (tmp_path / "log").read_text() == "said\n"
 
 
 def test_nothing_is_written_to_the_home():
     home = str(Path.home())
     env = workflow.environment()
-    places = [env[name] for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR",
-                                     "JUPYTER_RUNTIME_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
+    places = [
+        env[name]
+        for name in (
+            "IPYTHONDIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_CONFIG_DIR",
+            "MPLCONFIGDIR",
+            "JUPYTER_RUNTIME_DIR",
+            "NUMBA_CACHE_DIR",
+            "XDG_CACHE_HOME",
+        )
+    ]
     venv = Path(workflow.sys.prefix)
     assert all(Path(place).is_relative_to(venv) or not place.startswith(home) for place in places)
 
@@ -313,7 +525,9 @@ def test_a_step_keeps_the_memory_of_large_tensors_unless_the_user_says_otherwise
     code = "block = bytearray(1 << 26)\nprint(next(line for line in open('/proc/self/maps') if '[heap]' in line))"
 
     def heap():
-        said = subprocess.run([sys.executable, "-c", code], env=workflow.environment(), capture_output=True, text=True)
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=workflow.environment(), capture_output=True, text=True
+        )
         first, last = said.stdout.split()[0].split("-")
         return int(last, 16) - int(first, 16)
 

@@ -117,6 +117,11 @@ def test_a_table_is_read_back_from_latex(tmp_path):
     assert " 0.3 " in (tmp_path / "t.tex").read_text()
 
 
+def test_a_table_may_bring_its_own_latex(tmp_path):
+    files.save_table(pd.DataFrame({"a": [1]}), tmp_path / "t", latex=r"\own{}")
+    assert (tmp_path / "t.tex").read_text() == r"\own{}" and pd.read_csv(tmp_path / "t.csv")["a"][0] == 1
+
+
 def test_a_figure_is_written_as_png_and_svg(tmp_path):
     """A PNG of the figure's size in pixels with its colours, and a well-formed SVG without a date."""
     from matplotlib.figure import Figure

@@ -1,29 +1,32 @@
-"""A step depends on its notebook and exactly the modules that this imports, directly or not."""
+"""A step depends on its notebook and exactly the modules that this imports; what is stored is keyed by the same."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
-import toy_study
 
-from audioxai_utils.study import sources
+from audioxai_utils import constants
+from audioxai_utils.study import attribute, sources
 
 FILES = {
-    "__init__.py": "def __getattr__(name):\n    if name == 'explain':\n        from .late import explain\n        return explain\n",
+    "__init__.py": 'import importlib\nLAZY = {"explain": "late"}\ndef __getattr__(name): ...\n',
     "base.py": "",
     "late.py": "from . import base\ndef explain(): pass\n",
     "middle.py": "def later():\n    from .base import x\n",
     "top.py": "import package.middle as m\n",
-    "by_name.py": "import importlib\nimportlib.import_module('package.alone')\n",
+    "typed.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import top\n",
     "alone.py": "",
-    "methods/__init__.py": "import pkgutil\n",
-    "methods/one.py": "from ..alone import x\n",
-    "methods/two.py": "from . import one\n",
+    "room/__init__.py": "",
+    "room/one.py": "from ..alone import x\n",
+    "room/two.py": "from . import one\n",
 }
 
 
@@ -36,6 +39,14 @@ def package(tmp_path):
     return folder
 
 
+def write_notebook(path: Path, *codes: str, parameters: str | None = None) -> None:
+    """A notebook of code cells; ``parameters`` is that of the cell with the tag."""
+    cells = [nbformat.v4.new_code_cell(code) for code in codes]
+    if parameters is not None:
+        cells.insert(0, nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
 @pytest.mark.parametrize(("code", "modules"), [
     ("import numpy", ""),
     ("from package import base", "__init__ base"),
@@ -45,31 +56,114 @@ def package(tmp_path):
     ("import package as p\np.explain()", "__init__ late base"),
     ("def f():\n    from package.middle import later", "__init__ middle base"),
     ("import package.top", "__init__ top middle base"),
-    ("from package.by_name import anything", "__init__ by_name alone"),
-    ("from package.methods import METHODS", "__init__ methods/__init__ methods/one methods/two alone"),
-    ("import package.methods.two", "__init__ methods/__init__ methods/one methods/two alone"),
+    ("from package import typed", "__init__ typed"),
+    ("import package.room.two", "__init__ room/__init__ room/two room/one alone"),
     ("%matplotlib inline\n!ls\nfrom package import alone", "__init__ alone"),
 ])
 def test_closure(package, tmp_path, code, modules):
     notebook = tmp_path / "a.ipynb"
-    toy_study.write_notebook(notebook, ("seed",), code, "%%bash\nimport package.top")
-    found = sources.notebook_sources(notebook, package)
+    write_notebook(notebook, code, "%%bash\nimport package.top", parameters='seed = ""')
+    found = sources.notebook_sources(notebook, package=package)
     assert found[0] == str(notebook)
     assert set(found[1:]) == {str(package / f"{name}.py") for name in modules.split()}
 
 
-@pytest.mark.parametrize("notebook", ["01_data_and_noise", "04_mask_study", "05_metrics_and_tables"])
+@functools.cache
+def loaded_files(code: str) -> set[str]:
+    """Files of the package that Python itself has loaded when ``code`` has run in a new process."""
+    code += "\nimport sys, json\nprint(json.dumps([m.__file__ for n, m in sys.modules.items() "
+    code += "if n.split('.')[0] == 'audioxai_utils']))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(constants.REPOSITORY)},
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+NOTEBOOKS = ("01_data_and_noise", "03_attributions", "04_mask_study", "05_metrics_and_tables")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_closure_holds_what_python_itself_loads(notebook):
     """The interpreter as the oracle: the modules loaded by the notebook's import cells."""
-    path = toy_study.REPOSITORY / "notebooks" / f"{notebook}.ipynb"
+    path = constants.REPOSITORY / "notebooks" / f"{notebook}.ipynb"
     tree = ast.parse(sources.notebook_code(path))
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    code = ast.unparse(ast.Module(imports, [])) + "\nimport sys, json\n"
-    code += "print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'audioxai_utils']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=toy_study.REPOSITORY, capture_output=True, text=True,
-                          check=True)
-    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    loaded = loaded_files(ast.unparse(ast.Module(imports, [])))
     assert loaded <= set(sources.notebook_sources(path)) and len(loaded) > 5
+
+
+SETUP = """
+import tempfile
+from pathlib import Path
+import pandas as pd, torch
+from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.models.cnn14 import Cnn14
+from audioxai_utils.study.classifiers import Classifier
+from audioxai_utils.study.clips import Clips
+torch.manual_seed(0)
+info, frame = {"gradient_error": 0.0}, pd.DataFrame([{"clip": "a", "category": "x", "label": 0}])
+classifier = Classifier(Cnn14(64, 2, 1 / 32).eval(), get_spectrogram("mel_db"), ("x", "y"), info, "d")
+clips, background = Clips(frame, torch.rand(1, 16000) - 0.5, []), torch.rand(2, 1, 64, 51) * 50 - 60
+folder = Path(tempfile.mkdtemp())
+"""
+
+
+def used_by(statement: str) -> set[str]:
+    """Files loaded by a computation on one short clip, without those that only set it up."""
+    return loaded_files(SETUP + statement) - loaded_files(SETUP)
+
+
+@pytest.mark.parametrize(("method", "options"), [
+    ("guided_gradcam", "{}"), ("shap", '{"background": background}'), ("slime_hpss", '{"n_samples": 4}'),
+])
+def test_the_key_of_an_attribution_knows_every_module_that_made_it(method, options):
+    """A module that takes part and is missed by the digest would leave stale maps on file when it is changed."""
+    run = "from audioxai_utils.study import attribute\n"
+    run += f"list(attribute.attribute(classifier, clips, {method!r}, {options}, folder))"
+    package = sources.PACKAGE.name
+    names = [attribute.__name__, f"{package}.attributions.{constants.method_files()[method]}"]
+    known = set(map(str, sources.module_closure(names)))
+    used = used_by(run)
+    assert used <= known, sorted(used - known)
+    assert any(path.endswith(f"attributions/{constants.method_files()[method]}.py") for path in used)
+
+
+def test_the_key_of_scores_knows_every_module_that_made_them():
+    run = """
+from audioxai_utils.study import score
+attributed = {"saliency": (torch.rand(1, 1, 64, 51) - 0.5, [0.1])}
+score.score_block(classifier, clips, 0, attributed, ["paper", "audited"], folder, {"noise_scenario": "clean"})
+"""
+    known, used = set(map(str, sources.module_closure(["audioxai_utils.study.score"]))), used_by(run)
+    assert used <= known and any(path.endswith("evaluation/metrics.py") for path in used), sorted(used - known)
+
+
+def test_the_digest_changes_with_the_modules_a_method_imports_and_no_others(monkeypatch):
+    """Guided Grad-CAM takes its layer from gradcam; saliency knows nothing of it."""
+    methods = ("guided_gradcam", "gradcam", "saliency", "slime")
+
+    def digests():
+        sources.digest.cache_clear()
+        return {name: attribute.method_digest(name) for name in methods}
+
+    before, read = digests(), Path.read_bytes
+
+    def changed(*name):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.parts[-2:] == name))
+            after = digests()
+        return {method for method, digest in after.items() if digest != before[method]}
+
+    try:
+        assert changed("attributions", "gradcam.py") == {"guided_gradcam", "gradcam"}
+        assert changed("attributions", "lime.py") == {"slime"}
+        assert changed("attributions", "saliency.py") == {"saliency"}
+        for everywhere in (("attributions", "registry.py"), ("audioxai_utils", "numerics.py"), ("study", "attribute.py")):
+            assert changed(*everywhere) == set(methods)
+        assert changed("figures", "maps.py") == changed("evaluation", "tables.py") == set()
+    finally:
+        sources.digest.cache_clear()
 
 
 def test_an_unreadable_notebook_names_itself(tmp_path):
@@ -77,7 +171,7 @@ def test_an_unreadable_notebook_names_itself(tmp_path):
     broken.write_text("{}")
     with pytest.raises(ValueError, match=r"broken\.ipynb must be a notebook with Python cells"):
         sources.notebook_sources(broken)
-    toy_study.write_notebook(tmp_path / "wrong.ipynb", ("seed",), "def (")
+    write_notebook(tmp_path / "wrong.ipynb", "def (")
     with pytest.raises(ValueError, match=r"wrong\.ipynb must be a notebook with Python cells: invalid syntax"):
         sources.notebook_sources(tmp_path / "wrong.ipynb")
     with pytest.raises(FileNotFoundError):
@@ -85,8 +179,7 @@ def test_an_unreadable_notebook_names_itself(tmp_path):
 
 
 def test_parameter_defaults(tmp_path):
-    path = tmp_path / "a.ipynb"
-    toy_study.write_notebook(path, ("seed", "device"), "other = 1")
-    assert sources.parameter_defaults(path) == {"seed": "", "device": ""}
-    toy_study.write_notebook(tmp_path / "b.ipynb", ("seed",), tagged=False)
+    write_notebook(tmp_path / "a.ipynb", "other = 1", parameters='seed = ""\ndevice = "cpu"')
+    assert sources.parameter_defaults(tmp_path / "a.ipynb") == {"seed": "", "device": "cpu"}
+    write_notebook(tmp_path / "b.ipynb", 'seed = ""')
     assert sources.parameter_defaults(tmp_path / "b.ipynb") == {}

@@ -1,9 +1,9 @@
 """Deep SHAP by rules on operations instead of modules: exact on any differentiable network.
 
-``shap.DeepExplainer`` and captum hook modules; what a network writes as functions, products, attention, a
-recurrence or a norm breaks their sum. Here every operation y = f(u_1, ..., u_n) has multipliers m_i between clip
-and reference with y_x - y_b = sum_i m_i (u_i,x - u_i,b); by the chain rule the values add up to
-g_c(x) - mean_b g_c(b). How, and where the limits are, says ``docs/exact-shap.md``.
+``shap.DeepExplainer`` and captum hook modules; what a network writes as functions, products, attention,
+a recurrence or a norm breaks their sum. Here every operation y = f(u_1, ..., u_n) has multipliers m_i
+between clip and reference with y_x - y_b = sum_i m_i (u_i,x - u_i,b); by the chain rule the values add up
+to g_c(x) - mean_b g_c(b). How, and where the limits are, says ``docs/exact-shap.md``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def exact_deep_shap(
     Parameters
     ----------
     f : nn.Module or callable
-        (n, ...) to outputs (n, classes), each row by itself. Modules that it has at hand (its own, a method's, a
-        function's) are explained in evaluation mode and left as they were found.
+        (n, ...) to outputs (n, classes), each row by itself. Modules that it has at hand (its own, a
+        method's, a function's) are explained in evaluation mode and left as they were found.
     x : Tensor (batch, ...)
         float32 or float64: spectrograms, waveforms, anything.
     background : Tensor (n, ...)
@@ -51,8 +51,8 @@ def exact_deep_shap(
     target : Tensor (batch,) of integers, or callable
         The explained column of each clip, or a function from ``f``'s outputs to (n,) numbers.
     max_rule : "shapley" | "deeplift"
-        How a maximum is shared out: by the Shapley values of pairs, or by what shap does, a rise to the clip's
-        largest entry and a fall to the reference's. That is discontinuous where entries tie, as in silence.
+        How a maximum is shared out: by the Shapley values of pairs, or by what shap does, a rise to the
+        clip's largest entry and a fall to the reference's. That jumps where entries tie, as in silence.
     chunk_size : int, optional
         References at once, 16 unless told; it bounds the memory.
 
@@ -69,7 +69,12 @@ def exact_deep_shap(
         What is given does not fit.
     """
     _check(x, background, target, max_rule, chunk_size)
-    with torch.inference_mode(False), torch.enable_grad(), _full_precision(x.device), untouched(modules_of(f)):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _full_precision(x.device),
+        untouched(modules_of(f)),
+    ):
         x, background = x.detach().clone(), background.detach().clone()
         explained, columns = _explained(f, x, target)
         known = TRACES.setdefault(f, {}) if explained is f and isinstance(f, nn.Module) else {}
@@ -136,9 +141,13 @@ def _explained(f: Callable, x: torch.Tensor, target) -> tuple[Callable, list[int
     if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         want = "(n,) numbers" if callable(target) else "a tensor (n, classes)"
-        raise ValueError(f"{given} must be {want}; got {found} for one clip. Wrap the model in a function that is")
+        raise ValueError(
+            f"{given} must be {want}; got {found} for one clip. Wrap the model in a function that is"
+        )
     if not all(0 <= column < outputs.shape[1] for column in columns):
-        raise ValueError(f"target must be in 0 ... {outputs.shape[1] - 1}; got {min(columns)} ... {max(columns)}")
+        raise ValueError(
+            f"target must be in 0 ... {outputs.shape[1] - 1}; got {min(columns)} ... {max(columns)}"
+        )
     return f, columns
 
 
@@ -148,8 +157,8 @@ def agree(traced: torch.Tensor, own: torch.Tensor) -> None:
     error = ((traced - own).abs().max() / scale).item()
     if not error <= ROUNDING * torch.finfo(own.dtype).eps:
         raise NotExact(
-            f"the traced operations miss f's own outputs by {error:.2g} of the largest: f branches on its input's "
-            "values, draws random numbers, or mixes rows"
+            f"the traced operations miss f's own outputs by {error:.2g} of the largest: f branches on its "
+            "input's values, draws random numbers, or mixes rows"
         )
 
 
@@ -159,7 +168,9 @@ def adds_up(values: torch.Tensor, above: torch.Tensor, below: torch.Tensor) -> N
     scale = values.abs().sum(1) + above.abs() + below.abs()
     worst = (error / scale.clamp_min(1e-300)).max().item()
     if not worst <= ROUNDING * torch.finfo(above.dtype).eps:
-        raise NotExact(f"the values miss the outputs' difference by {worst:.2g} of their size: a rule does not fit f")
+        raise NotExact(
+            f"the values miss the outputs' difference by {worst:.2g} of their size: a rule does not fit f"
+        )
 
 
 def _check(x, background, target, max_rule, chunk_size) -> None:
@@ -167,12 +178,16 @@ def _check(x, background, target, max_rule, chunk_size) -> None:
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name} must be a tensor (n, ...); got {type(value).__name__}")
         if value.dtype not in (torch.float32, torch.float64) or value.ndim < 2 or not len(value):
-            raise ValueError(f"{name} must be float32 or float64 (n, ...); got {value.dtype} {tuple(value.shape)}")
+            raise ValueError(
+                f"{name} must be float32 or float64 (n, ...); got {value.dtype} {tuple(value.shape)}"
+            )
     if (background.shape[1:], background.dtype, background.device) != (x.shape[1:], x.dtype, x.device):
         like, got = ((tuple(v.shape[1:]), v.dtype, str(v.device)) for v in (x, background))
         raise ValueError(f"background must be like x, (n, *shape), type and device {like}; got {got}")
     if not callable(target) and (not isinstance(target, torch.Tensor) or target.shape != x.shape[:1]):
-        raise ValueError(f"target must be a tensor of {len(x)} class indices, one a clip, or a callable; got {target!r}")
+        raise ValueError(
+            f"target must be a tensor of {len(x)} class indices, one a clip, or a callable; got {target!r}"
+        )
     if max_rule not in MAX_RULES:
         raise ValueError(f"max_rule must be one of {', '.join(MAX_RULES)}; got {max_rule!r}")
     if chunk_size is not None and chunk_size < 1:
@@ -189,7 +204,9 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            with torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ):
                 yield
         finally:
             torch.set_float32_matmul_precision(before)

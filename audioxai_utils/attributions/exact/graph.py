@@ -13,7 +13,9 @@ from .trace import Rows, Trace, in_place, name_of
 aten = torch.ops.aten
 SLOT = object()  # stands among a call's arguments where a tensor that hangs on the input goes
 INDEXING = {"index", "gather", "index_select", "index_put", "index_add", "scatter_add"}
-DECISIONS = COMPARISONS | LOGIC.keys() | (LINEAR - INDEXING - {"add", "sub", "_to_copy"})  # may return booleans
+DECISIONS = (
+    COMPARISONS | LOGIC.keys() | (LINEAR - INDEXING - {"add", "sub", "_to_copy"})
+)  # may return booleans
 # What a network has after another shape of a batch than its own: sizes say it, whatever the strides.
 RESHAPES = {"view", "_unsafe_view", "squeeze"}
 
@@ -63,7 +65,10 @@ class Operation:
         """Decisions as 0 and 1; reshapes by their sizes, since a batch of one is no axis to squeeze."""
         target = self.target
         if self.name in RESHAPES:
-            self.target, self.template = aten.reshape.default, [SLOT, [size.at(n) for size in trace.sizes(self.node)]]
+            self.target, self.template = (
+                aten.reshape.default,
+                [SLOT, [size.at(n) for size in trace.sizes(self.node)]],
+            )
         elif self.name in LOGIC:
             self.target = LOGIC[self.name]
         elif self.name == "where":
@@ -110,13 +115,17 @@ class Graph:
                 constants[node] = getattr(trace.module, node.target).detach()
             elif node.op == "call_function":
                 if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                    raise NotExact(f"{name_of(node)} draws random numbers, so values are not exact; switch it off")
+                    raise NotExact(
+                        f"{name_of(node)} draws random numbers, so values are not exact; switch it off"
+                    )
                 operation = Operation(node, trace, n, constants)
                 if node not in trace.dependent:
                     constants[node] = operation()
                     continue
                 check(operation)
-                operation.rule = rule_of(operation, torch.Tag.pointwise in getattr(node.target, "tags", ()), max_rule)
+                operation.rule = rule_of(
+                    operation, torch.Tag.pointwise in getattr(node.target, "tags", ()), max_rule
+                )
                 self.operations.append(operation)
         last = {node: operation for operation in self.operations for node in operation.inputs}
         self.done = {operation: [] for operation in self.operations}
@@ -125,7 +134,7 @@ class Graph:
                 self.done[operation].append(node)
 
     def run(self, rows: torch.Tensor, nonlinear: Callable) -> torch.Tensor:
-        """Outputs of ``rows``; an operation that is not affine is left to ``nonlinear(operation, tensors)``."""
+        """Outputs of ``rows``; what is not affine is left to ``nonlinear(operation, tensors)``."""
         values = {self.trace.input: rows}
         for operation in self.operations:
             tensors = [values[node] for node in operation.inputs]
@@ -174,7 +183,9 @@ def check(operation: Operation) -> None:
     if name in INDEXING and any(node.meta["val"].dtype == torch.bool for node in operation.inputs):
         kind = "a choice of entries"
     if kind:
-        raise NotExact(f"{name} makes {kind} of the input and has no rule; use another method than exact Deep SHAP")
+        raise NotExact(
+            f"{name} makes {kind} of the input and has no rule; use another method than exact Deep SHAP"
+        )
 
 
 class Ruled(torch.autograd.Function):
@@ -196,10 +207,11 @@ class Ruled(torch.autograd.Function):
 
 
 def find_batch(trace: Trace, row: torch.Tensor) -> None:
-    """Set ``trace.batch``: the axis of a value that holds the rows, and how many entries a row has in a run there.
+    """Set ``trace.batch``: the axis of a value that holds the rows, and how many entries a row has in a run.
 
-    Where that axis holds more than rows, (rows x heads) or (time x rows), a row of NaN before another one says
-    in which order. Where NaN gets lost, rows come first; a mistake would show as values that do not add up.
+    Where that axis holds more than rows, (rows x heads) or (time x rows), a row of NaN before another one
+    says in which order. Where NaN gets lost, rows come first; a mistake would show as values that do not
+    add up.
     """
     for node, (two, three) in trace.shapes.items():
         axes = [i for i, sizes in enumerate(zip(two, three)) if sizes[0] != sizes[1]]
@@ -215,7 +227,11 @@ def find_batch(trace: Trace, row: torch.Tensor) -> None:
             if inner > 1:
                 lost = value.isnan().movedim(dim, 0).flatten(1).any(1)
                 runs = [size for size in range(1, inner + 1) if inner % size == 0]
-                fits = [size for size in runs if torch.equal(lost, alternating(size, inner // size).to(lost.device))]
+                fits = [
+                    size
+                    for size in runs
+                    if torch.equal(lost, alternating(size, inner // size).to(lost.device))
+                ]
                 trace.batch[node] = dim, (fits or [inner])[0]
 
 

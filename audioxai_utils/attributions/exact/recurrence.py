@@ -32,7 +32,7 @@ def lstm_gates(gates: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 
 
 class Unrolled(TorchFunctionMode):
-    """Recurrent layers that are called in here run as ``unrolled`` does; an LSTM with projections as it is."""
+    """Recurrent layers that are called in here run as ``unrolled`` does; with projections as they are."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if getattr(func, "__name__", "") == "_pack_padded_sequence":
@@ -40,7 +40,9 @@ class Unrolled(TorchFunctionMode):
         if func not in LAYERS or kwargs:
             return func(*args, **(kwargs or {}))
         if not isinstance(args[2], (list, tuple)):
-            raise NotExact(f"{LAYERS[func]} of a packed sequence has no rule: give padded clips of one length")
+            raise NotExact(
+                f"{LAYERS[func]} of a packed sequence has no rule: give padded clips of one length"
+            )
         n_weights = len(args[2]) // (args[4] * (2 if args[7] else 1))
         return func(*args) if n_weights not in (2, 4) else unrolled(LAYERS[func], *args)
 
@@ -54,7 +56,9 @@ def unrolled(kind, x, state, weights, bias, n_layers, dropout, train, bidirectio
         for direction in range(1 + bidirectional):
             i = layer * (1 + bidirectional) + direction
             own = [part[i] for part in (state if kind == "lstm" else [state])]
-            outputs, own = _one_way(kind, x, own, weights[i * n_weights : (i + 1) * n_weights], direction == 1)
+            outputs, own = _one_way(
+                kind, x, own, weights[i * n_weights : (i + 1) * n_weights], direction == 1
+            )
             both.append(outputs)
             last.append(own)
         x = torch.cat(both, 2)

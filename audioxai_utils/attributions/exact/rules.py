@@ -1,8 +1,8 @@
 """Multipliers of one operation between a clip x and a reference b.
 
-A rule takes the gradient with respect to the operation's output and returns those with respect to its inputs
-u_1 ... u_n, such that sum_i m_i (u_i,x - u_i,b) = y_x - y_b. Here x and b are the lists of the inputs' values.
-0/0 is 0. The formulas are in ``docs/exact-shap.md``.
+A rule takes the gradient with respect to the operation's output and returns those with respect to its
+inputs u_1 ... u_n, such that sum_i m_i (u_i,x - u_i,b) = y_x - y_b. Here x and b are the lists of the
+inputs' values. 0/0 is 0. The formulas are in ``docs/exact-shap.md``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ class NotExact(ValueError):
 
 # Affine in all inputs at once.
 LINEAR = set(
-    "add sub rsub neg sum mean view _unsafe_view reshape permute transpose t numpy_T expand squeeze unsqueeze slice "
-    "select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy lift_fresh_copy "
-    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d avg_pool1d avg_pool2d "
-    "avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d "
-    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d im2col col2im unfold as_strided index gather "
-    "index_select flip roll repeat cumsum triu tril diagonal select_scatter slice_scatter copy view_as_real "
-    "view_as_complex _fft_r2c _fft_c2c _fft_c2r real imag _conj _conj_physical conj_physical complex "
-    "native_batch_norm _native_batch_norm_legit_no_training scatter_add index_add index_put".split()
+    """
+    add sub rsub neg sum mean view _unsafe_view reshape permute transpose t expand squeeze unsqueeze
+    slice select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy
+    lift_fresh_copy constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
+    replication_pad2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+    adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
+    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat cumsum
+    triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex _fft_r2c _fft_c2c
+    _fft_c2r real imag _conj _conj_physical conj_physical complex native_batch_norm
+    _native_batch_norm_legit_no_training scatter_add index_add index_put
+    """.split()
 )
 # Bilinear in these two arguments, affine in each and in the rest.
 BILINEAR = {"mul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "dot": (0, 1), "mv": (0, 1), "convolution": (0, 1)}
@@ -134,7 +137,9 @@ def quotient(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
     middle = ((x + b) / 2).requires_grad_()
     with torch.enable_grad():
         y = operation(middle)
-    tangent = torch.autograd.grad(y, middle, torch.ones_like(y))[0] if y.requires_grad else torch.zeros_like(slope)
+    tangent = (
+        torch.autograd.grad(y, middle, torch.ones_like(y))[0] if y.requires_grad else torch.zeros_like(slope)
+    )
     noise = 4 * torch.finfo(size.dtype).eps * size / d.abs()
     smooth = ((y_x - y_b).abs() <= 0.1 * size) & ((tangent - slope).abs() <= noise)
     return [grad * torch.where(smooth, tangent, slope)]
@@ -220,7 +225,7 @@ def softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
 
 
 def deeplift_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multipliers (..., k) of a maximum: a rise goes to the clip's largest entry, a fall to the reference's."""
+    """Multipliers (..., k): a rise goes to the clip's largest entry, a fall to the reference's."""
     (y_x, at_x), (y_b, at_b) = x.max(-1, keepdim=True), b.max(-1, keepdim=True)
     x, at_x, b, at_b, y_x, y_b = torch.broadcast_tensors(x, at_x, b, at_b, y_x, y_b)
     at = torch.where(y_x > y_b, at_x, at_b)[..., :1]
@@ -229,14 +234,19 @@ def deeplift_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def shapley_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multipliers (..., k) of a maximum as a tree of pairs, each pair shared out by its Shapley values."""
+    """Multipliers (..., k) of a tree of pairs, each shared out by its Shapley values."""
     half = b.shape[-1] // 2
     if half == 0:
         return torch.ones_like(b)
-    (x_1, x_2, x_rest), (b_1, b_2, b_rest) = (v.split([half, half, v.shape[-1] - 2 * half], -1) for v in (x, b))
+    (x_1, x_2, x_rest), (b_1, b_2, b_rest) = (
+        v.split([half, half, v.shape[-1] - 2 * half], -1) for v in (x, b)
+    )
     first = (relu_slope(x_1 - x_2, b_1 - x_2) + relu_slope(x_1 - b_2, b_1 - b_2)) / 2
     second = (relu_slope(x_2 - x_1, b_2 - x_1) + relu_slope(x_2 - b_1, b_2 - b_1)) / 2
-    winners = torch.cat([torch.maximum(x_1, x_2), x_rest], -1), torch.cat([torch.maximum(b_1, b_2), b_rest], -1)
+    winners = (
+        torch.cat([torch.maximum(x_1, x_2), x_rest], -1),
+        torch.cat([torch.maximum(b_1, b_2), b_rest], -1),
+    )
     above = shapley_max(*winners)
     return torch.cat([first * above[..., :half], second * above[..., :half], above[..., half:]], -1)
 

@@ -1,10 +1,10 @@
 """A network as a list of ATen operations that serves any number of rows.
 
-``make_fx`` writes down what a network does to tensors of one shape, so the numbers of rows, 2 and 3, are
-traced both: a size that differs is affine in the rows. With that, one graph runs the clip alone and any
-number of reference clips. ``torch.export`` is the public way to such a graph; it keeps a GRU or an LSTM as one
-operation and refuses networks that ``make_fx`` follows, so it is not used. ``make_fx`` may change: a test
-guards the pinned version.
+``make_fx`` writes down what a network does to tensors of one shape, so 2 rows and 3 rows are both traced: a
+size that differs is affine in the rows. With that, one graph runs the clip alone and any number of
+reference clips. ``torch.export``, the public way to such a graph, keeps a GRU or an LSTM as one operation
+and refuses networks that ``make_fx`` follows, so it is not used. ``make_fx`` may change: a test guards the
+pinned version.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def untouched(modules: list[nn.Module]) -> Iterator[None]:
     """Evaluation mode; each module gets its attributes, hooks, flags and buffers' values back."""
     containers = (dict, list, set)
     states = [
-        (m, {k: (v, v.copy() if isinstance(v, containers) else v) for k, v in m.__dict__.items()}) for m in modules
+        (m, {k: (v, v.copy() if isinstance(v, containers) else v) for k, v in m.__dict__.items()})
+        for m in modules
     ]
     buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers(recurse=False)]
     try:
@@ -109,7 +110,9 @@ class Trace:
             self.module, self.nodes = _traced(f, row, 2)
             other, others = _traced(f, row, 3)
         if [name_of(node) for node in self.nodes] != [name_of(node) for node in others]:
-            raise NotExact("f does other operations on 3 rows than on 2: its graph serves one number of rows alone")
+            raise NotExact(
+                "f does other operations on 3 rows than on 2: its graph serves one number of rows alone"
+            )
         self.dtype, self.input, self.output = row.dtype, self.nodes[0], self.nodes[-1].args[0]
         self.args, self.shapes, self.dependent, self.batch = {}, {}, {self.input}, {}
         twin = dict(zip(others, self.nodes))
@@ -119,7 +122,10 @@ class Trace:
                 self.shapes[node] = tuple(value.shape), tuple(like.meta["val"].shape)
             if any(parent in self.dependent for parent in node.all_input_nodes):
                 self.dependent.add(node)
-            if node.op == "get_attr" and getattr(self.module, node.target).shape != getattr(other, like.target).shape:
+            if (
+                node.op == "get_attr"
+                and getattr(self.module, node.target).shape != getattr(other, like.target).shape
+            ):
                 raise NotExact("f makes a constant of as many rows as its input has")
         if self.output not in self.dependent:
             raise NotExact("the outputs of f do not hang on its input")
@@ -157,7 +163,7 @@ def in_place(node: torch.fx.Node) -> bool:
 
 
 def name_of(node: torch.fx.Node) -> str:
-    """An operation's name without overload; in-place ones, which decompositions leave, without their underscore."""
+    """An operation's name without its overload, and without the underscore of those in place."""
     if node.op != "call_function":
         return node.op
     name = getattr(node.target, "overloadpacket", node.target).__name__
@@ -168,7 +174,9 @@ def _merged(two, three, twin: dict, node: torch.fx.Node):
     """The arguments at any number of rows, from those at 2 and at 3."""
     if isinstance(two, torch.fx.Node) and twin.get(three) is two:
         return two
-    if type(two) is not type(three) and not (isinstance(two, (list, tuple)) and isinstance(three, (list, tuple))):
+    if type(two) is not type(three) and not (
+        isinstance(two, (list, tuple)) and isinstance(three, (list, tuple))
+    ):
         raise NotExact(f"{name_of(node)}: its arguments hang on the number of rows")
     if isinstance(two, (list, tuple)) and len(two) == len(three):
         return [_merged(a, b, twin, node) for a, b in zip(two, three)]

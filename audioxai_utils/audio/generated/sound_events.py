@@ -24,7 +24,7 @@ N_SAMPLES = 5 * SAMPLE_RATE
 
 def seconds(duration: float) -> int:
     """Samples in ``duration`` seconds."""
-    return int(round(duration * SAMPLE_RATE))
+    return round(duration * SAMPLE_RATE)
 
 
 def shaped_noise(rng: Generator, n: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -98,8 +98,8 @@ def damped(frequency: float, decay: float, phase: float = 0.0) -> np.ndarray:
 def add(signal: np.ndarray, part: np.ndarray, onset: float, gain: float = 1.0) -> None:
     """Add ``part`` to ``signal`` in place from ``onset`` seconds; what reaches beyond the ends is cut."""
     start = seconds(onset)
-    part = part[max(0, -start): max(0, len(signal) - start)]
-    signal[max(0, start): max(0, start) + len(part)] += gain * part
+    part = part[max(0, -start) : max(0, len(signal) - start)]
+    signal[max(0, start) : max(0, start) + len(part)] += gain * part
 
 
 def unit_rms(signal: np.ndarray) -> np.ndarray:

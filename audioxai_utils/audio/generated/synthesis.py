@@ -25,15 +25,37 @@ from numpy.random import Generator, default_rng
 from ...constants import NOISE_SCENARIOS, check_choice
 from ...files import locked
 from .sound_events import (
-    EVENTS, N_SAMPLES, SAMPLE_RATE, add, band, curve, damped, envelope, formants, power_law, pulse_train,
-    seconds, shape, shaped_noise, unit_rms, wander,
+    EVENTS,
+    N_SAMPLES,
+    SAMPLE_RATE,
+    add,
+    band,
+    curve,
+    damped,
+    envelope,
+    formants,
+    power_law,
+    pulse_train,
+    seconds,
+    shape,
+    shaped_noise,
+    unit_rms,
+    wander,
 )
 
 VERSION = "3"  # a new one makes stale folders be generated again; raise it when any sound changes
 SEED = 20250
 TARGETS = {  # ESC-50's own ids
-    "dog": 0, "rooster": 1, "rain": 10, "sea_waves": 11, "crackling_fire": 12,
-    "crying_baby": 20, "sneezing": 21, "clock_tick": 38, "helicopter": 40, "chainsaw": 41,
+    "dog": 0,
+    "rooster": 1,
+    "rain": 10,
+    "sea_waves": 11,
+    "crackling_fire": 12,
+    "crying_baby": 20,
+    "sneezing": 21,
+    "clock_tick": 38,
+    "helicopter": 40,
+    "chainsaw": 41,
 }
 N_FOLDS, CLIPS_PER_FOLD, TAKES = 5, 8, 2  # two takes of each source, both in one fold
 
@@ -270,7 +292,9 @@ def _write_dataset(root: Path, progress: bool, n_workers: int) -> None:
         for row in table.itertuples()
     ]
     pause = 0.1 if sys.stderr.isatty() else 10  # seconds between two states; a log keeps them all
-    bar = tqdm(total=len(jobs), desc="generating sounds", unit="clip", mininterval=pause, disable=not progress)
+    bar = tqdm(
+        total=len(jobs), desc="generating sounds", unit="clip", mininterval=pause, disable=not progress
+    )
     with bar:
         if n_workers > 1:
             with ProcessPoolExecutor(n_workers) as pool:

@@ -6,7 +6,7 @@
   const LAYERS = ["spectrogram", "attribution", "mask", "kept", "removed"];
   const VIEWS = { cards: "Cards", methods: "All methods on one clip", masks: "All masks of one method" };
   const FILTERS = {
-    category: "Class", clip: "Clip", spectrogram: "Spectrogram", scenario: "Scenario", method: "Method",
+    category: "Class", clip: "Clip", spectrogram: "Spectrogram", scenario: "Noise", method: "Method",
     mask: "Mask", protocol: "Protocol", correct: "Prediction", tag: "Highlight",
   };
   const FIXED = { cards: [], methods: ["clip", "spectrogram", "scenario", "protocol"],
@@ -69,7 +69,7 @@
     const rank = (value) => order.includes(value) ? order.indexOf(value) : order.length;
     return [...found].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
   }
-  function fixChoice() { // comparisons need one clip, one cell, and for masks one method
+  function fixChoice() { // comparisons need one clip, one condition, and for masks one method
     for (const key of FIXED[state.view]) {
       const possible = options(key);
       if (!possible.includes(state[key])) state[key] = bestStart(key, possible);
@@ -191,8 +191,9 @@
     return make("div", { class: "sound" }, button, belief, gain, silent ? null : player(card, record));
   }
   function badges(entry) {
-    const list = [[shown("spectrogram", entry.spectrogram)], [shown("scenario", entry.scenario)], [entry.protocol],
-      [entry.correct ? "model right" : "model wrong", entry.correct ? "good" : "bad"], ...entry.tags.map((tag) => [tag, "tag"])];
+    const kind = (tag) => data.verdicts[tag] || "tag";
+    const list = [[entry.words], [entry.protocol],
+      [entry.correct ? "model right" : "model wrong", entry.correct ? "good" : "bad"], ...entry.tags.map((tag) => [tag, kind(tag)])];
     if (entry.degenerate) list.push(["constant mask", "bad"]);
     return make("p", { class: "badges" }, ...list.map(([text, kind]) => make("span", { class: `badge ${kind || ""}` }, text)));
   }
@@ -206,12 +207,12 @@
     const base = { clip: entry.clip, spectrogram: entry.spectrogram, scenario: entry.scenario, protocol: entry.protocol,
       card: "", page: "1", category: "", correct: "", tag: "", mask: "", method: "" };
     const same = (keys) => data.entries.filter((other) => keys.every((key) => other[key] === entry[key]));
-    const cell = ["clip", "spectrogram", "scenario", "protocol"];
+    const condition = ["clip", "spectrogram", "scenario", "protocol"];
     const list = [make("a", { href: address({ ...base, view: "cards", clip: "", spectrogram: "", scenario: "", protocol: "",
       card: entry.id, sort: "" }) }, "link to this card")];
-    if (new Set(same(cell).map((other) => other.method)).size > 1)
+    if (new Set(same(condition).map((other) => other.method)).size > 1)
       list.push(make("a", { href: address({ ...base, view: "methods" }) }, "all methods"));
-    if (same([...cell, "method"]).length > 1)
+    if (same([...condition, "method"]).length > 1)
       list.push(make("a", { href: address({ ...base, view: "masks", method: entry.method }) }, "all masks"));
     return make("p", { class: "links" }, ...list);
   }
@@ -268,7 +269,7 @@
     });
     const sorts = [...data.metrics, "area"].map((name) => [name, name === "area" ? "smallest kept area" : `best ${name}`]);
     const reset = make("a", { href: "#", class: "reset" }, "Show everything");
-    form.replaceChildren(view, ...rest.filter(Boolean), select("sort", "Order", sorts, state.sort, "as listed"), reset);
+    form.replaceChildren(view, ...rest.filter(Boolean), select("sort", "Order", sorts, state.sort, data.order.first || "as listed"), reset);
     if (focus && focus.startsWith("filter-")) document.getElementById(focus)?.focus();
   }
   function segments(id, choices, current, change) {

@@ -1,0 +1,174 @@
+"""One sound file as the study hears it: opened, decoded, mono, resampled, cut or padded to 5 s.
+
+Whatever cannot be heard as it was meant is refused in one line, ``path: reason (details)``: a file that is no
+sound, is cut off, holds NaN, or whose channels cancel each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import soundfile
+import torch
+
+from ..constants import DURATION
+from .containers import missing_part
+from .noise import pad_or_cut, peak_normalise
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; outside of it a header is damaged
+MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
+ANTIPHASE = 1e-3  # -60 dB: a mean of channels below it is what rounding left of them
+UNKNOWN_FRAMES = 2**62  # libsndfile's count of a FLAC whose header does not tell, or more
+SHOWN = 3  # names in a line that speaks of many
+
+
+def load_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Mono waveform by the protocol: channel mean, resampled, cut or padded to 5 s, peak 1.
+
+    It is resampled in ``dtype``: float32 as published, or float64, whose result is the same on every machine.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 (5 * sample_rate,); a silent clip stays silent.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not audio, cut off within its first 5 s, without samples, with NaN or infinite ones, or with channels
+        that cancel each other.
+    """
+    return peak_normalise(read_waveform(path, sample_rate, dtype))
+
+
+def read_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """As `load_waveform`, at the file's own level."""
+    from torchaudio.functional import resample
+
+    channels, rate = read_samples(path, DURATION + 0.1)  # (samples, channels) float64
+    check_rates(rate, sample_rate, shown(path))
+    waveform = channels.to(dtype).mean(dim=1)  # (samples,)
+    if not torch.isfinite(waveform).all():
+        raise ValueError(f"{shown(path)}: holds NaN or infinite samples")
+    if waveform.square().mean() < ANTIPHASE**2 * channels.square().mean():
+        raise ValueError(f"{shown(path)}: its channels cancel each other (antiphase); keep one of them")
+    return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate)).float()
+
+
+def check_rates(rate: int, sample_rate: int, subject: str) -> None:
+    """Raise a ValueError that begins with ``subject`` unless ``rate`` can become ``sample_rate`` (Hz).
+
+    Resampling multiplies by a kernel of as many taps as the two rates have multiples before they meet:
+    `44101` to `32000` would take gigabytes.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(
+            f"{subject}: its sample rate is not between {LOWEST_RATE:,} and {HIGHEST_RATE:,} Hz ({rate:,} Hz)"
+        )
+    if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_RESAMPLING_KERNEL:
+        raise ValueError(f"{subject}: cannot resample its {rate} Hz to {sample_rate} Hz; convert it first")
+
+
+def check_file(path: str | Path) -> None:
+    """Raise what `load_waveform` would where a look at the header, or for NaN at the samples, is enough."""
+    with _open(Path(path)) as file:
+        if file.frames == 0:
+            raise ValueError(f"{shown(path)}: holds no samples")
+        rate, may_hold_nan = file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
+    if may_hold_nan:
+        read_waveform(path, rate)
+
+
+def by_reason(faults: Iterable[tuple[str, Exception | str]]) -> list[str]:
+    """One line for each reason why files were left out, however many there are.
+
+    Parameters
+    ----------
+    faults : iterable of (str, Exception or str)
+        A file's name and what was said of it; a message may begin with the path and end in details ``(...)``.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, fault in faults:
+        message = str(fault)
+        reason = message.rpartition(f"{Path(name).name}: ")[2].partition(" (")[0]
+        groups.setdefault(reason, []).append((shown(Path(name).name), message))
+    lines = []
+    for reason, found in groups.items():
+        if len(found) == 1:
+            lines.append(found[0][1])
+            continue
+        names = ", ".join(name for name, _ in found[:SHOWN])
+        more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+        lines.append(f"{len(found):,} clips: {reason} ({names}{more})")
+    return lines
+
+
+def shown(name: str | Path) -> str:
+    """A file's name on one line: what cannot be printed, or is not UTF-8, as its escape."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(name))
+
+
+class Forward(soundfile.SoundFile):
+    """A sound file that is read once, from its beginning: seeking fails in a FLAC of unknown length."""
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+
+def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
+    """The beginning of a file, at most ``seconds``: float64 (samples, channels), and its sample rate in Hz.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_waveform`, for what is asked for of the file.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        rate = file.samplerate
+        check_rates(rate, rate, shown(path))
+        wanted = math.ceil(seconds * rate)
+        try:
+            samples = file.read(wanted, dtype="float64", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
+        guessed = file.frames >= UNKNOWN_FRAMES or file.format == "MP3"
+        announced = len(samples) if guessed else min(wanted, file.frames)
+    if len(samples) < announced:
+        part = f"{len(samples):,} of {announced:,} samples"
+        raise ValueError(f"{shown(path)}: decodes only in part ({part})")
+    if len(samples) == 0:
+        raise ValueError(f"{shown(path)}: holds no samples")
+    lost = missing_part(path, len(samples)) if len(samples) < wanted else None
+    if lost:
+        raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
+    return torch.from_numpy(samples), rate
+
+
+def _open(path: Path) -> Forward:
+    """The file, or an error in one line."""
+    name = shown(path)
+    if "\0" in str(path):
+        raise ValueError(f"{name}: its name holds a NUL")
+    if path.suffix.lower() == ".raw":
+        raise ValueError(f"{name}: samples without a header; convert it to WAV first")
+    try:
+        if path.is_file():
+            return Forward(path)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name}: not a readable audio file ({reason_of(error)})") from error
+    except OSError as error:
+        raise type(error)(f"{name}: {error.strerror or error}") from error
+    target = f" (a link to {shown(path.readlink())}, which is not there)" if path.is_symlink() else ""
+    raise FileNotFoundError(f"{name}: no such file{target}")
+
+
+def reason_of(error: soundfile.LibsndfileError) -> str:
+    """Why libsndfile cannot open a file that is there, without the file's name."""
+    unknown = error.code in (1, 2)  # by the second it means that it found no beginning of an MP3
+    return "no format that is known" if unknown else error.error_string.splitlines()[0].rstrip(".")

@@ -1,0 +1,150 @@
+"""Records of finished steps: what each was run with and left behind, and why it would run again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import write_json
+from .manifest import KEY_PACKAGES, commit, hardware, now, versions
+
+if TYPE_CHECKING:
+    from .graph import Graph, Step
+
+SAVED = ("tables", "figures", "gallery")  # folders in which any notebook may leave something
+CLOCK = 0.05  # seconds by which a file's time of change may be early
+# What a step is there for, by the number of its notebook; a changed size is a damage.
+RESULTS = {
+    "02": "models/{0.spectrogram_type}.pt",
+    "03": "attributions/{0.spectrogram_type}/{0.noise_scenario}/*/*.npz",
+    "04": "scores/{0.spectrogram_type}/{0.noise_scenario}.parquet",
+    "00": "report/**/*",
+}
+
+
+def write_step(
+    results_dir: Path,
+    step: Step,
+    *,
+    started: float,
+    cpu_seconds: float,
+    peak_memory: int,
+    threads: int,
+    depends_on: dict[str, Any] | None = None,
+    parameters: dict[str, str] | None = None,
+    notebook: str = "",
+) -> Path:
+    """Record that a step ended well, in ``steps/<step>.json``.
+
+    Parameters
+    ----------
+    results_dir : Path
+        Folder of the results.
+    step : Step
+    started : float
+        When it was started (s, as `time.time` has it).
+    cpu_seconds : float
+        Processor time of all its processes (s); it does not depend on what else the machine does.
+    peak_memory : int
+        Largest resident memory of one of its processes (bytes).
+    threads : int
+        Threads that it was given.
+    depends_on : dict, optional
+        The options and inputs that it depends on (`Graph.depends_on`).
+    parameters : dict, optional
+        What the notebook was given.
+    notebook : str, optional
+        Path of the executed notebook within ``results_dir``.
+
+    Returns
+    -------
+    Path
+        The record.
+    """
+    record = {
+        "step": step.name,
+        "finished": now(),
+        "seconds": round(max(0.0, time.time() - started), 3),
+        "cpu_seconds": round(float(cpu_seconds), 3),
+        "peak_memory_bytes": peak_memory,
+        "threads": threads,
+        "notebook": notebook,
+        "parameters": parameters or {},
+        "depends_on": depends_on or {},
+        "files": _files_of(results_dir, step, notebook, started - CLOCK),
+        "hardware": hardware(),
+        "commit": commit(),
+        "versions": versions(KEY_PACKAGES),
+    }
+    path = results_dir / "steps" / f"{step.name}.json"
+    write_json(path, record)
+    return path
+
+
+def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> dict[str, int | None]:
+    """Path -> size (bytes) of what a step is there for, None for what else it left; of a shard, nothing.
+
+    What appeared in ``tables`` and the like while it ran may be another step's: it is missed here as well as
+    there.
+    """
+    if step.shard:
+        return {}
+    own = results_dir.glob(RESULTS[step.notebook[:2]].format(step)) if step.notebook[:2] in RESULTS else ()
+    found = {path: path.stat().st_size for path in sorted(own) if _counts(path)}
+    for folder in SAVED:
+        saved = (path for path in sorted((results_dir / folder).rglob("*")) if _counts(path))
+        found |= {path: None for path in saved if path.stat().st_mtime >= started}
+    found |= {results_dir / notebook: None} if notebook else {}
+    return {str(path.relative_to(results_dir)): size for path, size in found.items()}
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def read_record(results_dir: Path, name: str) -> dict[str, Any]:
+    """The record of a step; empty where there is none, or one that cannot be read."""
+    try:
+        record = json.loads((results_dir / "steps" / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and "seconds" in record else {}
+
+
+def read_steps(results_dir: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The records of those steps that have one, in their order."""
+    return [record for name in names if (record := read_record(results_dir, name))]
+
+
+def lost(results_dir: Path, graph: Graph) -> dict[str, str]:
+    """Record -> what is missing or damaged, of each finished step whose results are no longer whole."""
+    found = {}
+    for name in graph.steps():
+        path = graph.record(name)
+        if not (results_dir / path).is_file():
+            continue  # Snakemake sees this itself
+        record = read_record(results_dir, name)
+        files = {path: None} | record.get("files", {}) if record else {f"{path} (unreadable)": None}
+        for file, size in files.items():
+            if not (results_dir / file).is_file() or size not in (None, (results_dir / file).stat().st_size):
+                found[path] = file
+                break
+    return found
+
+
+def reason(results_dir: Path, graph: Graph, step: Step, lost_results: dict[str, str]) -> str:
+    """Why a step runs, in a few words: from its record, its options and the files it is made from."""
+    path, record = results_dir / graph.record(step.name), read_record(results_dir, step.name)
+    if graph.record(step.name) in lost_results:
+        return f"lost or damaged: {lost_results[graph.record(step.name)]}"
+    if not record:
+        return "not done yet"
+    now_on, then = graph.depends_on(step), record.get("depends_on", {})
+    changed = [name for name in {**then, **now_on} if then.get(name) != now_on.get(name)]
+    written = path.stat().st_mtime
+    sources = map(Path, graph.sources(step.notebook, bool(step.shard)))
+    changed += [source.name for source in sources if source.stat().st_mtime > written]
+    return f"changed: {', '.join(changed)}" if changed else "follows from a step above"
