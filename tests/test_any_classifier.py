@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -665,3 +666,34 @@ def test_presets_explain_networks_of_their_shapes(name, method):
 def noisy(classifier: AudioClassifier, seed: int) -> torch.Tensor:
     n = 2 * classifier.sample_rate
     return 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "models" / "efficientat_mn04"
+
+
+@pytest.mark.skipif(not (SHARED / "mn04_as_mAP_432.pt").is_file(), reason="the published weights are not here")
+def test_a_published_tagger_as_a_spectrogram_model_and_as_a_waveform_model():
+    """The same probabilities both ways, a proved gradient, and a mask that scores as its sound does."""
+    from audioxai_utils.models.efficientat import load_efficientat, read_audioset_labels
+    from audioxai_utils.models.efficientat_frontend import EfficientATMel
+
+    net = load_efficientat(SHARED / "mn04_as_mAP_432.pt")
+    labels = read_audioset_labels(SHARED / "class_labels_indices.csv")
+    t = torch.arange(2 * 32000) / 32000
+    beep = 0.3 * torch.sin(2 * torch.pi * 1000 * t) * (t % 0.5 < 0.25) + 0.003 * noisy_like(t)
+    mel = AudioClassifier(net, labels, 32000, input=LogMel.efficientat(), head="sigmoid")
+    wave = AudioClassifier(nn.Sequential(EfficientATMel(), net), labels, 32000, head="sigmoid")
+    torch.testing.assert_close(mel.probabilities(beep[None]), wave.probabilities(beep[None]), rtol=0, atol=1e-4)
+    found = explain(mel, beep, 32000, method="gradcam", masks=["topK_50"])
+    assert found.target_name == "Dial tone" and mel.floor == pytest.approx(-50)
+    heard = explain(wave, beep, 32000, method="saliency", target=found.target_name, masks=["topK_30"])
+    bound = wave.bound(beep[None])
+    with torch.no_grad():
+        logits = bound.model(bound.batch.db)
+        kept = bound.model(apply_mask(bound.batch.db, heard.masks["topK_30"], -100.0)[0]).sigmoid()[0, heard.target]
+    assert float((logits - wave.scores(beep[None])).abs().max()) <= 1e-3
+    assert heard.scores.loc["topK_30", "p_kept"] == pytest.approx(float(kept), abs=5e-4)
+
+
+def noisy_like(t: torch.Tensor) -> torch.Tensor:
+    return torch.randn(t.shape, generator=torch.Generator().manual_seed(0))
