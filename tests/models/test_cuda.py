@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from audioxai_utils.audio import spectrograms
 from audioxai_utils.evaluation import masks, metrics, scoring
-from audioxai_utils.study import pipeline
+from audioxai_utils.study import attribute, clips
 from audioxai_utils.attributions import neighbourhoods, rescale
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.shap_fast import PairedModel
@@ -172,32 +172,27 @@ def test_lime_reads_each_clip_when_the_next_one_is_under_way():
 
 def test_spectrograms_of_a_split_are_computed_where_the_transform_is(condition, monkeypatch):
     """Training wants them on the CPU; a clip that stays there would meet a window on the GPU."""
-    from audioxai_utils.study import study
-
-    settings, classifier = condition
-    sent_to = []
-    monkeypatch.setattr(study, "to_device", lambda values, device: sent_to.append(device) or values)
-    db, labels, _ = study.split_spectrograms(settings, classifier.spectrogram, "test")
-    assert set(sent_to) == {classifier.spectrogram.window.device} and db.device.type == "cpu" and len(db) == len(labels)
+    sent = []
+    monkeypatch.setattr(clips, "to_device", lambda values, device: sent.append(device) or values)
+    db, labels, _ = condition.study.split("mel_db", "test")
+    assert set(sent) == {condition.spectrogram.window.device} and db.device.type == "cpu" and len(db) == len(labels)
 
 
 def test_clips_that_are_attributed_together_are_what_they_are_alone(condition, monkeypatch):
     """As on a GPU, blocks of clips; a block that is partly there computes the rest."""
-    from audioxai_utils.study import study
+    folder = condition.attribution_folder("saliency")
 
-    settings, classifier = condition
-    classifier.info["gradient_error"] = 0.0
-    clips = study.explained_clips(settings, 32000, "clean")
-    alone = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
-    values, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
-    folder = pipeline.attribution_folder(settings, "mel_db", "clean", "saliency")
+    def attributed() -> list[dict]:
+        return list(attribute.attribute(condition.classifier, condition.clips, "saliency", {}, folder))
+
+    alone = attributed()
+    values = condition.attributions("saliency")
     for path in sorted(folder.glob("*.npz"))[1:]:
         path.unlink()
-    monkeypatch.setitem(pipeline.AT_ONCE, "cpu", 16)
-    again = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
-    together, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
-    torch.testing.assert_close(together, values, atol=1e-6, rtol=1e-5)
-    assert sum(row["computed"] for row in again) == len(clips) - 1 > 0
+    monkeypatch.setitem(attribute.AT_ONCE, "cpu", 16)
+    again = attributed()
+    torch.testing.assert_close(condition.attributions("saliency"), values, atol=1e-6, rtol=1e-5)
+    assert sum(row["computed"] for row in again) == len(condition.clips) - 1 > 0
     assert [(r["clip"], r["target"]) for r in again] == [(r["clip"], r["target"]) for r in alone]
 
 

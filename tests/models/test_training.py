@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from audioxai_utils.constants import PROFILES
+from audioxai_utils.study.profiles import PROFILES
 from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.training import (
     _make_module, augment, channels_last_convolutions, predict, train_classifier,
