@@ -43,7 +43,11 @@ class NotAdditive(ValueError):
 
 
 def attribute(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, background: torch.Tensor, chunk_size: int | None,
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor,
+    chunk_size: int | None,
     tolerance: float = TOLERANCE,
 ) -> torch.Tensor:
     """Deep SHAP values (batch, 1, F, T); NotAdditive where they do not add up."""
@@ -111,7 +115,9 @@ class PairedModel:
         finally:
             self._recording = False
 
-    def explain(self, clip: torch.Tensor, background: torch.Tensor, label: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def explain(
+        self, clip: torch.Tensor, background: torch.Tensor, label: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over the recorded background of multiplier * difference, (1, F, T), and the clip's logits."""
         self._calls.clear()
         pairs = clip.expand(len(background), -1, -1, -1).requires_grad_()
@@ -133,7 +139,9 @@ class PairedModel:
         background = self._inputs[module][self._calls[module]]
         self._calls[module] += 1
         if type(module) in MAX_POOLS:
-            return rescale.MaxPool.apply(x, background, MAX_POOLS[type(module)], rescale.pool_arguments(module))
+            return rescale.MaxPool.apply(
+                x, background, MAX_POOLS[type(module)], rescale.pool_arguments(module)
+            )
         rule = rescale.ReLU if type(module) is nn.ReLU else rescale.Elementwise
         return rule.apply(x, background, plain)
 

@@ -28,7 +28,8 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Bound:
-    """What is explained of one clip: a model of its picture, the same of its sound, the transform, the picture.
+    """What is explained of one clip: a model of its picture, the same of its sound, the transform, the
+    picture.
 
     ``by_sound`` says that a mask acts on the power and the model is asked about the sound that it keeps.
     """
@@ -79,8 +80,16 @@ class AudioClassifier:
     """
 
     def __init__(
-        self, net, classes: Sequence[str] | None = None, sample_rate: int | None = None, input="waveform",
-        output=None, head: str | None = None, floor: float | None = None, *, threshold: float = 0.5,
+        self,
+        net,
+        classes: Sequence[str] | None = None,
+        sample_rate: int | None = None,
+        input="waveform",
+        output=None,
+        head: str | None = None,
+        floor: float | None = None,
+        *,
+        threshold: float = 0.5,
         inspect_as: str = "stft",
     ) -> None:
         if head is not None:
@@ -114,9 +123,13 @@ class AudioClassifier:
 
     @property
     def model(self) -> nn.Module:
-        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, which needs a clip's phase."""
+        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, which needs a
+        clip's phase.
+        """
         if self.takes_waveform:
-            raise ValueError("a model of waveforms has no model of pictures without a clip; use bound(waveform).model")
+            raise ValueError(
+                "a model of waveforms has no model of pictures without a clip; use bound(waveform).model"
+            )
         return Scores(self.net, self._prepare, self.output, self.reading())
 
     @property
@@ -135,13 +148,19 @@ class AudioClassifier:
             Another shape, or no floating-point numbers.
         """
         if not isinstance(waveform, torch.Tensor) or waveform.ndim != 2 or not waveform.is_floating_point():
-            got = f"{waveform.dtype} {tuple(waveform.shape)}" if isinstance(waveform, torch.Tensor) else type(waveform)
+            got = (
+                f"{waveform.dtype} {tuple(waveform.shape)}"
+                if isinstance(waveform, torch.Tensor)
+                else type(waveform)
+            )
             raise ValueError(f"waveform must be a floating-point tensor (batch, samples); got {got}")
         own = waveform.dtype if waveform.dtype == torch.float64 else torch.float32
         return waveform.to(self.device, self.dtype or own)
 
     def pictures(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for ``shap``."""
+        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for
+        ``shap``.
+        """
         return self.spectrogram(self.samples(waveform)).db
 
     @torch.no_grad()
@@ -160,7 +179,9 @@ class AudioClassifier:
         self.look(waveform)
         return self.reading()
 
-    def bound(self, waveform: torch.Tensor, domain: str | None = None, inspect_as: str | None = None) -> Bound:
+    def bound(
+        self, waveform: torch.Tensor, domain: str | None = None, inspect_as: str | None = None
+    ) -> Bound:
         """What is explained of one waveform (1, samples).
 
         Parameters
@@ -211,14 +232,18 @@ class AudioClassifier:
         two, refusals = waveform[:1].expand(2, -1), []
         for channel in (False, True):
             try:
-                scores = pick(self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output)
+                scores = pick(
+                    self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output
+                )
             except (RuntimeError, ValueError, IndexError, AssertionError) as error:
                 refusals.append((str(error).splitlines() or [""])[0][:80])
                 continue
             if len(scores) == 2:
                 return WaveformInput(channel)
             refusals.append(f"{len(scores)} rows for 2 waveforms")
-        raise ValueError(f"net takes neither (B, N), {refusals[0]}, nor (B, 1, N), {refusals[1]}; give input=a function")
+        raise ValueError(
+            f"net takes neither (B, N), {refusals[0]}, nor (B, 1, N), {refusals[1]}; give input=a function"
+        )
 
     # What is explained
 
@@ -255,7 +280,9 @@ class AudioClassifier:
         if isinstance(target, (list, tuple, set)):
             columns = sorted({self.index(each) for each in target})
             if not columns or len(columns) == len(self.classes):
-                raise ValueError(f"target must be some of the model's {len(self.classes)} classes; got {len(columns)}")
+                raise ValueError(
+                    f"target must be some of the model's {len(self.classes)} classes; got {len(columns)}"
+                )
             name = " or ".join(self.classes[column] for column in columns)
             if len(columns) > 1:
                 return self._derived(lambda raw: self._any_of(raw, columns), name, waveform), 1, name
@@ -273,7 +300,14 @@ class AudioClassifier:
         """This classifier with one column of its own making, and so two classes: not ``name``, and ``name``."""
         head = "probabilities" if self.head == "probabilities" else "binary"
         derived = AudioClassifier(
-            self.net, [name], self.sample_rate, self._input, output, head, self.floor, threshold=self.threshold,
+            self.net,
+            [name],
+            self.sample_rate,
+            self._input,
+            output,
+            head,
+            self.floor,
+            threshold=self.threshold,
             inspect_as=self.inspect_as,
         )
         derived.spectrogram = self.spectrogram
@@ -282,7 +316,9 @@ class AudioClassifier:
 
 
 def _understood(input) -> tuple[nn.Module | None, Callable | None]:
-    """Spectrogram (None: the network takes waveforms) and what makes the network's input (None: to be found out)."""
+    """Spectrogram (None: the network takes waveforms) and what makes the network's input (None: to be found
+    out).
+    """
     if isinstance(input, str) and input in PRESETS:
         input = PRESETS[input]()
     if isinstance(input, str) and input in SPECTROGRAM_TYPES:
@@ -294,7 +330,11 @@ def _understood(input) -> tuple[nn.Module | None, Callable | None]:
     if isinstance(input, LogMel):
         return input.spectrogram(), input.to_input
     if callable(input):
-        return (input, _as_it_is) if hasattr(input, "invert") and hasattr(input, "sample_rate") else (None, input)
+        return (
+            (input, _as_it_is)
+            if hasattr(input, "invert") and hasattr(input, "sample_rate")
+            else (None, input)
+        )
     raise TypeError(f"input must be a name, a LogMel or a callable; got {type(input).__name__}")
 
 

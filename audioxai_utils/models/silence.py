@@ -22,7 +22,8 @@ def check_levels(batch: SpectrogramBatch, floor: float) -> None:
     """ValueError unless ``db`` is 10 log10(power) down to the floor."""
     level = 10 * batch.power.double().clamp_min(1e-30).log10()
     error = (batch.db.double() - level.clamp_min(floor)).abs()
-    worst = float(torch.where(level > floor + 20, error - 0.1, error - 4).max())  # an offset at the floor is 3 dB
+    # an offset at the floor is 3 dB
+    worst = float(torch.where(level > floor + 20, error - 0.1, error - 4).max())
     if worst > 0:
         i = int(torch.where(level > floor + 20, error - 0.1, error - 4).argmax())
         got, expected = float(batch.db.flatten()[i]), float(level.clamp_min(floor).flatten()[i])

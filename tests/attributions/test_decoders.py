@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from audioxai_utils.attributions import decoder_training
-from audioxai_utils.attributions import METHODS, register
+from audioxai_utils.attributions import METHODS, decoder_training, register
 from audioxai_utils.attributions.decoder import Decoder, feature_layers, features_of
 from audioxai_utils.models.cnn14 import Cnn14
 
 SIZES: list[int] = []  # spectrograms in each call of a Halves
-RECIPE = decoder_training.Recipe(epochs=40, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2)
+RECIPE = decoder_training.Recipe(
+    epochs=40, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2
+)
 
 
 class Bands(nn.Module):
@@ -90,8 +91,12 @@ def test_the_class_that_is_asked_for_is_shown_where_both_speak(fitted):
 
 def test_some_second_classes_are_asked_for():
     logits = torch.tensor([[0.0, 3.0, 2.0]]).repeat(2000, 1)
-    target = decoder_training.asked(logits, decoder_training.Recipe(second=0.1), torch.Generator().manual_seed(0))
-    assert set(target.tolist()) == {1, 2} and float((target == 2).double().mean()) == pytest.approx(0.1, abs=0.02)
+    target = decoder_training.asked(
+        logits, decoder_training.Recipe(second=0.1), torch.Generator().manual_seed(0)
+    )
+    assert set(target.tolist()) == {1, 2} and float((target == 2).double().mean()) == pytest.approx(
+        0.1, abs=0.02
+    )
     assert decoder_training.asked(logits, decoder_training.Recipe(second=0.0), torch.Generator()).eq(1).all()
 
 
@@ -108,11 +113,18 @@ def test_the_loss_is_what_it_says(fitted):
     expected = []
     for one, m, z in zip(db, mask, coarse):
         target = int(model(one[None]).argmax())
-        kept, removed = (model((((one + 100) * part) - 100)[None]).softmax(1)[0, target] for part in (m, 1 - m))
+        kept, removed = (
+            model((((one + 100) * part) - 100)[None]).softmax(1)[0, target] for part in (m, 1 - m)
+        )
         conditions = z[0].sigmoid()
-        variation = ((conditions[1:] - conditions[:-1]).abs().sum() + (conditions[:, 1:] - conditions[:, :-1]).abs().sum()) / conditions.numel()
+        variation = (
+            (conditions[1:] - conditions[:-1]).abs().sum()
+            + (conditions[:, 1:] - conditions[:, :-1]).abs().sum()
+        ) / conditions.numel()
         kept, removed, m, variation = (value.detach() for value in (kept, removed, m, variation))
-        expected.append(-math.log(kept) - math.log(1 - removed) + 2 * float(m.mean()) + 0.5 * float(variation))
+        expected.append(
+            -math.log(kept) - math.log(1 - removed) + 2 * float(m.mean()) + 0.5 * float(variation)
+        )
     assert loss == pytest.approx(float(np.mean(expected)), rel=1e-9)
 
 
@@ -149,7 +161,12 @@ def test_seeds_fix_it_and_nothing_else_is_touched():
         assert torch.equal(value, again.decoder.state_dict()[name])
     assert first.losses == again.losses != other.losses
     assert torch.equal(random, torch.get_rng_state()) and float(model.scale) == weights
-    assert model.training and model.scale.requires_grad and model.scale.grad is None and not model.look._forward_hooks
+    assert (
+        model.training
+        and model.scale.requires_grad
+        and model.scale.grad is None
+        and not model.look._forward_hooks
+    )
 
 
 def test_memory_is_bounded_by_the_batch_size(fitted):
@@ -164,8 +181,10 @@ def test_memory_is_bounded_by_the_batch_size(fitted):
 
 def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     db = clips(200, 1)[0]
-    draw = lambda **changes: decoder_training.augmented(  # noqa: E731
-        db, decoder_training.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}), torch.Generator().manual_seed(5)
+    draw = lambda **changes: decoder_training.augmented(
+        db,
+        decoder_training.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}),
+        torch.Generator().manual_seed(5),
     )[1]
     shifted = draw()
     clean = decoder_training.augmented(db, decoder_training.Recipe(), torch.Generator().manual_seed(5))[0]
@@ -180,16 +199,20 @@ def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     assert 0.4 < float(share) < 0.6
     # all mixed at equal level: power adds up, so the mean power doubles
     everyone = draw(mixed=1.0, quieter=0.0)
-    assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(2.0, rel=1e-6)
+    assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(
+        2.0, rel=1e-6
+    )
 
 
 # --- fine-tuning --------------------------------------------------------------------------
+
 
 class Everything(Bands):
     """How loud it is everywhere, a map before those of the two bands."""
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        return torch.cat([functional.avg_pool2d((db + 60) / 40, 2), super().forward(db)], dim=1)  # (n, 3, 16, 20)
+        # (n, 3, 16, 20)
+        return torch.cat([functional.avg_pool2d((db + 60) / 40, 2), super().forward(db)], dim=1)
 
 
 class Ears(Halves):
@@ -255,7 +278,9 @@ def test_fine_tuning_goes_on_from_the_file_and_seeds_fix_it(stages):
 
 
 def test_the_guide_is_what_it_says(stages):
-    """By hand: cross-entropy with the loud bins in the place of area and variation, where alike and predicted."""
+    """By hand: cross-entropy with the loud bins in the place of area and variation, where alike and
+    predicted.
+    """
     recipe = dataclasses.replace(TUNING, guide=2.0, mixed=0.7, quieter=0.0, second=0.4)
     db, model = louder_clips(12, 3)[0], Ears()
     decoder = decoder_training._continued(stages[0][0], db)[0]
@@ -293,7 +318,9 @@ def test_fine_tuning_is_bounded_by_the_batch_size(stages):
 
 def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
     db, labels = clips(2, 0)
-    with pytest.raises(FileNotFoundError, match="no such file; train one with decoder_training.train_decoder"):
+    with pytest.raises(
+        FileNotFoundError, match="no such file; train one with decoder_training.train_decoder"
+    ):
         METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "none.pt")
     torch.save({"model": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no decoder"):

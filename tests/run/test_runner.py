@@ -234,7 +234,9 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
 
 
 def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path):
-    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that ended."""
+    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that
+    ended.
+    """
     for refusal in (
         "del os.pidfd_open",
         "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))",

@@ -1,4 +1,6 @@
-"""Decoders of the study: trained on the training folds alone, once for a classifier, and kept by what they follow from."""
+"""Decoders of the study: trained on the training folds alone, once for a classifier, and kept by what they
+follow from.
+"""
 
 from __future__ import annotations
 
@@ -95,5 +97,7 @@ def test_the_second_stage_starts_from_the_first_s_decoder_and_costs_both(study, 
     assert fitted_decoder(study, classifier, "lmac_ft") == path and len(trained) == 2
     assert rows_of(condition, "lmac_ft") and len(trained) == 2
     other = dataclasses.replace(METHODS.traits("lmac"), recipe=decoder_training.Recipe(noise=0.0))
-    monkeypatch.setattr(METHODS, "traits", lambda name, traits=METHODS.traits: other if name == "lmac" else traits(name))
+    monkeypatch.setattr(
+        METHODS, "traits", lambda name, traits=METHODS.traits: other if name == "lmac" else traits(name)
+    )
     assert decoder_path(study, classifier, "lmac_ft") != path

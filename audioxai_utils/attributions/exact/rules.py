@@ -21,17 +21,85 @@ class NotExact(ValueError):
 
 # Affine in all inputs at once.
 LINEAR = set(
-    """
-    add sub rsub neg sum mean view _unsafe_view reshape permute transpose t expand squeeze unsqueeze
-    slice select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy
-    lift_fresh_copy constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
-    replication_pad2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
-    adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
-    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat cumsum
-    triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex _fft_r2c _fft_c2c
-    _fft_c2r real imag _conj _conj_physical conj_physical complex native_batch_norm
-    _native_batch_norm_legit_no_training scatter_add index_add index_put
-    """.split()
+    [
+        "add",
+        "sub",
+        "rsub",
+        "neg",
+        "sum",
+        "mean",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "select",
+        "cat",
+        "stack",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "getitem",
+        "clone",
+        "alias",
+        "detach",
+        "_to_copy",
+        "lift_fresh_copy",
+        "constant_pad_nd",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "adaptive_avg_pool1d",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_linear1d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "im2col",
+        "col2im",
+        "unfold",
+        "as_strided",
+        "index",
+        "gather",
+        "index_select",
+        "flip",
+        "roll",
+        "repeat",
+        "cumsum",
+        "triu",
+        "tril",
+        "diagonal",
+        "select_scatter",
+        "slice_scatter",
+        "copy",
+        "view_as_real",
+        "view_as_complex",
+        "_fft_r2c",
+        "_fft_c2c",
+        "_fft_c2r",
+        "real",
+        "imag",
+        "_conj",
+        "_conj_physical",
+        "conj_physical",
+        "complex",
+        "native_batch_norm",
+        "_native_batch_norm_legit_no_training",
+        "scatter_add",
+        "index_add",
+        "index_put",
+    ]
 )
 # Bilinear in these two arguments, affine in each and in the rest.
 BILINEAR = {"mul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "dot": (0, 1), "mv": (0, 1), "convolution": (0, 1)}
@@ -317,7 +385,7 @@ RULES = {
     "logsumexp": logsumexp,
 }
 RULES |= {name: univariate(slope) for name, slope in SLOPES.items()}
-RULES |= {name: path(1) for name in LOGIC} | {name: decide for name in COMPARISONS}
+RULES |= {name: path(1) for name in LOGIC} | dict.fromkeys(COMPARISONS, decide)
 MIDPOINT, QUADRATURE = path(1), path(8)
 
 
