@@ -1,8 +1,8 @@
 """Pictures of maps (spectrograms, attributions, masks) and of waveforms, in one style.
 
 All functions return a closed matplotlib Figure (nothing is shown and none piles up); save it with
-``study.save``. Maps are (frequency, time); leading axes of size one are dropped. Time is in s, frequency in Hz
-on its true scale (linear for the STFT, mel for mel bands), levels in dB.
+``study.save``. Maps are (frequency, time); leading axes of size one are dropped. Time is in s, frequency in
+Hz on its true scale (linear for the STFT, mel for mel bands), levels in dB.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REGRESSION = ROOT / "tests" / "regression"
 KEYS = ["protocol", "spectrogram_type", "noise_scenario", "method", "mask"]
-# AI under the paper's protocol counts rises in the last digit, so it is no number to hold on to (audit 3), nor
-# is the choice of a best mask, which takes AI in; the audited protocol chooses the same on every machine.
+# AI under the paper's protocol counts rises in the last digit, so it is no number to hold on to (audit 3),
+# nor is the choice of a best mask, which takes AI in; the audited protocol chooses the same on every machine.
 VALUES = ["FF", "AG", "FidIn", "SPS", "AD", "COMP", "area", "degenerate"]
 OF_THE_MACHINE = re.compile(r"paper protocol|\bs a clip\b|\bseconds?\b|\bGB\b|\bcolumns? of these tables\b")
 
@@ -35,7 +35,7 @@ def numbers(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def found(folder: Path) -> dict[str, list[str]]:
-    """Lines of the summaries that a run's notebooks show, without numbers; those of the machine are left out."""
+    """Lines of the summaries that a run's notebooks show, without numbers, and without those of the machine."""
     texts = {}
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
