@@ -19,8 +19,7 @@ def faithfulness_against_conciseness(
     """One point per method and mask; those that no other point beats in both directions are named.
 
     Saved as SVG, every point says in a browser what it is when the pointer rests on it. With more methods
-    than ``style.PANELS`` only the front is drawn in full: all other points are faint and without their
-    intervals.
+    than ``style.PANELS`` only the front is drawn in full: all other points are faint and without intervals.
 
     Parameters
     ----------

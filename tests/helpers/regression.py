@@ -35,7 +35,7 @@ def numbers(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def found(folder: Path) -> dict[str, list[str]]:
-    """Lines of the summaries that a run's notebooks show, without numbers; those of the machine are left out."""
+    """Lines of the summaries that a run's notebooks show, without numbers and those of the machine."""
     texts = {}
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells

@@ -2,8 +2,8 @@
 
 Its tables are compared with tolerances, and what its notebooks found in words, without their numbers. The
 smoke profile computes in float64, so that threads and vector units change no printed digit;
-AUDIOXAI_TEST_THREADS and ATEN_CPU_CAPABILITY can be set to see that. ``tests/store_notebooks.py
---regression`` accepts new ones.
+AUDIOXAI_TEST_THREADS and ATEN_CPU_CAPABILITY can be set to see that.
+``tests/store_notebooks.py --regression`` accepts new ones.
 """
 
 import json

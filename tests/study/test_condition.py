@@ -1,4 +1,4 @@
-"""A condition of a tiny study: what is on file is not made again, scores have controls, refusals are clear."""
+"""A condition of a tiny study: what is on file is not made again, scores have controls, refusals say why."""
 
 import dataclasses
 import shutil
