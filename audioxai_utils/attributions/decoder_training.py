@@ -21,6 +21,7 @@ from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder,
 from .extremal import DOMAINS, objective, penalty, upsampled
 
 GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
+PLAIN = Recipe()
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FittedDecoder:
 def train_decoder(
     model: nn.Module,
     db: torch.Tensor,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = PLAIN,
     seed: int = 0,
     layers: Sequence[str] | None = None,
     start: str | Path | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import permutations
 
@@ -196,7 +197,7 @@ def slow_rank_shares(means: np.ndarray, lower_is_better: bool) -> np.ndarray:
     shares = np.zeros((k, k))
     for row in means:
         badness = [math.inf if math.isnan(v) else (v if lower_is_better else -v) for v in row]
-        pairs = {order: zip(order, order[1:]) for order in permutations(range(k))}
+        pairs = {order: itertools.pairwise(order) for order in permutations(range(k))}
         orders = [order for order in pairs if all(badness[a] <= badness[b] for a, b in pairs[order])]
         for order in orders:
             for rank, column in enumerate(order):
