@@ -94,7 +94,7 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
 
 
 def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds and processor seconds a clip of the model and its inference copy, in the fast engine's batches."""
+    """Seconds and processor seconds a clip of the model and its inference copy, in LIME's batches."""
     from audioxai_utils.attributions.neighbourhoods import BATCH_SIZE
 
     torch.set_num_threads(arguments.threads)

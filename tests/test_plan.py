@@ -71,7 +71,10 @@ def test_the_plan_is_what_the_records_say(results):
     jobs = folders * (shards + 1)
     assert folders == 4 and shards == 9
     stored = 2 * (results / "attributions/mel_db/clean/lime/clip0.npz").stat().st_size
-    for work, seconds, size in (("attributions (saliency, lime)", 2.5, stored), ("masks and scores", 1.5, 800)):
+    for work, seconds, size in (
+        ("attributions (saliency, lime)", 2.5, stored),
+        ("masks and scores", 1.5, 800),
+    ):
         hours = (100_000 * seconds + jobs * START) / 3600
         longest = (-(-clips // shards) * seconds + START) / 3600
         expected = [seconds, jobs, longest, hours, hours / 10, round(size / 1e3), 100_000 * size / 1e12]

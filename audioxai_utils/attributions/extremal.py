@@ -249,7 +249,7 @@ def objective(
     domain: str,
     sounds: Sounds | None = None,
 ) -> torch.Tensor:
-    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats; ``heard`` wants the clips' ``sounds``."""
+    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), nats; ``heard`` wants the clips' ``sounds``."""
     reading = reading_of(model)
     apply = {"db": masked_db, "power": masked_power, "heard": sounds and sounds.masked}[domain]
     options = {} if domain == "heard" else {"floor": reading.floor}

@@ -1,4 +1,4 @@
-"""What is heard of masked clips, differentiable in the mask: inversion with their own phase, and re-analysis."""
+"""What is heard of masked clips, differentiable in the mask: inverted with their phase, analysed again."""
 
 from __future__ import annotations
 

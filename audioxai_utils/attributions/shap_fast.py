@@ -25,7 +25,7 @@ from . import rescale
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
-    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ... in the model"
+    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ..."
 )
 CHUNK_SIZE = {"cpu": 10, "cuda": 50}
 TOLERANCE = 1e-2  # of the logits' typical difference; float32's rounding stays far below
@@ -34,7 +34,8 @@ CONVOLUTIONS = {nn.Conv1d: nn.grad.conv1d_input, nn.Conv2d: nn.grad.conv2d_input
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_POOLS = {nn.MaxPool1d: functional.max_pool1d, nn.MaxPool2d: functional.max_pool2d}
 ELEMENTWISE = (
-    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ReLU6, nn.Hardtanh,
+    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ReLU6,
+    nn.Hardtanh,
 )  # fmt: skip
 
 

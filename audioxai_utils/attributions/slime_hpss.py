@@ -69,7 +69,7 @@ def slime_hpss(
 
 
 def component_segments(clip: torch.Tensor, slices: np.ndarray, kernel_size: int) -> np.ndarray:
-    """Segment of each bin (F, T) of a (1, F, T) clip: two a slice, fewer where a component has no bin of it."""
+    """Segment of each bin (F, T) of a (1, F, T) clip: two a slice, fewer where one has no bin."""
     segments = 2 * slices + is_percussive(clip, kernel_size)
     return np.unique(segments, return_inverse=True)[1].reshape(segments.shape)
 

@@ -93,7 +93,7 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = STUDY_METRICS) -> pd.DataFrame:
-    """Scores of one protocol and condition as (clips, (metric, method, mask)); NaN where a clip has no row."""
+    """Scores of one protocol and condition as (clips, (metric, method, mask)); NaN for no row."""
     check_columns(scores, ["clip", "method", "mask", *metrics], "scores")
     if scores.duplicated(["clip", "method", "mask"]).any():
         raise ValueError(

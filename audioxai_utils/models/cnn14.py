@@ -181,7 +181,7 @@ def load_panns_weights(model: Cnn14, path: str | Path) -> list[str]:
     for name in own:
         if name not in skipped and own[name].shape != state[name].shape:
             raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, the model wants {tuple(own[name].shape)}; "
+                f"{path}: {name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}; "
                 "AudioSet weights fit width=1.0 only"
             )
     model.load_state_dict({name: state[name] for name in own if name not in skipped}, strict=False)

@@ -100,14 +100,14 @@ def attribution_keys(
 
 
 def method_digest(method: str) -> str:
-    """Digest of the code that a method's attributions are computed with: a changed method computes them anew."""
+    """Digest of the code that a method's attributions follow from: a changed method computes them anew."""
     if method in method_files():
         return digest(__name__, f"{METHODS.package}.{method_files()[method]}")
     return digest(__name__, METHODS[method].__module__)
 
 
 def clip_options(classifier: Classifier, method: str, waveform: torch.Tensor) -> dict:
-    """The options that are the clips' own sound (n, samples), as the classifier takes it, and its transform."""
+    """The options that are the clips' sound (n, samples), as the classifier takes it, and its transform."""
     sound = to_device(waveform.to(classifier.dtype), classifier.device)
     return METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
 

@@ -53,7 +53,7 @@ class Classifier:
 
     @functools.cached_property
     def fused(self) -> nn.Module:
-        """The model's copy for inference (`inference.inference_copy`): the same logits to rounding, sooner."""
+        """The model's copy for inference (`inference_copy`): the same logits to rounding, sooner."""
         generator = torch.Generator().manual_seed(0)
         second = torch.randn(1, self.sample_rate, generator=generator, dtype=torch.float64)
         return inference_copy(self.model, self.spectrogram.decibels(second.to(next(self.model.parameters()))))

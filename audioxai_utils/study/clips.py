@@ -143,7 +143,7 @@ def split_clips(study: Study, sample_rate: int, split: str, noise_scenario: str 
 
 
 def decibels_of(waveforms: torch.Tensor, spectrogram: Spectrogram, device: torch.device) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T) of waveforms (n, samples), computed on ``device`` in chunks, on the CPU."""
+    """dB spectrograms (n, 1, F, T) of waveforms (n, samples), made on ``device``, on the CPU."""
     return torch.cat(
         [spectrogram.decibels(to_device(part, device)).cpu() for part in waveforms.split(LOAD_CHUNK)]
     )

@@ -63,7 +63,7 @@ def decoder_recipe(study: Study, method: str) -> decoder_training.Recipe:
 
 
 def training_seconds(study: Study, classifier: Classifier, method: str) -> float:
-    """What training cost before the method's first clip (s), all stages; 0 for a method that is not trained."""
+    """What training cost before the method's first clip (s), all stages; 0 where nothing is trained."""
     if METHODS.traits(method).recipe is None:
         return 0.0
     return float(decoder_training.decoder_info(fitted_decoder(study, classifier, method))["seconds"])

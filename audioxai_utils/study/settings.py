@@ -95,7 +95,7 @@ class Settings:
     )
     n_clips: int | None = option(
         None,
-        "test clips to explain, spread over the classes (default: the profile's, smoke 2, quick 20, paper all)",
+        "test clips to explain, spread over the classes (default: smoke 2, quick 20, paper all)",
         since="03",
         flag="--clips",
         lowest=1,
@@ -309,6 +309,6 @@ def latest_results() -> Path | None:
 
 
 def results_of(results_dir: str | Path | None) -> Path | None:
-    """The folder that a notebook's ``results_dir`` means: itself, else ``AUDIOXAI_RUN``, else the latest run."""
+    """The folder that ``results_dir`` means: itself, else ``AUDIOXAI_RUN``, else the latest run."""
     named = results_dir or os.environ.get("AUDIOXAI_RUN")
     return Path(named).expanduser().resolve() if named else latest_results()
