@@ -6,7 +6,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-LAZY = {  # what is called from outside, and where it lives; loaded at first use, so that importing stays light
+LAZY = {  # what is called from outside, and where it lives; loaded at first use, importing stays light
     "explain": "explanation",
     "explain_many": "explanation",
     "AudioClassifier": "models.classifier",

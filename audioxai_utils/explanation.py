@@ -1,4 +1,4 @@
-"""Explain a classifier on a sound: attribution, masks, sound and scores in a single call, or a table over many."""
+"""Explain a classifier on a sound: attribution, masks, sound and scores in one call; or a table of many."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .models.wrapping import unwrapped
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
-    "decoder": ", the file of one trained for this model with decoder_training.train_decoder and save_decoder",
+    "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
 }
 
 
@@ -92,12 +92,24 @@ class Explanation:
 
 
 def explain(
-    classifier: AudioClassifier | nn.Module, waveform, sample_rate: int | None = None, *,
-    target=None, method: str = "gradcam", layer: nn.Module | str | None = None, fill: float | None = None,
-    heard: bool = False, domain: str | None = None, inspect_as: str | None = None, spectrogram=None,
-    masks: Sequence[str] | None = None, protocol: str = "paper", check_gradient: bool = True, **options,
+    classifier: AudioClassifier | nn.Module,
+    waveform,
+    sample_rate: int | None = None,
+    *,
+    target=None,
+    method: str = "gradcam",
+    layer: nn.Module | str | None = None,
+    fill: float | None = None,
+    heard: bool = False,
+    domain: str | None = None,
+    inspect_as: str | None = None,
+    spectrogram=None,
+    masks: Sequence[str] | None = None,
+    protocol: str = "paper",
+    check_gradient: bool = True,
+    **options,
 ) -> Explanation:
-    """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform` for that.
+    """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform`.
 
     Parameters
     ----------
@@ -150,8 +162,13 @@ def explain(
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"
     scorer = MaskScorer(
-        bound.model, bound.spectrogram, bound.batch, None if column is None else torch.tensor([column]), fill=fill,
-        on_waveform=bound.on_waveform if by_sound else None, waveform=samples if by_sound else None,
+        bound.model,
+        bound.spectrogram,
+        bound.batch,
+        None if column is None else torch.tensor([column]),
+        fill=fill,
+        on_waveform=bound.on_waveform if by_sound else None,
+        waveform=samples if by_sound else None,
     )
     if check_gradient and METHODS.traits(method).gradients:
         gradient_check(bound.model, bound.batch.db, scorer.target)
@@ -159,15 +176,31 @@ def explain(
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
     return Explanation(
-        samples[0], classifier.sample_rate, bound.spectrogram, bound.batch, method, protocol, int(scorer.target),
-        scorer.p[0], attribution, built, scores, name or classifier.classes[int(scorer.target)],
-        "heard" if by_sound else "db", fill if by_sound else None,
+        samples[0],
+        classifier.sample_rate,
+        bound.spectrogram,
+        bound.batch,
+        method,
+        protocol,
+        int(scorer.target),
+        scorer.p[0],
+        attribution,
+        built,
+        scores,
+        name or classifier.classes[int(scorer.target)],
+        "heard" if by_sound else "db",
+        fill if by_sound else None,
     )
 
 
 def explain_many(
-    classifier: AudioClassifier | nn.Module, clips: Iterable | Mapping, methods: Sequence[str] = ("saliency", "lime"),
-    sample_rate: int | None = None, *, method_options: Mapping[str, Mapping] | None = None, **options,
+    classifier: AudioClassifier | nn.Module,
+    clips: Iterable | Mapping,
+    methods: Sequence[str] = ("saliency", "lime"),
+    sample_rate: int | None = None,
+    *,
+    method_options: Mapping[str, Mapping] | None = None,
+    **options,
 ) -> pd.DataFrame:
     """Scores of several methods on several clips, one row per clip, method and mask.
 
@@ -208,20 +241,28 @@ def explain_many(
             check = check and not METHODS.traits(name).gradients
             rest = {"target_name": found.target_name, "seconds": time.perf_counter() - started, "refused": ""}
             tables.append(found.scores.reset_index().assign(**head, **rest))
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["clip", "method", "refused"])
+    table = (
+        pd.concat(tables, ignore_index=True)
+        if tables
+        else pd.DataFrame(columns=["clip", "method", "refused"])
+    )
     first = [name for name in ("clip", "method", "target_name", "mask") if name in table]
     return table[first + [name for name in table if name not in first]]
 
 
 def as_classifier(model, spectrogram=None) -> AudioClassifier:
-    """An `AudioClassifier` as it is, or of a module and its spectrogram; only our own `Cnn14` needs not name it."""
+    """An `AudioClassifier` as it is, or of a module and its spectrogram; our `Cnn14` need not name it."""
     if isinstance(model, AudioClassifier):
         if spectrogram is not None:
             raise ValueError("spectrogram= is for a module by itself; this classifier's is its input=")
         return model
     if spectrogram is None:
         own = unwrapped(model) if isinstance(model, nn.Module) else None
-        fitting = [name for name, each in SPECTROGRAMS.items() if isinstance(own, Cnn14) and each.n_bins == own.n_bins]
+        fitting = [
+            name
+            for name, each in SPECTROGRAMS.items()
+            if isinstance(own, Cnn14) and each.n_bins == own.n_bins
+        ]
         if not fitting:
             raise ValueError(
                 f"spectrogram must be named for a {type(model).__name__}, or say what it takes with "
@@ -274,4 +315,7 @@ def _named(clips: Iterable | Mapping) -> Iterable[tuple[str, object]]:
     if isinstance(clips, Mapping):
         return clips.items()
     clips = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
-    return [(os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else str(i), clip) for i, clip in enumerate(clips)]
+    return [
+        (os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else str(i), clip)
+        for i, clip in enumerate(clips)
+    ]

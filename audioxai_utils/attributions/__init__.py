@@ -39,10 +39,10 @@ single column, shows at the model's first output.
 A new method
 ------------
 Write a function ``(model, db, target, *, options...)`` under ``@register("<name>")`` in a file of
-``attributions``: it is found by that line and imported at first use, by ``run_all.sh --method <name>`` too. What the study's sizes
-and reference clips are to it, how its decoder is trained, and that it differentiates the model, ``register``'s
-keywords say (``Traits``). An option ``waveform`` or ``spectrogram`` is given the clips' own. Outside this package,
-``register("<name>")(function)`` does.
+``attributions``: it is found by that line and imported at first use, by ``run_all.sh --method <name>``
+too. What the study's sizes and reference clips are to it, how its decoder is trained, and that it
+differentiates the model, ``register``'s keywords say (``Traits``). An option ``waveform`` or ``spectrogram``
+is given the clips' own. Outside this package, ``register("<name>")(function)`` does.
 The function gets a model in eval mode without parameter gradients, its own copy of ``db``,
 gradients enabled, and checked arguments.
 """

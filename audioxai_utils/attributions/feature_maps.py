@@ -50,7 +50,9 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
         found = [name for name in modules if name == layer or name.endswith("." + layer)]
         if not found:
             raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        return modules.get(layer, modules[min(found, key=len)])  # what was put around a network is left out of names
+        return modules.get(
+            layer, modules[min(found, key=len)]
+        )  # what was put around a network is left out of names
     if layer is None:
         declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
         return next((each for each in declared if isinstance(each, nn.Module)), None)
@@ -87,20 +89,27 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
-            "the model has no convolution with a map larger than 1 x 1 that its score reads; name a layer with layer="
+            "the model has no convolution with a map larger than 1 x 1 that its score reads; "
+            "name a layer with layer="
         )
     return sequences[-1]
 
 
 def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
-    return isinstance(module, nn.LayerNorm) and output.ndim == 3 and 0 <= output.shape[1] - n_patches <= MOST_SPECIAL
+    return (
+        isinstance(module, nn.LayerNorm)
+        and output.ndim == 3
+        and 0 <= output.shape[1] - n_patches <= MOST_SPECIAL
+    )
 
 
 def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the last convolution's map larger than 1 x 1 on a clip; None where there is none."""
+    """Rows and columns of the last convolution's map larger than 1 x 1; None where there is none."""
     with torch.no_grad(), recorded([m for m in model.modules() if isinstance(m, nn.Conv2d)]) as calls:
         model(db)
-    shapes = [tuple(output.shape[2:]) for _, output in calls if output.ndim == 4 and output.shape[2:].numel() > 1]
+    shapes = [
+        tuple(output.shape[2:]) for _, output in calls if output.ndim == 4 and output.shape[2:].numel() > 1
+    ]
     return shapes[-1] if shapes else None
 
 
@@ -128,7 +137,11 @@ def as_map(layer: nn.Module, output: torch.Tensor, grid: tuple[int, int] | None)
 
 def declared_axes(model: nn.Module, layer: nn.Module) -> tuple[str, ...] | None:
     """``feature_axes`` of the innermost module around the layer that has them."""
-    owners = [m for m in model.modules() if hasattr(m, "feature_axes") and any(layer is each for each in m.modules())]
+    owners = [
+        m
+        for m in model.modules()
+        if hasattr(m, "feature_axes") and any(layer is each for each in m.modules())
+    ]
     return tuple(owners[-1].feature_axes) if owners else None
 
 

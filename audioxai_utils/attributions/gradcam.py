@@ -20,7 +20,15 @@ from torch import nn
 from torch.nn import functional
 
 from .feature_maps import (
-    AXES, KNOWN_AXES, as_map, axes_by_change, declared_axes, find_layer, named_layer, patch_grid, recorded,
+    AXES,
+    KNOWN_AXES,
+    as_map,
+    axes_by_change,
+    declared_axes,
+    find_layer,
+    named_layer,
+    patch_grid,
+    recorded,
 )
 from .registry import register
 
@@ -47,22 +55,31 @@ def gradcam(
     batch_size : int
         Clips in one backward pass.
     """
-    coarse = class_activation(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
+    coarse = class_activation(
+        model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size
+    )
     size = db.shape[2], getattr(model, "n_frames", None) or db.shape[3]  # frames that the network was given
     fine = functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
     return functional.pad(fine, (0, db.shape[3] - size[1]))  # what was padded or cut in front of the network
 
 
 def class_activation(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, layer: nn.Module | str | None = None,
-    feature_axes: tuple[str, ...] | None = None, batch_size: int = 16,
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    layer: nn.Module | str | None = None,
+    feature_axes: tuple[str, ...] | None = None,
+    batch_size: int = 16,
 ) -> torch.Tensor:
     """The map before it is spread over the bins: (batch, 1, f, t), one value a cell of the layer's own grid.
 
     Parameters are those of `gradcam`.
     """
     if feature_axes is not None and tuple(feature_axes) not in KNOWN_AXES:
-        raise ValueError(f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {feature_axes}')
+        raise ValueError(
+            f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {feature_axes}'
+        )
     chosen = named_layer(model, layer)
     chosen = find_layer(model, db[:1], target[:1]) if chosen is None else chosen
     grid = None if isinstance(chosen, (nn.Conv1d, nn.Conv2d)) else patch_grid(model, db[:1])
@@ -76,11 +93,13 @@ def class_activation(
     return cams if axes == AXES else cams.transpose(2, 3)
 
 
-def _axes(model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, clip: torch.Tensor) -> tuple[str, ...]:
+def _axes(
+    model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, clip: torch.Tensor
+) -> tuple[str, ...]:
     if not getattr(model, "shares_axes", True):
         raise ValueError(
-            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they are with "
-            'feature_axes=, such as ("time",), or use another method'
+            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they "
+            'are with feature_axes=, such as ("time",), or use another method'
         )
     declared = declared_axes(model, layer)
     if declared is not None:
@@ -108,5 +127,7 @@ def _cam(
     if gradient is None:
         raise ValueError("the explained score does not read the layer; name another with layer=")
     maps, slopes = (as_map(layer, each.detach(), grid) for each in (activation, gradient))
-    weights = slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))  # (batch, channels, 1, 1)
+    weights = (
+        slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))
+    )  # (batch, channels, 1, 1)
     return (weights * maps).sum(1, keepdim=True).to(db.dtype)

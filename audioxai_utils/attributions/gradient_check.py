@@ -15,13 +15,15 @@ import torch
 from torch import nn
 
 from ..models.untouched import evaluation_copy, recurrent_gradients, untouched
+from ..numerics import tensor_float32
 from .registry import check_spectrograms, methods_that_ask
 from .saliency import input_gradient
-from ..numerics import tensor_float32
 
 STEP = 1e-6  # dB; small against the distance to kinks of ReLU and max, large against float64's rounding
 JITTER = 1e-3  # dB; moves each comparison off ties and kinks, as silent frames make them
-OWN_TYPE_TOLERANCE = 0.05  # float32 moves units across ReLU's kink; a mixed-up gradient differs by more than 1
+OWN_TYPE_TOLERANCE = (
+    0.05  # float32 moves units across ReLU's kink; a mixed-up gradient differs by more than 1
+)
 
 
 class GradientCheckError(ValueError):
@@ -78,7 +80,12 @@ def gradient_check(
     """
     check_spectrograms("db", db, model)
     generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode(False), torch.enable_grad(), untouched(model), recurrent_gradients(model, db.device):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        untouched(model),
+        recurrent_gradients(model, db.device),
+    ):
         exact, clips = _float64(model), db.detach().clone()
         _check_differentiable(exact, clips)
         if target is None:
@@ -99,7 +106,7 @@ def _float64(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
-            f"the model's gradient cannot be checked, because it cannot be copied in float64 ({reason[:100]}); "
+            f"the model's gradient cannot be checked: it cannot be copied in float64 ({reason[:100]}); "
             "pass check_gradient=False, or a method that needs no gradient"
         ) from error
     for module in exact.modules():
@@ -114,11 +121,13 @@ def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
         scores = exact(clips[:1].double().requires_grad_())
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise GradientCheckError(f"the model's gradient cannot be checked in float64: {reason[:150]}") from error
+        raise GradientCheckError(
+            f"the model's gradient cannot be checked in float64: {reason[:150]}"
+        ) from error
     if not scores.requires_grad:
         raise GradientCheckError(
-            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs need "
-            f"none: {methods_that_ask()}"
+            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs "
+            f"need none: {methods_that_ask()}"
         )
 
 
@@ -142,7 +151,9 @@ def _compare(found: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]
     error = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-12 * scale)
     if not bool(found.any() or expected.any()):
         return 0.0, 1.0  # a constant model: both are zero
-    return float(error), float(torch.cosine_similarity(found.flatten() / scale, expected.flatten() / scale, dim=0))
+    return float(error), float(
+        torch.cosine_similarity(found.flatten() / scale, expected.flatten() / scale, dim=0)
+    )
 
 
 def _derivatives(
@@ -160,7 +171,8 @@ def _derivatives(
         analytic.append((input_gradient(model, clips, target) * direction).sum(dim=(1, 2, 3)))
         with torch.no_grad():
             low, middle, high = (
-                model(clips + step * direction).gather(1, target[:, None])[:, 0] for step in (-STEP, 0.0, STEP)
+                model(clips + step * direction).gather(1, target[:, None])[:, 0]
+                for step in (-STEP, 0.0, STEP)
             )
         numeric.append((high - low) / (2 * STEP))
         bends.append((high - 2 * middle + low).abs() / STEP)
@@ -204,7 +216,9 @@ def _first_wrong_layer(
             )
         numeric, bend = (high - low) / (2 * STEP), abs(high - 2 * middle + low) / STEP
         noise = 1e-8 * float(incoming.norm() * direction.norm())
-        wrong = abs(float((found * direction).sum()) - numeric) > max(10 * tolerance, 1e-3) * abs(numeric) + noise
+        wrong = (
+            abs(float((found * direction).sum()) - numeric) > max(10 * tolerance, 1e-3) * abs(numeric) + noise
+        )
         if wrong and bend <= 1e-3 * abs(numeric) + noise:
             return f"{name} ({type(module).__name__}, input {tuple(x.shape)} with strides {x.stride()})"
     return None

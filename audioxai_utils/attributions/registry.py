@@ -18,7 +18,10 @@ from ..numerics import tensor_float32
 from .decoder import Recipe
 
 ENGINES = ("fast", "reference")
-OF_THE_CLIP = ("waveform", "spectrogram")  # options that whoever has the sound gives to each method that takes them
+OF_THE_CLIP = (
+    "waveform",
+    "spectrogram",
+)  # options that whoever has the sound gives to each method that takes them
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class Methods(Mapping):
     def add(self, name: str, function: Callable, traits: Traits = Traits()) -> None:
         """Enter ``function`` under ``name``; a name that is taken by another function is refused."""
         taken = self._functions.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (function.__module__, function.__qualname__):
+        if taken is not None and (taken.__module__, taken.__qualname__) != (
+            function.__module__,
+            function.__qualname__,
+        ):
             raise ValueError(f"attribution method {name!r} is registered already, by {taken.__module__}")
         self._functions[name], self._traits[name] = function, traits
 
@@ -93,7 +99,11 @@ class Methods(Mapping):
     def required(self, name: str) -> list[str]:
         """Options without which the method cannot be called, besides ``OF_THE_CLIP``."""
         known = self.options(name)
-        return [option for option in known if known[option].default is known[option].empty and option not in OF_THE_CLIP]
+        return [
+            option
+            for option in known
+            if known[option].default is known[option].empty and option not in OF_THE_CLIP
+        ]
 
     def taken(self, name: str, **values) -> dict:
         """Those of ``values`` that the method has an option for."""
@@ -107,17 +117,27 @@ class Methods(Mapping):
         return len({*self._modules, *self._functions})
 
     def __contains__(self, name: object) -> bool:
-        return any(each in self._modules or each in self._functions for each in (name, FORMER_NAMES.get(name)))
+        return any(
+            each in self._modules or each in self._functions for each in (name, FORMER_NAMES.get(name))
+        )
 
 
 METHODS = Methods(method_files(), __package__)
 
 
 def register(
-    name: str, *, budget: str = "", background: bool = False, additive: bool = False, recipe: Recipe | None = None,
-    after: str = "", gradients: bool = False, layers: bool = False, engines: tuple[str, ...] = ENGINES,
+    name: str,
+    *,
+    budget: str = "",
+    background: bool = False,
+    additive: bool = False,
+    recipe: Recipe | None = None,
+    after: str = "",
+    gradients: bool = False,
+    layers: bool = False,
+    engines: tuple[str, ...] = ENGINES,
 ) -> Callable[[Callable], Callable]:
-    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
+    """Enter a function in ``METHODS`` with the checks and cleaning-up around it; see :class:`Traits`."""
     traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines)
 
     def decorate(function: Callable) -> Callable:
@@ -134,7 +154,10 @@ def register(
             if "engine" not in known:
                 options.pop("engine", None)  # one path serves both names
             with (
-                torch.inference_mode(False), torch.enable_grad(), untouched(model), tensor_float32(False, db.device),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                untouched(model),
+                tensor_float32(False, db.device),
                 recurrent_gradients(model, db.device),
             ):
                 _check_first_output(name, traits, model, db, target)
@@ -166,7 +189,9 @@ def _check_input(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> No
     if target.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
         raise TypeError(f"target must hold integers (torch.long); got {target.dtype}")
     if target.shape != db.shape[:1]:
-        raise ValueError(f"target must have shape ({len(db)},), one class per clip; got {tuple(target.shape)}")
+        raise ValueError(
+            f"target must have shape ({len(db)},), one class per clip; got {tuple(target.shape)}"
+        )
     if int(target.min()) < 0:
         raise ValueError(f"target must be 0 or more; got {int(target.min())}")
 
@@ -182,7 +207,11 @@ def check_spectrograms(argument: str, db: torch.Tensor, model: nn.Module) -> Non
     if not bool(torch.isfinite(db).all()):
         raise ValueError(f"{argument} must be finite; it holds NaN or infinity")
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    own = None if parameter is None else (parameter.device, db.dtype if hasattr(model, "casts") else parameter.dtype)
+    own = (
+        None
+        if parameter is None
+        else (parameter.device, db.dtype if hasattr(model, "casts") else parameter.dtype)
+    )
     if own not in (None, (db.device, db.dtype)):
         raise ValueError(
             f"{argument} is {db.dtype} on {db.device} and the model {parameter.dtype} on {parameter.device}; "
@@ -193,9 +222,15 @@ def check_spectrograms(argument: str, db: torch.Tensor, model: nn.Module) -> Non
 def _check_model(name: str, traits: Traits, model: nn.Module) -> None:
     """Refuse a black box where the method wants more than answers."""
     if traits.gradients and not is_differentiable(model):
-        raise ValueError(f"{name} differentiates the model, which is a black box; methods that only ask: {methods_that_ask()}")
+        raise ValueError(
+            f"{name} differentiates the model, which is a black box; methods that only ask: "
+            f"{methods_that_ask()}"
+        )
     if traits.layers and not shows_layers(model):
-        raise ValueError(f"{name} looks at the model's layers, which it does not show; methods that only ask: {methods_that_ask()}")
+        raise ValueError(
+            f"{name} looks at the model's layers, which it does not show; methods that only ask: "
+            f"{methods_that_ask()}"
+        )
 
 
 def methods_that_ask() -> str:
@@ -204,7 +239,9 @@ def methods_that_ask() -> str:
     return ", ".join(name for name, each in traits.items() if not (each.gradients or each.layers))
 
 
-def _check_first_output(name: str, traits: Traits, model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> None:
+def _check_first_output(
+    name: str, traits: Traits, model: nn.Module, db: torch.Tensor, target: torch.Tensor
+) -> None:
     """Look at what the model makes of the first clip."""
     if isinstance(model, torch.jit.ScriptModule):  # takes no hooks: asked once more
         _check_output(name, traits, model(db[:1].detach().requires_grad_()), int(target.max()), True)
@@ -221,17 +258,29 @@ def _check_first_output(name: str, traits: Traits, model: nn.Module, db: torch.T
     model.register_forward_hook(look)
 
 
-def _check_output(name: str, traits: Traits, logits: torch.Tensor, highest: int, differentiated: bool) -> None:
+def _check_output(
+    name: str, traits: Traits, logits: torch.Tensor, highest: int, differentiated: bool
+) -> None:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ValueError(f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}")
+        raise ValueError(
+            f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}"
+        )
     if logits.shape[1] < 2:
-        raise ValueError("model must have two classes or more; of one logit, use AudioClassifier(..., head='binary')")
+        raise ValueError(
+            "model must have two classes or more; of one logit, use AudioClassifier(..., head='binary')"
+        )
     if highest >= logits.shape[1]:
-        raise ValueError(f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}")
+        raise ValueError(
+            f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}"
+        )
     if not bool(torch.isfinite(logits).all()):
-        raise ValueError("model returns NaN or infinite logits for these spectrograms; it cannot be explained")
+        raise ValueError(
+            "model returns NaN or infinite logits for these spectrograms; it cannot be explained"
+        )
     if traits.gradients and differentiated and not logits.requires_grad:
-        raise ValueError(f"{name} differentiates the model, and its outputs do not depend on its input by a gradient")
+        raise ValueError(
+            f"{name} differentiates the model, and its outputs do not depend on its input by a gradient"
+        )
 
 
 def _checked_result(name: str, attribution: torch.Tensor, db: torch.Tensor) -> torch.Tensor:
@@ -239,5 +288,7 @@ def _checked_result(name: str, attribution: torch.Tensor, db: torch.Tensor) -> t
     if attribution.shape != db.shape:
         raise ValueError(f"{name} returned shape {tuple(attribution.shape)}, expected {tuple(db.shape)}")
     if not bool(torch.isfinite(attribution).all()):
-        raise ValueError(f"{name} gave NaN or infinite values; look at the model's gradients and at its input")
+        raise ValueError(
+            f"{name} gave NaN or infinite values; look at the model's gradients and at its input"
+        )
     return attribution

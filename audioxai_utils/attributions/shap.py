@@ -23,8 +23,9 @@ from torch import nn
 
 from ..models.untouched import untouched
 from ..numerics import tensor_float32
-from .shap_fast import CAUSE, NotAdditive
 from .registry import ENGINES, check_spectrograms, register
+from .shap_fast import CAUSE, NotAdditive
+
 
 @register("shap", background=True, additive=True, gradients=True, engines=(*ENGINES, "exact"))
 def shap(
@@ -90,6 +91,7 @@ class OneLogit(nn.Module):
         self.model, self.label = model, label
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
+        """(batch, 1)"""
         return self.model(db)[:, self.label : self.label + 1]
 
 
@@ -106,7 +108,9 @@ def _reference(
             try:
                 values = explainer.shap_values(db[clip : clip + 1])  # (1, 1, F, T, 1)
             except AssertionError as error:
-                raise NotAdditive(f"Deep SHAP is not additive on this model, {_difference(error)}: {CAUSE}") from error
+                raise NotAdditive(
+                    f"Deep SHAP is not additive on this model, {_difference(error)}: {CAUSE}"
+                ) from error
             attribution[clip] = torch.from_numpy(values[0, ..., 0]).to(attribution)
     return attribution
 
@@ -114,7 +118,11 @@ def _reference(
 def _difference(error: AssertionError) -> str:
     """The number that shap's long message holds."""
     _, found, rest = str(error).partition("Max. diff: ")
-    return f"its values miss the logits' difference by {float(rest.split(' ')[0]):.3g}" if found else str(error)[:80]
+    return (
+        f"its values miss the logits' difference by {float(rest.split(' ')[0]):.3g}"
+        if found
+        else str(error)[:80]
+    )
 
 
 @torch.no_grad()

@@ -28,7 +28,9 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
         samples, rate = read_samples(waveform, MOST_SECONDS + 1)
         waveform = samples.T  # (channels, samples)
         if sample_rate not in (None, rate):
-            raise ValueError(f"sample_rate must be the file's own, {rate} Hz, or left out; got {sample_rate!r}")
+            raise ValueError(
+                f"sample_rate must be the file's own, {rate} Hz, or left out; got {sample_rate!r}"
+            )
         sample_rate = rate
     samples = torch.as_tensor(waveform).detach()
     if not samples.is_floating_point():
@@ -50,7 +52,9 @@ def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int)
         raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
     seconds = len(samples) / rate
     if seconds > MOST_SECONDS:
-        raise ValueError(f"waveform must last {MOST_SECONDS:g} s at most; got {seconds:.1f} s: cut it into pieces")
+        raise ValueError(
+            f"waveform must last {MOST_SECONDS:g} s at most; got {seconds:.1f} s: cut it into pieces"
+        )
     rate = int(rate)
     check_rates(rate, wanted_rate, "sample_rate")
     return resample(samples, rate, wanted_rate) if rate != wanted_rate else samples

@@ -31,13 +31,26 @@ from ..constants import FAITHFULNESS_METRICS, LOWER_IS_BETTER, PROTOCOLS, check_
 EPSILON = 1e-6
 QUANTUS_OFFSET = 1e-7
 BETTER = ("higher", "lower")
-RESERVED = ("index", "mask", "target", "p_clip", "p_kept", "p_removed", "area", "degenerate")  # other columns of scores
+RESERVED = (
+    "index",
+    "mask",
+    "target",
+    "p_clip",
+    "p_kept",
+    "p_removed",
+    "area",
+    "degenerate",
+)  # other columns of scores
 AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an audible change of mind
 
 
 def faithfulness(
-    p: torch.Tensor, p_kept: torch.Tensor, p_removed: torch.Tensor, protocol: str = "paper",
-    target: torch.Tensor | None = None, threshold: float | None = None,
+    p: torch.Tensor,
+    p_kept: torch.Tensor,
+    p_removed: torch.Tensor,
+    protocol: str = "paper",
+    target: torch.Tensor | None = None,
+    threshold: float | None = None,
 ) -> dict[str, torch.Tensor]:
     """The five faithfulness scores.
 
@@ -86,7 +99,7 @@ def scored_class(p: torch.Tensor, target: torch.Tensor | None = None) -> torch.T
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.shape != p.shape[:1]:
         got = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, torch.Tensor) else repr(target)
         raise ValueError(f"target must be a tensor of {len(p)} class indices, one per clip; got {got}")
-    if len(target) and not (0 <= int(target.min()) and int(target.max()) < p.shape[1]):
+    if len(target) and not (int(target.min()) >= 0 and int(target.max()) < p.shape[1]):
         raise ValueError(f"target must lie between 0 and {p.shape[1] - 1}; got {target.tolist()}")
     return target.to(p.device, torch.long)
 
@@ -128,7 +141,9 @@ def sparseness(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
 
 def _ones(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Which rows hold zeros and ones alone, and the sum of each row in float64; closed forms need no more."""
-    binary = (values * values - values).abs().amax(1) == 0  # sooner than all(), as double() is than sum(dtype=...)
+    binary = (values * values - values).abs().amax(
+        1
+    ) == 0  # sooner than all(), as double() is than sum(dtype=...)
     return binary, values.double().sum(1)
 
 
@@ -158,7 +173,9 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     entropy = total.log()  # ln S - sum v ln v / S, whose sum is 0 over zeros and ones
     if not binary.all():
         soft = values[~binary].double()
-        logarithm = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()  # 0 ln 0 = 0; xlogy takes six times as long
+        logarithm = soft.clamp_min(
+            torch.finfo(soft.dtype).tiny
+        ).log()  # 0 ln 0 = 0; xlogy takes six times as long
         entropy[~binary] -= (soft * logarithm).sum(1) / total[~binary]
     if protocol == "paper":
         return torch.where(is_constant(mask), torch.zeros_like(entropy), entropy)
@@ -223,17 +240,21 @@ def register_metric(name: str, rule: Callable[[Split], torch.Tensor], better: st
 
 
 def further_scores(split: Split) -> dict[str, torch.Tensor]:
-    """Scores of the registered metrics beside the study's seven, (batch,) each; ValueError for another shape."""
+    """Scores of the metrics beside the study's seven, (batch,) each; ValueError for another shape."""
     scores = {name: metric.rule(split) for name, metric in METRICS.items() if name not in STUDY}
     for name, values in scores.items():
         if not isinstance(values, torch.Tensor) or values.shape != split.target.shape:
             got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-            raise ValueError(f"metric {name!r} must return one number per clip, ({len(split.target)},); got {got}")
+            raise ValueError(
+                f"metric {name!r} must return one number per clip, ({len(split.target)},); got {got}"
+            )
     return scores
 
 
 def _faithfulness_of(name: str, split: Split) -> torch.Tensor:
-    return faithfulness(split.p, split.p_kept, split.p_removed, split.protocol, split.target, split.threshold)[name]
+    return faithfulness(
+        split.p, split.p_kept, split.p_removed, split.protocol, split.target, split.threshold
+    )[name]
 
 
 def _register_study() -> None:

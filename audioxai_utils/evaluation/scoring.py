@@ -12,16 +12,23 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 from ..constants import FAITHFULNESS_METRICS
-from .controls import si_sdr
-from .masks import apply_mask
-from .metrics import (
-    Split, complexity, faithfulness, further_scores, is_constant, kept_area, scored_class, sparseness,
-)
 from ..models.reading import reading_of
 from ..models.untouched import evaluation_mode
 from ..numerics import tensor_float32
-from ..audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
+from .controls import si_sdr
+from .masks import apply_mask
+from .metrics import (
+    Split,
+    complexity,
+    faithfulness,
+    further_scores,
+    is_constant,
+    kept_area,
+    scored_class,
+    sparseness,
+)
 
 CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memory, not results
 
@@ -45,7 +52,9 @@ def _checked(logits: torch.Tensor, head: str) -> torch.Tensor:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"model must return logits (batch, classes); got {got}")
     if head == "softmax" and logits.shape[1] == 1:
-        raise ValueError("model returns one column, whose softmax is always 1; use AudioClassifier(..., head='binary')")
+        raise ValueError(
+            "model returns one column, whose softmax is always 1; use AudioClassifier(..., head='binary')"
+        )
     return logits
 
 
@@ -80,9 +89,16 @@ class MaskScorer:
     """
 
     def __init__(
-        self, model: nn.Module, spectrogram: Spectrogram, batch: SpectrogramBatch,
-        target: torch.Tensor | None = None, clean: torch.Tensor | None = None, *, fill: float | None = None,
-        on_waveform: nn.Module | None = None, waveform: torch.Tensor | None = None,
+        self,
+        model: nn.Module,
+        spectrogram: Spectrogram,
+        batch: SpectrogramBatch,
+        target: torch.Tensor | None = None,
+        clean: torch.Tensor | None = None,
+        *,
+        fill: float | None = None,
+        on_waveform: nn.Module | None = None,
+        waveform: torch.Tensor | None = None,
     ) -> None:
         self.model, self.spectrogram, self.batch, self.clean = model, spectrogram, batch, clean
         self.fill, self.on_waveform, self.by_sound = fill, on_waveform, waveform is not None
@@ -91,16 +107,22 @@ class MaskScorer:
         self.p = probabilities(*whole)  # (batch, classes)
         self.target = scored_class(self.p, target)  # (batch,)
         generator = torch.Generator().manual_seed(0)
-        self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(batch.db.device)
+        self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(
+            batch.db.device
+        )
         self._known: dict[tuple, tuple[torch.Tensor, ...]] = {}
         self._si_sdr: dict[tuple, torch.Tensor] = {}
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
-        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound re-analysed."""
+        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound."""
         key, heard = self._key(mask), heard or self.by_sound
         if (key, heard) not in self._known:
             fill = self.reading.floor if self.fill is None else self.fill
-            p = self._heard(mask, key) if heard else probabilities(self.model, torch.cat(apply_mask(self.batch.db, mask, fill)))
+            p = (
+                self._heard(mask, key)
+                if heard
+                else probabilities(self.model, torch.cat(apply_mask(self.batch.db, mask, fill)))
+            )
             self._known[key, heard] = p.split(len(mask))
         return self._known[key, heard]
 
@@ -118,16 +140,20 @@ class MaskScorer:
         return tuple(kept_audio(self.batch, each, self.spectrogram, fill) for each in (mask, 1 - mask))
 
     def _heard(self, mask: torch.Tensor, key: tuple) -> torch.Tensor:
-        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured while it is there."""
+        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured here."""
         kept, removed = self.sounds(mask)
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)
         if self.on_waveform is not None:
             return probabilities(self.on_waveform, torch.cat([kept, removed]))
-        return probabilities(self.model, torch.cat([decibels(sound, self.spectrogram) for sound in (kept, removed)]))
+        return probabilities(
+            self.model, torch.cat([decibels(sound, self.spectrogram) for sound in (kept, removed)])
+        )
 
 
-def score_masks(scorer: MaskScorer, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False):
+def score_masks(
+    scorer: MaskScorer, masks: dict[str, torch.Tensor], protocol: str = "paper", heard: bool = False
+):
     """All metrics of several masks of a batch of clips.
 
     Parameters

@@ -28,7 +28,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Bound:
-    """What is explained of one clip: a model of its picture, the same of its sound, the transform, the picture.
+    """What is explained of one clip: a model of its picture, the same of its sound, transform and picture.
 
     ``by_sound`` says that a mask acts on the power and the model is asked about the sound that it keeps.
     """
@@ -79,8 +79,16 @@ class AudioClassifier:
     """
 
     def __init__(
-        self, net, classes: Sequence[str] | None = None, sample_rate: int | None = None, input="waveform",
-        output=None, head: str | None = None, floor: float | None = None, *, threshold: float = 0.5,
+        self,
+        net,
+        classes: Sequence[str] | None = None,
+        sample_rate: int | None = None,
+        input="waveform",
+        output=None,
+        head: str | None = None,
+        floor: float | None = None,
+        *,
+        threshold: float = 0.5,
         inspect_as: str = "stft",
     ) -> None:
         if head is not None:
@@ -105,7 +113,8 @@ class AudioClassifier:
     def __repr__(self) -> str:
         n = "?" if self.classes is None else len(self.classes)
         name, head = type(self.net).__name__, self.head or "softmax unless its outputs look otherwise"
-        return f"AudioClassifier({name}, {n} classes, {self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB)"
+        rest = f"{self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB"
+        return f"AudioClassifier({name}, {n} classes, {rest})"
 
     def reading(self) -> Reading:
         """How scores and levels are read, once a sound was looked at."""
@@ -114,9 +123,11 @@ class AudioClassifier:
 
     @property
     def model(self) -> nn.Module:
-        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, which needs a clip's phase."""
+        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, see `bound`."""
         if self.takes_waveform:
-            raise ValueError("a model of waveforms has no model of pictures without a clip; use bound(waveform).model")
+            raise ValueError(
+                "a model of waveforms has no model of pictures without a clip; use bound(waveform).model"
+            )
         return Scores(self.net, self._prepare, self.output, self.reading())
 
     @property
@@ -135,13 +146,17 @@ class AudioClassifier:
             Another shape, or no floating-point numbers.
         """
         if not isinstance(waveform, torch.Tensor) or waveform.ndim != 2 or not waveform.is_floating_point():
-            got = f"{waveform.dtype} {tuple(waveform.shape)}" if isinstance(waveform, torch.Tensor) else type(waveform)
+            got = (
+                f"{waveform.dtype} {tuple(waveform.shape)}"
+                if isinstance(waveform, torch.Tensor)
+                else type(waveform)
+            )
             raise ValueError(f"waveform must be a floating-point tensor (batch, samples); got {got}")
         own = waveform.dtype if waveform.dtype == torch.float64 else torch.float32
         return waveform.to(self.device, self.dtype or own)
 
     def pictures(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for ``shap``."""
+        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as references for ``shap``."""
         return self.spectrogram(self.samples(waveform)).db
 
     @torch.no_grad()
@@ -160,7 +175,9 @@ class AudioClassifier:
         self.look(waveform)
         return self.reading()
 
-    def bound(self, waveform: torch.Tensor, domain: str | None = None, inspect_as: str | None = None) -> Bound:
+    def bound(
+        self, waveform: torch.Tensor, domain: str | None = None, inspect_as: str | None = None
+    ) -> Bound:
         """What is explained of one waveform (1, samples).
 
         Parameters
@@ -211,19 +228,23 @@ class AudioClassifier:
         two, refusals = waveform[:1].expand(2, -1), []
         for channel in (False, True):
             try:
-                scores = pick(self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output)
+                scores = pick(
+                    self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output
+                )
             except (RuntimeError, ValueError, IndexError, AssertionError) as error:
                 refusals.append((str(error).splitlines() or [""])[0][:80])
                 continue
             if len(scores) == 2:
                 return WaveformInput(channel)
             refusals.append(f"{len(scores)} rows for 2 waveforms")
-        raise ValueError(f"net takes neither (B, N), {refusals[0]}, nor (B, 1, N), {refusals[1]}; give input=a function")
+        raise ValueError(
+            f"net takes neither (B, N), {refusals[0]}, nor (B, 1, N), {refusals[1]}; give input=a function"
+        )
 
     # What is explained
 
     def index(self, target: int | str) -> int:
-        """Column of a class, given by its name or its number; ValueError with the nearest names for another."""
+        """Column of a class by its name or number; ValueError with the nearest names for another."""
         if isinstance(target, str):
             if target in self.classes:
                 return self.classes.index(target)
@@ -233,7 +254,7 @@ class AudioClassifier:
             number = operator.index(target)
         except TypeError:
             raise TypeError(
-                f"target must be the index or the name of a class, several of them or a function; got {target!r}"
+                f"target must be the index or the name of a class, several or a function; got {target!r}"
             ) from None
         if not 0 <= number < len(self.classes):
             raise ValueError(f"target must lie between 0 and {len(self.classes) - 1}; got {number}")
@@ -255,7 +276,9 @@ class AudioClassifier:
         if isinstance(target, (list, tuple, set)):
             columns = sorted({self.index(each) for each in target})
             if not columns or len(columns) == len(self.classes):
-                raise ValueError(f"target must be some of the model's {len(self.classes)} classes; got {len(columns)}")
+                raise ValueError(
+                    f"target must be some of the model's {len(self.classes)} classes; got {len(columns)}"
+                )
             name = " or ".join(self.classes[column] for column in columns)
             if len(columns) > 1:
                 return self._derived(lambda raw: self._any_of(raw, columns), name, waveform), 1, name
@@ -270,10 +293,17 @@ class AudioClassifier:
         return joint_log_odds(scores, columns, self.head)
 
     def _derived(self, output: Callable, name: str, waveform: torch.Tensor) -> AudioClassifier:
-        """This classifier with one column of its own making, and so two classes: not ``name``, and ``name``."""
+        """The classifier with one column made of its outputs, and so two classes: not name, and name."""
         head = "probabilities" if self.head == "probabilities" else "binary"
         derived = AudioClassifier(
-            self.net, [name], self.sample_rate, self._input, output, head, self.floor, threshold=self.threshold,
+            self.net,
+            [name],
+            self.sample_rate,
+            self._input,
+            output,
+            head,
+            self.floor,
+            threshold=self.threshold,
             inspect_as=self.inspect_as,
         )
         derived.spectrogram = self.spectrogram
@@ -282,7 +312,7 @@ class AudioClassifier:
 
 
 def _understood(input) -> tuple[nn.Module | None, Callable | None]:
-    """Spectrogram (None: the network takes waveforms) and what makes the network's input (None: to be found out)."""
+    """Spectrogram (None: the network takes waveforms) and what makes its input (None: to be found out)."""
     if isinstance(input, str) and input in PRESETS:
         input = PRESETS[input]()
     if isinstance(input, str) and input in SPECTROGRAM_TYPES:
@@ -294,7 +324,11 @@ def _understood(input) -> tuple[nn.Module | None, Callable | None]:
     if isinstance(input, LogMel):
         return input.spectrogram(), input.to_input
     if callable(input):
-        return (input, _as_it_is) if hasattr(input, "invert") and hasattr(input, "sample_rate") else (None, input)
+        return (
+            (input, _as_it_is)
+            if hasattr(input, "invert") and hasattr(input, "sample_rate")
+            else (None, input)
+        )
     raise TypeError(f"input must be a name, a LogMel or a callable; got {type(input).__name__}")
 
 

@@ -24,9 +24,19 @@ WINDOWS = {"hann": 1.0, "hamming": 1.0, "povey": 0.85}  # exponent of the raised
 FRAMINGS = ("centred", "kaldi")
 
 
+KALDI = {"periodic": False, "mel_scale": "kaldi", "log": "ln", "pre_emphasis": 0.97}
+PANNS = {"sample_rate": 32000, "n_mels": 64, "f_min": 50.0, "f_max": 14000.0}
+PANNS |= {"mel_scale": "slaney", "norm": "slaney", "axes": "(B, 1, T, F)"}
+EFFICIENTAT = KALDI | {"sample_rate": 32000, "win_length": 800, "n_mels": 128, "f_max": 15000.0}
+EFFICIENTAT |= {"offset": 1e-5, "clamped": False, "mean": -4.5, "std": 5.0}
+AST = KALDI | {"sample_rate": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 128}
+AST |= {"f_min": 20.0, "framing": "kaldi", "axes": "(B, T, F)", "n_frames": 1024}
+AST |= {"offset": torch.finfo(torch.float32).eps, "mean": -4.2677393, "std": 2 * 4.5689974}
+
+
 @dataclass(frozen=True)
 class LogMel:
-    """A log-mel front end in numbers; ``LogMel.panns()``, ``.efficientat()`` and ``.ast()`` are those of well-known nets.
+    """A log-mel front end in numbers; ``panns()``, ``efficientat()`` and ``ast()`` are those of known nets.
 
     Attributes
     ----------
@@ -91,7 +101,7 @@ class LogMel:
         check_choice("axes", self.axes, AXES)
         if not self.offset > 0 or not self.scale > 0 or self.std == 0:
             raise ValueError(
-                f"offset and scale must be above 0 and std not 0; got {self.offset}, {self.scale} and {self.std}"
+                f"offset and scale must be above 0, std not 0; got {self.offset}, {self.scale} and {self.std}"
             )
 
     @property
@@ -101,24 +111,18 @@ class LogMel:
 
     @classmethod
     def panns(cls, **changes) -> LogMel:
-        """PANNs at 32 kHz (Kong et al. 2020): Slaney's filters as librosa has them, decibels, (B, 1, T, F)."""
-        return cls(**dict(sample_rate=32000, n_mels=64, f_min=50.0, f_max=14000.0, mel_scale="slaney",
-                          norm="slaney", axes="(B, 1, T, F)") | changes)
+        """PANNs at 32 kHz (Kong et al. 2020): librosa's Slaney filters, decibels, (B, 1, T, F)."""
+        return cls(**PANNS | changes)
 
     @classmethod
     def efficientat(cls, **changes) -> LogMel:
-        """EfficientAT (Schmid et al. 2023): pre-emphasis, 25 ms windows, 128 Kaldi filters, silence at -50 dB."""
-        return cls(**dict(sample_rate=32000, win_length=800, n_mels=128, f_max=15000.0, periodic=False,
-                          mel_scale="kaldi", log="ln", offset=1e-5, clamped=False, mean=-4.5, std=5.0,
-                          pre_emphasis=0.97) | changes)
+        """EfficientAT (Schmid et al. 2023): pre-emphasis, 25 ms, 128 Kaldi filters, silence at -50 dB."""
+        return cls(**EFFICIENTAT | changes)
 
     @classmethod
     def ast(cls, **changes) -> LogMel:
-        """AST (Gong et al. 2021) as Hugging Face's ASTFeatureExtractor: Kaldi's filter bank, 1024 frames, (B, T, F)."""
-        return cls(**dict(sample_rate=16000, n_fft=512, win_length=400, hop_length=160, n_mels=128, f_min=20.0,
-                          periodic=False, framing="kaldi", mel_scale="kaldi", log="ln",
-                          offset=torch.finfo(torch.float32).eps, mean=-4.2677393, std=2 * 4.5689974,
-                          pre_emphasis=0.97, axes="(B, T, F)", n_frames=1024) | changes)
+        """AST (Gong et al. 2021) as Hugging Face's ASTFeatureExtractor: Kaldi's bank, 1024 frames."""
+        return cls(**AST | changes)
 
     def to_input(self, db: torch.Tensor) -> torch.Tensor:
         """What the network is given, in its order of axes, of a picture (batch, 1, F, T) in dB."""
@@ -138,7 +142,7 @@ PRESETS = {"panns": LogMel.panns, "efficientat": LogMel.efficientat, "ast": LogM
 
 
 class LogMelSpectrogram(Spectrogram):
-    """The picture of a `LogMel` front end, (batch, 1, n_mels, time) in dB, and its inverse with a clip's own phase.
+    """The picture of a `LogMel` front end, (batch, 1, n_mels, time) in dB, and its inverse with a phase.
 
     Called and inverted as `audio.spectrograms.Spectrogram` is; the phase is that of what the front end
     transforms, after its pre-emphasis, which the inverse takes back.
@@ -150,7 +154,9 @@ class LogMelSpectrogram(Spectrogram):
         self.name, self.sample_rate, self.floor = "log-mel", d.sample_rate, d.floor
         self.n_bins, self.hop_length = d.n_mels, d.hop_length
         self.win_length, self.f_max = d.win_length or d.n_fft, d.f_max or d.sample_rate / 2
-        filters = mel_filters(d.n_fft // 2 + 1, d.f_min, self.f_max, d.n_mels, d.sample_rate, d.mel_scale, d.norm)
+        filters = mel_filters(
+            d.n_fft // 2 + 1, d.f_min, self.f_max, d.n_mels, d.sample_rate, d.mel_scale, d.norm
+        )
         self.register_buffer("window", make_window(d.window, self.win_length, d.periodic))
         self.register_buffer("filters", filters)
         self.register_buffer("inverse_filters", torch.linalg.pinv(filters))
@@ -178,7 +184,13 @@ class LogMelSpectrogram(Spectrogram):
         if d.pre_emphasis:
             waveform = waveform[:, 1:] - d.pre_emphasis * waveform[:, :-1]
         return torch.stft(
-            waveform, d.n_fft, d.hop_length, self.win_length, window, center=True, pad_mode="reflect",
+            waveform,
+            d.n_fft,
+            d.hop_length,
+            self.win_length,
+            window,
+            center=True,
+            pad_mode="reflect",
             return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
 
@@ -199,7 +211,9 @@ class LogMelSpectrogram(Spectrogram):
             before = (d.n_fft - self.win_length) // 2  # the window lies in the middle
             waveform = overlap_add(frames[:, before : before + self.win_length], window, d.hop_length)
             waveform = waveform[:, self.win_length // 2 :]
-            waveform = functional.pad(waveform, (1 if d.pre_emphasis else 0, 0))  # a first sample that is not known
+            waveform = functional.pad(
+                waveform, (1 if d.pre_emphasis else 0, 0)
+            )  # a first sample that is not known
         waveform = functional.pad(waveform, (0, length - waveform.shape[1]))
         if d.pre_emphasis:
             like = {"dtype": waveform.dtype, "device": waveform.device}

@@ -53,7 +53,9 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
     examples = _examples(example)
     sequences = _sequences(plain, examples)
     folded = _fold_proved(plain, examples, sequences) if sequences else plain
-    if example.dtype == torch.float32 and not any(isinstance(m, torch.jit.ScriptModule) for m in folded.modules()):
+    if example.dtype == torch.float32 and not any(
+        isinstance(m, torch.jit.ScriptModule) for m in folded.modules()
+    ):
         folded = folded.to(memory_format=torch.channels_last)
     if dtype in (torch.bfloat16, torch.float16):
         _lower_precision(folded, dtype)
@@ -64,7 +66,12 @@ def _copied(model: nn.Module) -> nn.Module | None:
     """A copy in eval mode without parameter gradients; None where the model holds what cannot be copied."""
     try:
         return evaluation_copy(model).requires_grad_(False)
-    except (TypeError, RuntimeError, NotImplementedError, copy.Error):  # whatever the part that refuses raises
+    except (
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+        copy.Error,
+    ):  # whatever the part that refuses raises
         return None
 
 

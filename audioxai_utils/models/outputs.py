@@ -22,12 +22,15 @@ def pick(raw, output=None, check: bool = True):
     if not check:
         return found
     if not isinstance(found, torch.Tensor):
-        raise ValueError(f"net must return a tensor of scores; got {_described(found)}: say where with output=")
+        raise ValueError(
+            f"net must return a tensor of scores; got {_described(found)}: say where with output="
+        )
     if found.ndim == 1:
         found = found[:, None]
     if found.ndim != 2:
         raise ValueError(
-            f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function that makes them"
+            f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function "
+            "that makes them"
         )
     return found
 
@@ -74,24 +77,37 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
     n, unit = scores.shape[1], bool(((scores >= -1e-6) & (scores <= 1 + 1e-3)).all())
     sums = n > 1 and bool(((scores.sum(1) - 1).abs() < ROUNDING).all())
     if head is None:
-        look = "one column" if n == 1 else "outputs in [0, 1]" if unit else "rows that sum to 1" if sums else ""
+        look = (
+            "one column" if n == 1 else "outputs in [0, 1]" if unit else "rows that sum to 1" if sums else ""
+        )
         if look:
             raise ValueError(
-                f"the model returns {look}: say what they are with head='binary' (one logit), 'sigmoid' (logits of "
-                "labels), 'softmax' (logits of classes) or 'probabilities'"
+                f"the model returns {look}: say what they are with head='binary' (one logit), 'sigmoid' "
+                "(logits of labels), 'softmax' (logits of classes) or 'probabilities'"
             )
         head = "softmax"
     if head == "softmax" and n == 1:
-        raise ValueError("head='softmax' of one column is always 1; give head='binary' or head='probabilities'")
+        raise ValueError(
+            "head='softmax' of one column is always 1; give head='binary' or head='probabilities'"
+        )
     if head == "softmax" and unit and sums:
-        raise ValueError("head='softmax' is for logits and these are probabilities already; give head='probabilities'")
+        raise ValueError(
+            "head='softmax' is for logits and these are probabilities already; give head='probabilities'"
+        )
     if head == "binary" and n != 1:
-        raise ValueError(f"head='binary' is for one column; the model returns {n}: give head='sigmoid' or 'softmax'")
+        raise ValueError(
+            f"head='binary' is for one column; the model returns {n}: give head='sigmoid' or 'softmax'"
+        )
     if head == "probabilities" and not unit:
         low, high = float(scores.min()), float(scores.max())
-        raise ValueError(f"head='probabilities' wants outputs in [0, 1]; the model returns {low:.3g} to {high:.3g}")
+        raise ValueError(
+            f"head='probabilities' wants outputs in [0, 1]; the model returns {low:.3g} to {high:.3g}"
+        )
     if head == "sigmoid" and unit:
-        warnings.warn("all outputs lie in [0, 1]: head='sigmoid' is for logits, head='probabilities' for scores")
+        warnings.warn(
+            "all outputs lie in [0, 1]: head='sigmoid' is for logits, head='probabilities' for scores",
+            stacklevel=2,
+        )
     return head, sums or n == 1
 
 

@@ -12,15 +12,16 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in here; each module's own flag and every buffer's values come back, also after an error.
+    """Evaluation mode in here; each module's own flag and every buffer come back, also after an error.
 
-    The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides, merge
-    weights or refuse, cannot be taken back.
+    The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides,
+    merge weights or refuse, cannot be taken back.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
-        for module, _ in flags for name, buffer in module.named_buffers(recurse=False)
+        for module, _ in flags
+        for name, buffer in module.named_buffers(recurse=False)
         if not isinstance(buffer, nn.UninitializedBuffer)
     ]
     try:
@@ -51,13 +52,15 @@ def _changed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
     """Whether the two of each pair differ; devices are waited for once."""
     flags = [(now != before).any() for now, before in pairs]
     devices = {flag.device for flag in flags}
-    read = {device: iter(torch.stack([f for f in flags if f.device == device]).tolist()) for device in devices}
+    read = {
+        device: iter(torch.stack([f for f in flags if f.device == device]).tolist()) for device in devices
+    }
     return [next(read[flag.device]) for flag in flags]
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without parameter gradients in here; everything comes back at the end, also after an error.
+    """Evaluation mode without parameter gradients in here; everything comes back, also after an error.
 
     Besides what `evaluation_mode` puts back, each module gets its attributes, hooks and parameters, and each
     parameter its ``requires_grad`` and ``grad``: libraries leave hooks and even parameters behind (shap's

@@ -11,7 +11,7 @@ very clip; the same model can be inspected as STFT, mel or constant-Q without be
 References
 ----------
 Vielhaben et al. (2024), Explainable AI for time series via Virtual Inspection Layers, section 3.2 (short-time
-Fourier). Deviations: the picture is the level of a bin instead of its real and imaginary part, and the bands above.
+Fourier). Deviations: the picture is the level of a bin instead of its real and imaginary part, and the bands.
 """
 
 from __future__ import annotations
@@ -56,14 +56,21 @@ class VirtualInspection(nn.Module):
     def __init__(self, on_waveform: nn.Module, spectrogram: nn.Module, batch: SpectrogramBatch) -> None:
         super().__init__()
         if len(batch) != 1:
-            raise ValueError(f"batch must hold one clip, whose phase stands before the model; got {len(batch)}")
+            raise ValueError(
+                f"batch must hold one clip, whose phase stands before the model; got {len(batch)}"
+            )
         self.on_waveform, self.spectrogram, self.length = on_waveform, spectrogram, batch.length
         self.register_buffer("phasor", batch.phasor, persistent=False)
         self.reading = replace(reading_of(on_waveform), floor=getattr(spectrogram, "floor", DB_FLOOR))
-        self.shares_axes = getattr(on_waveform, "spectrogram", None) is spectrogram  # the network's maps lie on it
+        self.shares_axes = (
+            getattr(on_waveform, "spectrogram", None) is spectrogram
+        )  # the network's maps lie on it
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        return self.on_waveform(self.spectrogram.invert(power_of(self.spectrogram, db), self.phasor, self.length))
+        """Scores (n, classes) of pictures (n, 1, F, T) in dB."""
+        return self.on_waveform(
+            self.spectrogram.invert(power_of(self.spectrogram, db), self.phasor, self.length)
+        )
 
 
 def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
@@ -74,7 +81,7 @@ def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
 
 
 class PictureAsSound:
-    """The transform that methods are given as the clip's own where the model itself makes the sound of a picture.
+    """The transform that methods are given as the clip's own where the model makes a picture's sound itself.
 
     What is heard of a masked power is then its level: analysing the sound again and giving it the old phase
     would be another sound.
@@ -84,31 +91,36 @@ class PictureAsSound:
         self.batch, self.shape = batch, batch.db.shape[1:]
 
     def __call__(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        """The clip's picture, whatever the waveform."""
         return self.batch
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
+        """The power itself, (n, F * T)."""
         return power.flatten(1)
 
     def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Level (n, 1, F, T) of what `invert` returned."""
         return power_to_db(waveform.view(-1, *self.shape))
 
 
 def inspection(kind: str, sample_rate: int) -> nn.Module:
-    """The picture in which a model of waveforms is explained: ``stft``, ``mel`` or ``cqt`` (constant-Q bands)."""
+    """The picture in which a model of waveforms is explained: ``stft``, ``mel`` or ``cqt`` (bands)."""
     check_choice("inspect_as", kind, PICTURES)
     n_fft = 2 ** round(math.log2(WINDOW_SECONDS * sample_rate))
     if kind == "stft":
         return Stft(SpectrogramParameters("stft", sample_rate, n_fft, n_fft // 2))
     if kind == "mel":
         filters = mel_filters(n_fft // 2 + 1, 0.0, sample_rate / 2, N_MELS, sample_rate)
-        return Bands(filters, mel_centres(N_MELS, 0.0, sample_rate / 2), sample_rate, n_fft, n_fft // 4, "mel")
+        return Bands(
+            filters, mel_centres(N_MELS, 0.0, sample_rate / 2), sample_rate, n_fft, n_fft // 4, "mel"
+        )
     n_fft *= 4  # the lowest bands are narrow
     filters, centres = constant_q_filters(n_fft // 2 + 1, sample_rate)
     return Bands(filters, centres, sample_rate, n_fft, n_fft // 8, "cqt")
 
 
 def constant_q_filters(n_freqs: int, sample_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Triangles over log-frequency, 12 an octave and up to 8 octaves below half the rate, and their centres (Hz).
+    """Triangles over log-frequency, 12 an octave, up to 8 octaves below half the rate, and centres (Hz).
 
     Bands narrower than a bin are left out, so that the lowest octaves may have fewer.
     """
@@ -138,14 +150,17 @@ class CarriedBatch(SpectrogramBatch):
 
     @functools.cached_property
     def phasor(self) -> torch.Tensor:
+        """The complex STFT, which ``invert`` takes."""
         return self.carrier
 
     def __getitem__(self, index: slice) -> CarriedBatch:
-        return CarriedBatch(*(x[index] for x in (self.db, self.power, self.phase)), self.length, self.carrier[index])
+        return CarriedBatch(
+            *(x[index] for x in (self.db, self.power, self.phase)), self.length, self.carrier[index]
+        )
 
 
 class Bands(Stft):
-    """Power in overlapping bands of an STFT; the inverse multiplies the clip's own STFT by each band's change.
+    """Power in overlapping bands of an STFT; the inverse multiplies the clip's STFT by each band's change.
 
     Parameters
     ----------
@@ -156,7 +171,13 @@ class Bands(Stft):
     """
 
     def __init__(
-        self, filters: torch.Tensor, centres: torch.Tensor, sample_rate: int, n_fft: int, hop_length: int, name: str
+        self,
+        filters: torch.Tensor,
+        centres: torch.Tensor,
+        sample_rate: int,
+        n_fft: int,
+        hop_length: int,
+        name: str,
     ) -> None:
         super().__init__(SpectrogramParameters(name, sample_rate, n_fft, hop_length))
         self.n_bins, self.centres = filters.shape[1], centres
@@ -164,7 +185,9 @@ class Bands(Stft):
         nearest = nn.functional.one_hot((bins[:, None] - centres).abs().argmin(1), self.n_bins).to(filters)
         filters = torch.where(filters.sum(1, keepdim=True) > 0, filters, nearest)
         self.register_buffer("filters", filters)
-        self.register_buffer("spread", (filters / filters.sum(1, keepdim=True)).T.contiguous())  # (n_bins, n_freqs)
+        self.register_buffer(
+            "spread", (filters / filters.sum(1, keepdim=True)).T.contiguous()
+        )  # (n_bins, n_freqs)
 
     @property
     def frequencies(self) -> torch.Tensor:
@@ -172,6 +195,7 @@ class Bands(Stft):
         return self.centres
 
     def forward(self, waveform: torch.Tensor) -> CarriedBatch:
+        """Pictures (batch, 1, n_bins, time) of waveforms (batch, samples)."""
         carrier = self._stft(waveform)
         power = self._power(carrier)
         return CarriedBatch(power_to_db(power), power, carrier.angle(), waveform.shape[1], carrier)

@@ -39,7 +39,9 @@ def as_module(net) -> nn.Module:
         return BlackBox(OnnxSession(net))
     if callable(net):
         return BlackBox(net)
-    raise TypeError(f"net must be a torch.nn.Module, a function or an onnxruntime session; got {type(net).__name__}")
+    raise TypeError(
+        f"net must be a torch.nn.Module, a function or an onnxruntime session; got {type(net).__name__}"
+    )
 
 
 class BlackBox(nn.Module):
@@ -58,6 +60,7 @@ class BlackBox(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor):
+        """What the function answers, as tensors on ``x``'s device."""
         return _as_tensors(self.function(x.detach()), x)
 
 
@@ -75,7 +78,7 @@ def _as_tensors(output, like: torch.Tensor):
 
 
 class OnnxSession:
-    """An ``onnxruntime.InferenceSession`` with one input, called on a tensor; several outputs come as a dict by name."""
+    """An ``onnxruntime.InferenceSession`` with one input, called on a tensor; several outputs are a dict."""
 
     def __init__(self, session) -> None:
         inputs = session.get_inputs()
@@ -85,11 +88,15 @@ class OnnxSession:
         self.session, self.input = session, inputs[0]
 
     def __call__(self, x: torch.Tensor):
+        """The session's outputs for a batch, in pieces of its fixed size where it has one."""
         values = x.cpu().numpy().astype(ONNX_TYPES[self.input.type])
-        size = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)  # a fixed batch, or any
+        size = (
+            self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)
+        )  # a fixed batch, or any
         padded = np.concatenate([values, np.repeat(values[-1:], -len(values) % size, axis=0)])
         parts = [
-            self.session.run(None, {self.input.name: padded[i : i + size]}) for i in range(0, len(padded), size)
+            self.session.run(None, {self.input.name: padded[i : i + size]})
+            for i in range(0, len(padded), size)
         ]
         names = [each.name for each in self.session.get_outputs()]
         found = {name: np.concatenate(rows)[: len(values)] for name, rows in zip(names, zip(*parts))}

@@ -1,4 +1,4 @@
-"""Small classifiers of every kind that a user may have, for the matrix of models and methods. Not a test itself."""
+"""Small classifiers of every kind that a user may have, for the matrix of models and methods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from audioxai_utils import AudioClassifier, Cnn14, LogMel
 
 RATE = 8000
-MEL = dict(sample_rate=RATE, n_fft=256, hop_length=128, n_mels=32)
+MEL = {"sample_rate": RATE, "n_fft": 256, "hop_length": 128, "n_mels": 32}
 CLASSES = ["dog", "rain", "siren"]
 
 
@@ -31,8 +31,16 @@ class Normal(nn.Module):
 
 def cnn(n_out: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        Normal(), nn.Conv2d(1, 6, 5, stride=2, padding=2), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten(), nn.Linear(32, n_out),
+        Normal(),
+        nn.Conv2d(1, 6, 5, stride=2, padding=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((2, 2)),
+        nn.Flatten(),
+        nn.Linear(32, n_out),
     )
 
 
@@ -61,7 +69,10 @@ class WaveNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv1d(1, 8, 64, stride=16), nn.ReLU(), nn.Conv1d(8, 8, 5, stride=2), nn.ReLU(),
+            nn.Conv1d(1, 8, 64, stride=16),
+            nn.ReLU(),
+            nn.Conv1d(8, 8, 5, stride=2),
+            nn.ReLU(),
         )
         self.head = nn.Linear(8, 3)
 
@@ -138,18 +149,20 @@ class Attention(nn.Module):
 
 def onnx_session():
     """Mean level of three bands times three weights, as an ONNX graph of a fixed batch of 2."""
-    import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     weight = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "scale"], ["scaled"]), helper.make_node("MatMul", ["scaled", "w"], ["y"]),
+        helper.make_node("Div", ["mean", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "w"], ["y"]),
     ]
     constants = {"axes": np.array([1, 3]), "scale": np.array(30, np.float32), "w": weight}
     graph = helper.make_graph(
-        nodes, "bands", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 1, 32, "t"])],
+        nodes,
+        "bands",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 1, 32, "t"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -186,7 +199,9 @@ KINDS = {
     "tuple": lambda: _mel(Around(cnn(), lambda y: (y, y.exp())), output=0),
     "dict": lambda: _mel(Around(cnn(), lambda y: {"clipwise": y, "other": None}), output="clipwise"),
     ".logits": lambda: _mel(Around(cnn(), Reply), output=".logits"),
-    "waveform (B, N)": lambda: AudioClassifier(Around(WaveNet(), before=lambda x: x.unsqueeze(1)), CLASSES, RATE),
+    "waveform (B, N)": lambda: AudioClassifier(
+        Around(WaveNet(), before=lambda x: x.unsqueeze(1)), CLASSES, RATE
+    ),
     "waveform (B, 1, N)": lambda: AudioClassifier(WaveNet(), CLASSES, RATE),
     "(B, F, T)": lambda: _mel(Around(cnn(), before=lambda x: x.unsqueeze(1)), "(B, F, T)"),
     "(B, T, F)": lambda: _mel(Around(cnn(), before=lambda x: x.unsqueeze(1)), "(B, T, F)"),

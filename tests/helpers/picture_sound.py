@@ -1,4 +1,4 @@
-"""A transform whose sound is its picture, for methods that want a waveform of any decibels. Not a test itself."""
+"""A transform whose sound is its picture, for methods that want a waveform of any decibels."""
 
 from types import SimpleNamespace
 

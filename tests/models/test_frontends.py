@@ -17,7 +17,9 @@ from audioxai_utils.models.scores import WaveformInput
 def noise(n: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
     """Noise that fades from loud to silence, (2, n)."""
     generator = torch.Generator().manual_seed(seed)
-    return (0.3 * torch.randn(2, n, generator=generator, dtype=torch.float64) * torch.linspace(1, 0, n) ** 3).to(dtype)
+    return (
+        0.3 * torch.randn(2, n, generator=generator, dtype=torch.float64) * torch.linspace(1, 0, n) ** 3
+    ).to(dtype)
 
 
 def test_panns_is_librosa_s_log_mel():
@@ -45,8 +47,14 @@ def test_ast_is_kaldi_s_filter_bank_normalised_and_padded_to_1024_frames():
     assert found.shape == (2, 1024, 128)
     for row, features in zip(waveform, found):
         bank = kaldi.fbank(
-            row[None], htk_compat=True, sample_frequency=16000, use_energy=False, window_type="hanning",
-            num_mel_bins=128, dither=0.0, frame_shift=10,
+            row[None],
+            htk_compat=True,
+            sample_frequency=16000,
+            use_energy=False,
+            window_type="hanning",
+            num_mel_bins=128,
+            dither=0.0,
+            frame_shift=10,
         )
         padded = torch.nn.functional.pad(bank, (0, 0, 0, 1024 - len(bank)))
         torch.testing.assert_close(features, (padded + 4.2677393) / (2 * 4.5689974), rtol=0, atol=2e-3)
@@ -75,9 +83,16 @@ def test_kaldi_s_filters_are_torchaudio_s_copy_of_them():
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"pre_emphasis": 0.97}, {"win_length": 300}, {"scale": 2.0**15, "offset": 1.0}, {"window": "hamming"},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pre_emphasis": 0.97},
+        {"win_length": 300},
+        {"scale": 2.0**15, "offset": 1.0},
+        {"window": "hamming"},
+    ],
+)
 def test_the_inverse_of_the_transform_is_the_waveform(changes):
     """But for the ends, where pre-emphasis forgets a first sample."""
     spectrogram = LogMel(8000, n_fft=512, hop_length=100, **changes).spectrogram()
@@ -101,11 +116,17 @@ def test_silence_is_the_floor_and_the_network_s_number_for_it():
         torch.testing.assert_close(db, torch.full_like(db, description.floor), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"mel_scale": "bark"}, "mel_scale must be one of htk, slaney, kaldi"), ({"log": "log2"}, "log must be one of db, ln"),
-    ({"axes": "(T, F)"}, "axes must be one of"), ({"win_length": 4096}, "win_length must be at most n_fft=1024"),
-    ({"offset": 0.0}, "offset and scale must be above 0"), ({"hop_length": 0}, "hop_length must be 1 or more"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"mel_scale": "bark"}, "mel_scale must be one of htk, slaney, kaldi"),
+        ({"log": "log2"}, "log must be one of db, ln"),
+        ({"axes": "(T, F)"}, "axes must be one of"),
+        ({"win_length": 4096}, "win_length must be at most n_fft=1024"),
+        ({"offset": 0.0}, "offset and scale must be above 0"),
+        ({"hop_length": 0}, "hop_length must be 1 or more"),
+    ],
+)
 def test_descriptions_that_cannot_be_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         LogMel(16000, **changes)
