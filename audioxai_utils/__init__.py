@@ -6,7 +6,8 @@ import importlib
 
 __version__ = "0.1.0"
 
-LAZY = {  # what is called from outside, and where it lives; loaded at first use, importing stays light
+# what is called from outside, and where it lives; loaded at first use, so that importing stays light
+LAZY = {
     "explain": "explanation",
     "explain_many": "explanation",
     "AudioClassifier": "models.classifier",

@@ -17,9 +17,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 DATASETS = ("generated", "esc10", "esc50")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
-STUDY_METHODS = ("saliency", "gradcam", "lime", "shap")  # the published ones; known_methods() has all that there are
+# the published ones; known_methods() has all that there are
+STUDY_METHODS = ("saliency", "gradcam", "lime", "shap")
 FORMER_NAMES = {  # of methods, still taken
-    "optimised": "extremal", "optimised_20": "extremal_20", "optimised_heard": "extremal_heard",
+    "optimised": "extremal",
+    "optimised_20": "extremal_20",
+    "optimised_heard": "extremal_heard",
 }
 PROTOCOLS = ("paper", "audited")
 MASK_NAMES = (
@@ -104,7 +107,9 @@ TABLE_NUMBERS = dict(zip(STUDY_CONDITIONS, ("II", "III", "IV", "V", "VI")))
 
 @functools.cache
 def method_files() -> dict[str, str]:
-    """Name of every attribution method -> the module of ``attributions`` that registers it, found without importing."""
+    """Name of every attribution method -> the module of ``attributions`` that registers it, found without
+    importing.
+    """
     found = {}
     for path in sorted((Path(__file__).parent / "attributions").glob("*.py")):
         for name in re.findall(r'^@register\(\s*"(\w+)"', path.read_text(encoding="utf-8"), re.MULTILINE):

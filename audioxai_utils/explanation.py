@@ -1,4 +1,6 @@
-"""Explain a classifier on a sound: attribution, masks, sound and scores in one call; or a table of many."""
+"""Explain a classifier on a sound: attribution, masks, sound and scores in a single call, or a table over
+many.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from .models.wrapping import unwrapped
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
-    "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
+    "decoder": ", the file of one trained for this model with decoder_training.train_decoder and save_decoder",
 }
 
 
@@ -109,7 +111,8 @@ def explain(
     check_gradient: bool = True,
     **options,
 ) -> Explanation:
-    """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform`.
+    """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform` for
+    that.
 
     Parameters
     ----------
@@ -251,7 +254,9 @@ def explain_many(
 
 
 def as_classifier(model, spectrogram=None) -> AudioClassifier:
-    """An `AudioClassifier` as it is, or of a module and its spectrogram; our `Cnn14` need not name it."""
+    """An `AudioClassifier` as it is, or of a module and its spectrogram; only our own `Cnn14` needs not name
+    it.
+    """
     if isinstance(model, AudioClassifier):
         if spectrogram is not None:
             raise ValueError("spectrogram= is for a module by itself; this classifier's is its input=")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import SVG, Image
 
-# What file systems answer that cannot lock: without a lock service, without locks, or (NFS) for want of writing.
+# What file systems answer that cannot lock: without a lock service, without locks, or (NFS) for want of
+# writing.
 CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 SVG_NAMES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 
@@ -75,8 +76,8 @@ def write_json(path: str | Path, record: dict) -> None:
 def locked(folder: str | Path) -> Iterator[None]:
     """Hold ``folder`` alone (it is made if missing); wait while another process or thread does.
 
-    The system lets go when the holder ends, however it ends. Some network file systems cannot lock: then nobody
-    waits, and work may be done twice, but what appears is still whole, because files are renamed.
+    The system lets go when the holder ends, however it ends. Some network file systems cannot lock: then
+    nobody waits, and work may be done twice, but what appears is still whole, because files are renamed.
     """
     from filelock import FileLock
 
@@ -108,7 +109,10 @@ def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -
     from IPython.display import SVG, Image
 
     stem = Path(stem)
-    with atomic_path(stem.with_name(stem.name + ".png")) as png, atomic_path(stem.with_name(stem.name + ".svg")) as svg:
+    with (
+        atomic_path(stem.with_name(stem.name + ".png")) as png,
+        atomic_path(stem.with_name(stem.name + ".svg")) as svg,
+    ):
         _write_figure(figure, dpi, png, svg)
         if hover:
             _add_hover_words(svg, figure)

@@ -1,4 +1,5 @@
-"""Numbers that stay the same on every machine, thread and vector unit, their way to a GPU and back, and masking.
+"""Numbers that stay the same on every machine, thread and vector unit, their way to a GPU and back, and
+masking.
 
 float32 results differ in their last digits between vector units and thread counts, and training
 multiplies such a difference many times an epoch. Computing in float64 shrinks it; rounding a
@@ -37,7 +38,8 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def tensor_float32(allowed: bool, device: torch.device) -> Iterator[None]:
-    """Whether CUDA takes float32 products in TF32 (ten bits of mantissa) in here; PyTorch's own choice comes back.
+    """Whether CUDA takes float32 products in TF32 (ten bits of mantissa) in here; PyTorch's own choice comes
+    back.
 
     By itself PyTorch does so in convolutions alone. On another device nothing changes, nor where the caller
     has chosen by PyTorch's newer ``fp32_precision``; not for several threads at once.
@@ -89,7 +91,9 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def to_host(values: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """A call that gives ``values`` on the CPU; from CUDA it waits for what was asked for up to now, and no longer."""
+    """A call that gives ``values`` on the CPU; from CUDA it waits for what was asked for up to now, and no
+    longer.
+    """
     if values.device.type != "cuda":
         return values.cpu
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -108,11 +112,15 @@ def to_host(values: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def masked(values: torch.Tensor, mask: torch.Tensor, fill: float | torch.Tensor) -> torch.Tensor:
-    """(X - fill) M + fill: where the mask is 0 the fill takes the place of the values; decibels or power alike."""
+    """(X - fill) M + fill: where the mask is 0 the fill takes the place of the values; decibels or power
+    alike.
+    """
     return (values - fill) * mask + fill
 
 
 def largest(values: torch.Tensor, n_kept: int) -> torch.Tensor:
-    """True at the ``n_kept`` largest values of each row of (batch, d); among equal ones those that come first."""
+    """True at the ``n_kept`` largest values of each row of (batch, d); among equal ones those that come
+    first.
+    """
     order = values.argsort(dim=1, descending=True, stable=True)[:, :n_kept]
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, True)

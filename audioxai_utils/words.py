@@ -31,15 +31,33 @@ METHOD_LABELS = {
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
 SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel"}
 METRIC_LABELS = {
-    "FF": "FF (fall of p without the kept part)", "AI": "AI (%)", "AG": "AG (%)",
-    "FidIn": "FidIn (share of kept class)", "SPS": "SPS (Gini index)", "AD": "AD (%)", "COMP": "COMP (nats)",
+    "FF": "FF (fall of p without the kept part)",
+    "AI": "AI (%)",
+    "AG": "AG (%)",
+    "FidIn": "FidIn (share of kept class)",
+    "SPS": "SPS (Gini index)",
+    "AD": "AD (%)",
+    "COMP": "COMP (nats)",
 }
 COLUMN_LABELS = {
-    "spectrogram_type": "spectrogram", "noise_scenario": "noise", "train_acc": "training (%)", "val_acc": "validation (%)",
-    "test_acc": "test (%)", "not_better_than": "not better than", "snr_db": "SNR (dB)", "seconds": "s a clip",
-    "n_compared": "derivatives", "relative_error": "relative error", "own_type_error": "own type's error",
-    "additivity_error": "additivity error", "p_winner_changes": "another wins", "r2": "R²", "COMP_rel": "COMP / ln d",
-    "better_heard": "better, heard", "undecided_heard": "undecided, heard", "worse_heard": "worse, heard",
+    "spectrogram_type": "spectrogram",
+    "noise_scenario": "noise",
+    "train_acc": "training (%)",
+    "val_acc": "validation (%)",
+    "test_acc": "test (%)",
+    "not_better_than": "not better than",
+    "snr_db": "SNR (dB)",
+    "seconds": "s a clip",
+    "n_compared": "derivatives",
+    "relative_error": "relative error",
+    "own_type_error": "own type's error",
+    "additivity_error": "additivity error",
+    "p_winner_changes": "another wins",
+    "r2": "R²",
+    "COMP_rel": "COMP / ln d",
+    "better_heard": "better, heard",
+    "undecided_heard": "undecided, heard",
+    "worse_heard": "worse, heard",
 }
 
 # How each mask is made of an attribution L, as matplotlib writes it; L+ is max(0, L), q_a the a-quantile.

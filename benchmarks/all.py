@@ -16,17 +16,32 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = (
-    ("explain.py", "--width", "0.25", "--clips", "2", "--samples", "1000", "--background", "100", "--bfloat16"),
+    (
+        "explain.py",
+        "--width",
+        "0.25",
+        "--clips",
+        "2",
+        "--samples",
+        "1000",
+        "--background",
+        "100",
+        "--bfloat16",
+    ),
     ("scores.py",),
     ("growth.py",),
 )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", help="results folder of a run, whose report then shows the tables")
     parser.add_argument("--threads", type=int, help="default: one for each core")
-    parser.add_argument("--device", help="cpu (default) or cuda; the model is then of full width, as in the paper's profile")
+    parser.add_argument(
+        "--device", help="cpu (default) or cuda; the model is then of full width, as in the paper's profile"
+    )
     given = parser.parse_args()
     options = [word for name, value in vars(given).items() if value for word in (f"--{name}", str(value))]
     on_gpu = (given.device or "").startswith("cuda")
@@ -34,7 +49,9 @@ def main() -> None:
         if on_gpu and script == "explain.py":
             words[words.index("--width") + 1] = "1"
         print(f"\n{script} {' '.join(words)}", flush=True)
-        if code := subprocess.run([sys.executable, "-P", HERE / script, *words, *options], check=False).returncode:
+        if code := subprocess.run(
+            [sys.executable, "-P", HERE / script, *words, *options], check=False
+        ).returncode:
             sys.exit(code)
 
 

@@ -20,11 +20,12 @@ import torch
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
+from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
+
 from audioxai_utils.attributions import METHODS  # noqa: E402
 from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
-from audioxai_utils.models.inference import inference_copy  # noqa: E402
 from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
-from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
+from audioxai_utils.models.inference import inference_copy  # noqa: E402
 
 LOGITS = 10
 N_CALIBRATION = 8
@@ -38,7 +39,11 @@ def clips(n: int, spectrogram_type: str, seed: int, device: str) -> torch.Tensor
     frequency = torch.arange(n_bins).view(1, 1, -1, 1) / n_bins
     frame = torch.arange(n_frames).view(1, 1, 1, -1) / n_frames
     pitch, onset, speed = (torch.rand(n, 1, 1, 1, generator=generator) for _ in range(3))
-    tone = 45 * torch.exp(-(((frequency - pitch) / 0.08) ** 2)) * torch.exp(-8 * speed * (frame - onset).clamp_min(0))
+    tone = (
+        45
+        * torch.exp(-(((frequency - pitch) / 0.08) ** 2))
+        * torch.exp(-8 * speed * (frame - onset).clamp_min(0))
+    )
     noise = torch.randn(n, 1, n_bins, n_frames, generator=generator) * 5
     return (tone * (frame > onset) + noise - 65 - 20 * frequency).clamp_min(-100).to(device)
 
@@ -89,7 +94,7 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
 
 
 def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds and processor seconds a clip of the model and its inference copy, in the fast engine's batches."""
+    """Seconds and processor seconds a clip of the model and its inference copy, in LIME's batches."""
     from audioxai_utils.attributions.neighbourhoods import BATCH_SIZE
 
     torch.set_num_threads(arguments.threads)
@@ -162,7 +167,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     forward = in_fresh_process(measure_forward, arguments)
-    words = (f"{name} {1e3 * s['seconds']:.2f} (CPU {1e3 * s['cpu_seconds']:.2f})" for name, s in forward.items())
+    words = (
+        f"{name} {1e3 * s['seconds']:.2f} (CPU {1e3 * s['cpu_seconds']:.2f})" for name, s in forward.items()
+    )
     print(f"forward, ms a clip: {', '.join(words)}", flush=True)
     table = pd.DataFrame([row for method in arguments.methods for row in compare(method, arguments, forward)])
     setting = (

@@ -18,16 +18,22 @@ import pandas as pd
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
-from audioxai_utils.constants import SPECTROGRAM_TYPES  # noqa: E402
 from explain import clips, warmed_up  # noqa: E402
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
+
+from audioxai_utils.constants import SPECTROGRAM_TYPES  # noqa: E402
 
 FIXED = {"clips": 1, "samples": 25, "background": 10, "width": 1 / 16}  # while another one grows
 SIZES = {
     "clips": (50, 100, 200, 400), "samples": (250, 500, 1000, 2000), "background": (10, 25, 50, 100),
     "width": (1 / 8, 1 / 4, 1 / 2, 1.0),
 }  # fmt: skip
-METHODS = {"clips": ("lime", "shap"), "samples": ("lime",), "background": ("shap",), "width": ("lime", "shap")}
+METHODS = {
+    "clips": ("lime", "shap"),
+    "samples": ("lime",),
+    "background": ("shap",),
+    "width": ("lime", "shap"),
+}
 
 
 def measure(method: str, arguments: argparse.Namespace) -> dict:
@@ -40,7 +46,12 @@ def measure(method: str, arguments: argparse.Namespace) -> dict:
 
     def work() -> None:
         for i in range(arguments.clips):
-            explain(model, clips(1, arguments.spectrogram, arguments.seed + i, arguments.device), target, **options)
+            explain(
+                model,
+                clips(1, arguments.spectrogram, arguments.seed + i, arguments.device),
+                target,
+                **options,
+            )
 
     return cost(work, arguments.device)
 
@@ -61,13 +72,22 @@ def point(grows: str, size: float, method: str, arguments: argparse.Namespace) -
 
 
 def fits(points: pd.DataFrame) -> pd.DataFrame:
-    """Per size that grows and method the exponent b of processor seconds = a size^b, and the memory at both ends."""
+    """Per size that grows and method the exponent b of processor seconds = a size^b, and the memory at both
+    ends.
+    """
     rows = []
     for (grows, method), part in points.groupby(["grows", "method"], sort=False):
         spent, ends = part["s/unit"] * part["size"], part.sort_values("size")["peak MB"]
         exponent = np.polyfit(np.log(part["size"]), np.log(spent), 1)[0] if len(part) > 1 else np.nan
-        rows.append({"grows": grows, "method": method, "exponent": exponent, "peak MB, smallest size": ends.iloc[0],
-                     "peak MB, largest size": ends.iloc[-1]})
+        rows.append(
+            {
+                "grows": grows,
+                "method": method,
+                "exponent": exponent,
+                "peak MB, smallest size": ends.iloc[0],
+                "peak MB, largest size": ends.iloc[-1],
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -42,7 +42,12 @@ def cost(work: Callable, device: str = "cpu") -> dict:
     values = work()
     synchronise(device)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb(device) - before, "values": values}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_mb": peak_mb(device) - before,
+        "values": values,
+    }
 
 
 def synchronise(device: str) -> None:
@@ -99,4 +104,6 @@ def show(tables: dict[str, pd.DataFrame], setting: str, arguments: argparse.Name
             with atomic_path(arguments.results / FOLDER / f"{name}.csv") as path:
                 table.to_csv(path, index=False)
             write_json(arguments.results / FOLDER / f"{name}.json", about)
-        print(f"in {arguments.results / FOLDER}; the next ./run_all.sh on that folder puts them into its report")
+        print(
+            f"in {arguments.results / FOLDER}; the next ./run_all.sh on that folder puts them into its report"
+        )

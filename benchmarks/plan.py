@@ -2,8 +2,8 @@
 
     python benchmarks/plan.py results/esc10-paper --clips 2000000 --jobs 100 > benchmarks/AUDIOSET.md
 
-Every number follows from the run's own records: `manifest.json` (seconds of each step), the attributions on file
-(seconds of each clip) and the sizes of its files. Nothing is measured here.
+Every number follows from the run's own records: `manifest.json` (seconds of each step), the attributions on
+file (seconds of each clip) and the sizes of its files. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ HELD = 3  # float32 waveforms of a clip in the merging step: the mixture and its
 
 @dataclass(frozen=True)
 class Cost:
-    """One kind of work on a clip of a condition: ``seconds`` of a job, ``n_bytes`` that it leaves in ``n_files``."""
+    """One kind of work on a clip of a condition: ``seconds`` of a job, ``n_bytes`` that it leaves in
+    ``n_files``.
+    """
 
     work: str
     seconds: float
@@ -38,8 +40,12 @@ class Cost:
 
 def step_seconds(manifest: dict, step: str) -> tuple[float, int]:
     """(seconds, jobs) of a step with its shards, as the manifest has them."""
-    found = [record["seconds"] for name, record in manifest["steps"].items() if name == step or (
-        name.startswith(f"{step}-") and name.rpartition("-")[2].partition("of")[0].isdigit())]
+    found = [
+        record["seconds"]
+        for name, record in manifest["steps"].items()
+        if name == step
+        or (name.startswith(f"{step}-") and name.rpartition("-")[2].partition("of")[0].isdigit())
+    ]
     if not found:
         raise ValueError(f"the manifest has no step {step}; plan from a run that has finished")
     return sum(found), len(found)
@@ -52,10 +58,11 @@ def seconds_of(file: Path) -> float:
 
 
 def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float, int]:
-    """Costs of all methods' attributions and of the scores of a condition, seconds that a job takes to start, clips.
+    """Costs of all methods' attributions and of the scores of a condition, seconds that a job takes to start,
+    clips.
 
-    A clip's seconds are the methods' medians; what the attributions' step took beside its clips is a job's start
-    (imports, loading, figures). The scores are what their step took without such a start.
+    A clip's seconds are the methods' medians; what the attributions' step took beside its clips is a job's
+    start (imports, loading, figures). The scores are what their step took without such a start.
 
     Raises
     ------
@@ -73,13 +80,16 @@ def costs(results: Path, condition: tuple[str, str]) -> tuple[list[Cost], float,
             medians[method], spent = float(np.median(seconds)), spent + sum(seconds)
             n_bytes += sum(file.stat().st_size for file in files) / n
     if not medians:
-        raise FileNotFoundError(f"{results}: no attributions of {' '.join(condition)}; its conditions are in attributions/")
+        raise FileNotFoundError(
+            f"{results}: no attributions of {' '.join(condition)}; its conditions are in attributions/"
+        )
     found = [Cost(f"attributions ({', '.join(medians)})", sum(medians.values()), n_bytes, len(medians))]
     seconds, jobs = step_seconds(manifest, "-".join(("03_attributions", *condition)))
     start = max(0.0, (seconds - spent) / jobs)
     seconds, jobs = step_seconds(manifest, "-".join(("04_mask_study", *condition)))
     scores = (results / "scores" / condition[0] / f"{condition[1]}.parquet").stat().st_size
-    found.append(Cost("masks and scores", max(0.0, seconds - jobs * start) / n, 2 * scores / n, 0))  # blocks and the whole
+    # blocks and the whole
+    found.append(Cost("masks and scores", max(0.0, seconds - jobs * start) / n, 2 * scores / n, 0))
     return found, start, n
 
 
@@ -95,7 +105,9 @@ def clips_in_memory(spectrogram_type: str, memory: float) -> int:
 
 @dataclass(frozen=True)
 class Shares:
-    """How clips are shared out: ``folders`` of results of at most ``clips`` each, ``shards`` jobs a folder and work."""
+    """How clips are shared out: ``folders`` of results of at most ``clips`` each, ``shards`` jobs a folder
+    and work.
+    """
 
     folders: int
     clips: int
@@ -110,17 +122,26 @@ class Shares:
 
 
 def plan(found: list[Cost], start: float, n_clips: int, shares: Shares, at_once: int) -> pd.DataFrame:
-    """What each kind of work takes, and their sums: seconds, jobs, hours of the longest, of all and by the clock, bytes."""
+    """What each kind of work takes, and their sums: seconds, jobs, hours of the longest, of all and by the
+    clock, bytes.
+    """
     rows = []
     for cost in found:
         jobs = shares.folders * (shares.shards + (shares.shards > 1))  # the merging step is a job, too
         hours = (n_clips * cost.seconds + jobs * start) / 3600
         longest = (math.ceil(shares.clips / shares.shards) * cost.seconds + start) / 3600
-        rows.append({
-            "work": cost.work, "s a clip": cost.seconds, "jobs": jobs, "longest job, h": longest, "all jobs, h": hours,
-            "by the clock, h": max(longest, hours / min(jobs, at_once)), "kB a clip": cost.n_bytes / 1e3,
-            "TB": n_clips * cost.n_bytes / 1e12,
-        })
+        rows.append(
+            {
+                "work": cost.work,
+                "s a clip": cost.seconds,
+                "jobs": jobs,
+                "longest job, h": longest,
+                "all jobs, h": hours,
+                "by the clock, h": max(longest, hours / min(jobs, at_once)),
+                "kB a clip": cost.n_bytes / 1e3,
+                "TB": n_clips * cost.n_bytes / 1e12,
+            }
+        )
     frame = pd.DataFrame(rows)
     total = frame.drop(columns="work").sum().to_dict() | {"longest job, h": frame["longest job, h"].max()}
     return pd.DataFrame([*rows, {"work": "**all**", **total}])
@@ -128,11 +149,20 @@ def plan(found: list[Cost], start: float, n_clips: int, shares: Shares, at_once:
 
 def table(frame: pd.DataFrame) -> str:
     """The plan in Markdown."""
-    digits = {"s a clip": 3, "jobs": 0, "longest job, h": 2, "all jobs, h": 1, "by the clock, h": 1, "kB a clip": 0}
+    digits = {
+        "s a clip": 3,
+        "jobs": 0,
+        "longest job, h": 2,
+        "all jobs, h": 1,
+        "by the clock, h": 1,
+        "kB a clip": 0,
+    }
     digits |= {"TB": 2}
     lines = ["| " + " | ".join(frame.columns) + " |", "|---|" + "---:|" * len(digits)]
     for row in frame.to_dict("records"):
-        lines.append("| " + " | ".join([row["work"], *(f"{row[name]:,.{n}f}" for name, n in digits.items())]) + " |")
+        lines.append(
+            "| " + " | ".join([row["work"], *(f"{row[name]:,.{n}f}" for name, n in digits.items())]) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -189,24 +219,47 @@ def page(results: Path, condition: tuple[str, str], given: argparse.Namespace) -
     limit = clips_in_memory(condition[0], given.memory * GIB)
     longest, job_seconds = max(cost.seconds for cost in found), 3600 * given.hours - start
     if job_seconds <= 0:
-        raise ValueError(f"--hours must be more than a job takes to start ({start:.0f} s); got {given.hours:g}")
+        raise ValueError(
+            f"--hours must be more than a job takes to start ({start:.0f} s); got {given.hours:g}"
+        )
     shares = Shares.of(given.clips, limit, longest, job_seconds)
     hardware, settings = manifest["hardware"], manifest["settings"]
     gpus = ", ".join(hardware["gpus"]) if manifest["device"] == "cuda" else ""
-    threads = {record["threads"] for name, record in manifest["steps"].items() if name.startswith(("03", "04"))}
+    threads = {
+        record["threads"] for name, record in manifest["steps"].items() if name.startswith(("03", "04"))
+    }
     return PAGE.format(
-        clips=given.clips, kind=condition[0], scenario=condition[1], duration=DURATION, profile=settings["profile"],
-        dataset=settings["dataset"], n=n, device=manifest["device"], machine=gpus or hardware["processor"], start=start,
-        threads=f"{'/'.join(map(str, sorted(threads)))} thread(s) a job", at_once=given.jobs, hours=given.hours,
-        table=table(plan(found, start, given.clips, shares, given.jobs)), per_folder=shares.clips, limit=limit,
-        memory=given.memory, folders=shares.folders, shards=shares.shards, files=given.clips * found[0].n_files,
+        clips=given.clips,
+        kind=condition[0],
+        scenario=condition[1],
+        duration=DURATION,
+        profile=settings["profile"],
+        dataset=settings["dataset"],
+        n=n,
+        device=manifest["device"],
+        machine=gpus or hardware["processor"],
+        start=start,
+        threads=f"{'/'.join(map(str, sorted(threads)))} thread(s) a job",
+        at_once=given.jobs,
+        hours=given.hours,
+        table=table(plan(found, start, given.clips, shares, given.jobs)),
+        per_folder=shares.clips,
+        limit=limit,
+        memory=given.memory,
+        folders=shares.folders,
+        shards=shares.shards,
+        files=given.clips * found[0].n_files,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path, help="folder of a finished run")
-    parser.add_argument("--condition", default="mel_db/clean", help="spectrogram type and scenario (default: mel_db/clean)")
+    parser.add_argument(
+        "--condition", default="mel_db/clean", help="spectrogram type and scenario (default: mel_db/clean)"
+    )
     parser.add_argument("--clips", type=int, default=2_000_000)
     parser.add_argument("--jobs", type=int, default=100, help="at once (default: 100)")
     parser.add_argument("--hours", type=float, default=3.0, help="of a job at most (default: 3)")

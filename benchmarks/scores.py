@@ -20,10 +20,11 @@ import torch
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
+from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
+
 from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
 from audioxai_utils.evaluation.masks import build_masks  # noqa: E402
 from audioxai_utils.evaluation.metrics import complexity, sparseness  # noqa: E402
-from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 
 def attributions(n: int, spectrogram_type: str, seed: int) -> torch.Tensor:
@@ -34,7 +35,10 @@ def attributions(n: int, spectrogram_type: str, seed: int) -> torch.Tensor:
 
 
 def ours(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: np.stack([metric(mask).cpu().numpy() for metric in (sparseness, complexity)]) for name, mask in masks.items()}
+    return {
+        name: np.stack([metric(mask).cpu().numpy() for metric in (sparseness, complexity)])
+        for name, mask in masks.items()
+    }
 
 
 def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -46,12 +50,17 @@ def by_quantus(masks: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     found = {}
     for name, mask in masks.items():
         x, y = np.zeros(mask.shape[1:], dtype=np.float32)[None], np.zeros(1, dtype=int)
-        rows = [[m(model=None, x_batch=x, y_batch=y, a_batch=one[None].numpy())[0] for one in mask] for m in metrics]
+        rows = [
+            [m(model=None, x_batch=x, y_batch=y, a_batch=one[None].numpy())[0] for one in mask]
+            for m in metrics
+        ]
         found[name] = np.array(rows)
     return found
 
 
-def timed(function, masks: dict[str, torch.Tensor], n_times: int, device: str) -> tuple[float, dict[str, np.ndarray]]:
+def timed(
+    function, masks: dict[str, torch.Tensor], n_times: int, device: str
+) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds a mask, the mean of ``n_times`` after one that does not count, and the values.
 
     They are seconds of processor time, and by the clock where a GPU works.
@@ -69,11 +78,20 @@ def measure(kind: str, arguments: argparse.Namespace) -> dict:
     masks = build_masks(attributions(arguments.clips, kind, arguments.seed), "paper")
     masks = {name: mask for name, mask in masks.items() if mask.flatten(1).std(1).min() > 0}
     there = {name: mask.to(arguments.device) for name, mask in masks.items()}
-    (mine, own), (theirs, reference) = timed(ours, there, 10, arguments.device), timed(by_quantus, masks, 1, arguments.device)
+    (mine, own), (theirs, reference) = (
+        timed(ours, there, 10, arguments.device),
+        timed(by_quantus, masks, 1, arguments.device),
+    )
     difference = max(np.abs(own[name] - reference[name]).max() for name in masks)
     clock = "CPU ms a mask" if arguments.device == "cpu" else "ms a mask"
-    return {"spectrogram": kind, "masks": len(masks), f"ours, {clock}": 1000 * mine,
-            f"Quantus, {clock}": 1000 * theirs, "ratio": theirs / mine, "difference": difference}
+    return {
+        "spectrogram": kind,
+        "masks": len(masks),
+        f"ours, {clock}": 1000 * mine,
+        f"Quantus, {clock}": 1000 * theirs,
+        "ratio": theirs / mine,
+        "difference": difference,
+    }
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:

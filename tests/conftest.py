@@ -17,6 +17,9 @@ def a_clip_of_each_class():
 def condition(tmp_path_factory, a_clip_of_each_class):
     """The clean mel condition over two classes of five-second tones, with a classifier drawn at random."""
     study = tiny_study.make(
-        tmp_path_factory.mktemp("two"), seconds=5, categories=("low", "high"), frequency=lambda target: 300 + 2000 * target
+        tmp_path_factory.mktemp("two"),
+        seconds=5,
+        categories=("low", "high"),
+        frequency=lambda target: 300 + 2000 * target,
     )
     return study.condition("mel_db", "clean")

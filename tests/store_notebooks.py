@@ -1,11 +1,14 @@
 """Store what the notebooks show, and what the regression compares.
 
-    ./run_all.sh --profile smoke --results SMOKE && .venv/bin/python tests/store_notebooks.py --regression SMOKE
-    ./run_all.sh --results STUDY && .venv/bin/python tests/store_notebooks.py --public STUDY
+    ./run_all.sh --profile smoke --results SMOKE
+    .venv/bin/python tests/store_notebooks.py --regression SMOKE
+    ./run_all.sh --results STUDY
+    .venv/bin/python tests/store_notebooks.py --public STUDY
 
-``--public`` puts the executed notebooks of a finished run (a quick study at least) into notebooks/, with their
-parameters as they stand there and smaller pictures. ``--regression`` writes tests/regression/ from a finished
-smoke run. Run it after a change that is meant to change numbers, and read the difference before committing it.
+``--public`` puts the executed notebooks of a finished run (a quick study at least) into notebooks/, with
+their parameters as they stand there and smaller pictures. ``--regression`` writes tests/regression/ from a
+finished smoke run. Run it after a change that is meant to change numbers, and read the difference before
+committing it.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "helpers"))
 
-from regression import NOTEBOOKS, REGRESSION, found, numbers  # noqa: E402  (found beside this file)
+from regression import NOTEBOOKS, REGRESSION, found, numbers
 
-from audioxai_utils.study.study import Study, open_study  # noqa: E402
+from audioxai_utils.study.study import Study, open_study
 
 
 def small_png(encoded: str) -> str:
@@ -106,7 +109,9 @@ def store_regression(results: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--public", metavar="RESULTS", type=Path)
     parser.add_argument("--regression", metavar="RESULTS", type=Path)
     given = parser.parse_args()

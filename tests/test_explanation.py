@@ -7,9 +7,9 @@ import torch
 from audioxai_utils import explain
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.gradient_check import GradientCheckError
+from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.constants import MASK_NAMES
 from audioxai_utils.models.cnn14 import Cnn14
-from audioxai_utils.audio.spectrograms import get_spectrogram
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +64,29 @@ def test_only_the_masks_asked_for(model, sound):
     assert list(explain(model, sound, masks=["bin", "topK_5"]).masks) == ["bin", "topK_5"]
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"method": "gradient"}, "method must be one of"), ({"masks": ["all"]}, "masks must be among"),
-    ({"spectrogram": "cqt"}, "spectrogram must be one of"), ({"protocol": "new"}, "protocol must be one of"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"method": "gradient"}, "method must be one of"),
+        ({"masks": ["all"]}, "masks must be among"),
+        ({"spectrogram": "cqt"}, "spectrogram must be one of"),
+        ({"protocol": "new"}, "protocol must be one of"),
+    ],
+)
 def test_unknown_names_end_in_one_line(model, sound, changes, words):
     with pytest.raises(ValueError, match=words) as error:
         explain(model, sound, **changes)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("bad, error", [
-    (np.zeros(100, dtype=np.int16), TypeError), (np.full(9000, np.nan), ValueError), (np.zeros((2, 2, 2)), ValueError),
-])
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        (np.zeros(100, dtype=np.int16), TypeError),
+        (np.full(9000, np.nan), ValueError),
+        (np.zeros((2, 2, 2)), ValueError),
+    ],
+)
 def test_bad_waveforms_are_refused(model, bad, error):
     with pytest.raises(error, match="waveform"):
         explain(model, bad)
@@ -109,12 +119,15 @@ def test_scores_follow_a_chosen_class(model, sound):
         for name, row in explanation.scores.iterrows():
             mask = explanation.masks[name]
             whole, kept, removed = (
-                model(x).softmax(1)[0].tolist() for x in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
+                model(x).softmax(1)[0].tolist()
+                for x in (db, (db + 100) * mask - 100, (db + 100) * (1 - mask) - 100)
             )
             assert row["target"] == c and row["p_clip"] == pytest.approx(whole[c])
             assert row["FF"] == pytest.approx(whole[c] - removed[c], abs=1e-9)
             assert row["AD"] == pytest.approx(100 * max(0, whole[c] - kept[c]) / (whole[c] + 1e-6), abs=1e-6)
-            assert row["AG"] == pytest.approx(100 * max(0, kept[c] - whole[c]) / (1 - whole[c] + 1e-6), abs=1e-6)
+            assert row["AG"] == pytest.approx(
+                100 * max(0, kept[c] - whole[c]) / (1 - whole[c] + 1e-6), abs=1e-6
+            )
             assert row["FidIn"] == float(kept.index(max(kept)) == c)
             heard = explanation.spectrogram(explanation.removed_audio(name)[None]).db
             assert row["FF_heard"] == pytest.approx(whole[c] - model(heard).softmax(1)[0, c].item(), abs=1e-7)
@@ -148,19 +161,26 @@ def test_a_model_without_parameters_is_explained(sound, dtype):
     torch.testing.assert_close(explanation.attribution, expected)
 
 
-@pytest.mark.parametrize("changes, error, words", [
-    ({"method": "shap"}, TypeError, "needs background=, reference clips"),
-    ({"method": "shap", "background": None}, TypeError, "needs background="),
-    ({"target": 4}, ValueError, "target must lie between 0 and 3; got"),
-    ({"target": -1}, ValueError, "target must lie between 0 and 3; got"),
-    ({"target": 1.5}, TypeError, "target must be the index"),
-    ({"target": "dog"}, ValueError, "target 'dog' is no class of the model; there are 0, 1, 2, ..."),
-    ({"sample_rate": 44100.5}, ValueError, "sample_rate must be a whole number of Hz"),
-    ({"sample_rate": 0}, ValueError, "sample_rate must be a whole number of Hz"),
-    ({"masks": "bin"}, TypeError, "masks must be a list"),
-    ({"classifier": lambda db: db}, ValueError, "spectrogram must be named for a function, or say what it takes"),
-    ({"classifier": torch.nn.Flatten()}, ValueError, "spectrogram must be named for a Flatten"),
-])
+@pytest.mark.parametrize(
+    "changes, error, words",
+    [
+        ({"method": "shap"}, TypeError, "needs background=, reference clips"),
+        ({"method": "shap", "background": None}, TypeError, "needs background="),
+        ({"target": 4}, ValueError, "target must lie between 0 and 3; got"),
+        ({"target": -1}, ValueError, "target must lie between 0 and 3; got"),
+        ({"target": 1.5}, TypeError, "target must be the index"),
+        ({"target": "dog"}, ValueError, "target 'dog' is no class of the model; there are 0, 1, 2, ..."),
+        ({"sample_rate": 44100.5}, ValueError, "sample_rate must be a whole number of Hz"),
+        ({"sample_rate": 0}, ValueError, "sample_rate must be a whole number of Hz"),
+        ({"masks": "bin"}, TypeError, "masks must be a list"),
+        (
+            {"classifier": lambda db: db},
+            ValueError,
+            "spectrogram must be named for a function, or say what it takes",
+        ),
+        ({"classifier": torch.nn.Flatten()}, ValueError, "spectrogram must be named for a Flatten"),
+    ],
+)
 def test_choices_that_do_not_fit_end_in_one_line(model, sound, changes, error, words):
     with pytest.raises(error, match=words) as raised:
         explain(**{"classifier": model, "waveform": sound} | changes)
@@ -179,7 +199,7 @@ def test_a_silent_clip_from_end_to_end(model, method, protocol):
     explanation = explain(model, np.zeros(16000), method=method, protocol=protocol, heard=True, **options)
     assert torch.isfinite(explanation.attribution).all()
     for name, mask in explanation.masks.items():
-        assert torch.isfinite(mask).all() and 0 <= mask.min() and mask.max() <= 1
+        assert torch.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1
         scores = explanation.scores.loc[name].astype(float)
         undefined = {"SPS", "COMP"} if protocol == "audited" and not mask.any() else set()
         assert set(scores.index[scores.isna()]) == undefined, name
@@ -195,8 +215,12 @@ def test_a_method_that_wants_the_sound_gets_it(model, sound):
         given = {name: value for name, value in options.items() if name in METHODS.options(method)}
         explanation = explain(model, sound, method=method, **given)
         expected = METHODS[method](
-            model, explanation.batch.db, torch.tensor([explanation.target]),
-            waveform=torch.from_numpy(sound)[None], spectrogram=get_spectrogram("mel_db"), **given,
+            model,
+            explanation.batch.db,
+            torch.tensor([explanation.target]),
+            waveform=torch.from_numpy(sound)[None],
+            spectrogram=get_spectrogram("mel_db"),
+            **given,
         )
         torch.testing.assert_close(explanation.attribution, expected)
     with pytest.raises(TypeError, match="no option 'waveforms'"):

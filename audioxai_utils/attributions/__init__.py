@@ -36,15 +36,13 @@ Raises TypeError for what is no model, no tensor or an unknown option, and Value
 wrong shapes, types, classes or values, before anything is computed; a class out of range, or a
 single column, shows at the model's first output.
 
-A new method
-------------
-Write a function ``(model, db, target, *, options...)`` under ``@register("<name>")`` in a file of
-``attributions``: it is found by that line and imported at first use, by ``run_all.sh --method <name>``
-too. What the study's sizes and reference clips are to it, how its decoder is trained, and that it
-differentiates the model, ``register``'s keywords say (``Traits``). An option ``waveform`` or ``spectrogram``
-is given the clips' own. Outside this package, ``register("<name>")(function)`` does.
-The function gets a model in eval mode without parameter gradients, its own copy of ``db``,
-gradients enabled, and checked arguments.
+A new method ------------ Write a function ``(model, db, target, *, options...)`` under
+``@register("<name>")`` in a file of ``attributions``: it is found by that line and imported at first use, by
+``run_all.sh --method <name>`` too. What the study's sizes and reference clips are to it, how its decoder is
+trained, and that it differentiates the model, ``register``'s keywords say (``Traits``). An option
+``waveform`` or ``spectrogram`` is given the clips' own. Outside this package,
+``register("<name>")(function)`` does. The function gets a model in eval mode without parameter gradients, its
+own copy of ``db``, gradients enabled, and checked arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A decoder that turns a classifier's feature maps into a mask, how it is trained, and the file it is kept in."""
+"""A decoder that turns a classifier's feature maps into a mask, how it is trained, and the file it is kept
+in.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ class Recipe:
 
 
 class Decoder(nn.Module):
-    """Logits of a class's mask from feature maps, the finest first; each coarser level is added to the next finer.
+    """Logits of a class's mask from feature maps, the finest first; each coarser level is added to the next
+    finer.
 
     Parameters
     ----------
@@ -114,7 +117,9 @@ def features_of(
 
 
 def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
-    """Let a copy of a model say what the axes of its maps are, by what changes of clips (n, 1, F, T) do to ``layer``'s."""
+    """Let a copy of a model say what the axes of its maps are, by what changes of clips (n, 1, F, T) do to
+    ``layer``'s.
+    """
     if declared_axes(model, model.get_submodule(layer)) is not None:
         return
 
@@ -127,7 +132,8 @@ def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
 
 
 def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
-    """The children that give maps (n, channels, ., .), in the order of the pass: the model's, or of what it wraps.
+    """The children that give maps (n, channels, ., .), in the order of the pass: the model's, or of what it
+    wraps.
 
     Raises
     ------
@@ -139,11 +145,15 @@ def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
         names = [prefix + name for name, _ in parent.named_children()]
         with torch.no_grad(), recorded(model, names) as outputs:
             model(db)
-        found = [name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4]
+        found = [
+            name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4
+        ]
         if found:
             return found
         if len(names) != 1:
-            raise ValueError("model must have a child module that returns maps (n, channels, ., .); it has none")
+            raise ValueError(
+                "model must have a child module that returns maps (n, channels, ., .); it has none"
+            )
         parent, prefix = model.get_submodule(names[0]), names[0] + "."
 
 
@@ -158,11 +168,16 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
         It is not a decoder's.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"decoder {path}: no such file; train one with decoder_training.train_decoder")
+        raise FileNotFoundError(
+            f"decoder {path}: no such file; train one with decoder_training.train_decoder"
+        )
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(content):
+    if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(
+        content
+    ):
         raise ValueError(f"decoder {path}: holds no decoder; train one with decoder_training.train_decoder")
-    with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):  # the weights drawn here are thrown away
+    # the weights drawn here are thrown away
+    with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
         decoder = Decoder(content["channels"], content["n_classes"], content["width"])
     decoder.load_state_dict(content["decoder"])
     return decoder.to(like).eval().requires_grad_(False), content["layers"]

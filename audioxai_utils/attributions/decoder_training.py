@@ -13,19 +13,22 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from ..files import atomic_path
+from ..models.inference import inference_copy
+from ..models.training import quiet_lightning
+from ..numerics import default_dtype
 from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, settle_axes
 from .extremal import DOMAINS, objective, penalty, upsampled
-from ..models.inference import inference_copy
-from ..numerics import default_dtype
-from ..files import atomic_path
-from ..models.training import quiet_lightning
 
 GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
+PLAIN = Recipe()
 
 
 @dataclass(frozen=True)
 class FittedDecoder:
-    """A trained decoder: the layers it reads, the mean loss (nats) of every epoch, and what it cost in all (s)."""
+    """A trained decoder: the layers it reads, the mean loss (nats) of every epoch, and what it cost in all
+    (s).
+    """
 
     decoder: Decoder
     layers: list[str]
@@ -34,7 +37,11 @@ class FittedDecoder:
 
 
 def train_decoder(
-    model: nn.Module, db: torch.Tensor, recipe: Recipe = Recipe(), seed: int = 0, layers: Sequence[str] | None = None,
+    model: nn.Module,
+    db: torch.Tensor,
+    recipe: Recipe = PLAIN,
+    seed: int = 0,
+    layers: Sequence[str] | None = None,
     start: str | Path | None = None,
 ) -> FittedDecoder:
     """Train a decoder for a classifier; the classifier is not changed, nor is the global random state.
@@ -66,15 +73,23 @@ def train_decoder(
         loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
         module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
         lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=recipe.epochs,
-            precision="64-true" if db.dtype == torch.float64 else "32-true", logger=False,
-            enable_checkpointing=False, gradient_clip_val=GRADIENT_CLIP, enable_progress_bar=False, enable_model_summary=False,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=recipe.epochs,
+            precision="64-true" if db.dtype == torch.float64 else "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            gradient_clip_val=GRADIENT_CLIP,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         ).fit(module, loader)
     decoder = module.decoder.cpu().eval().requires_grad_(False)
     return FittedDecoder(decoder, layers, module.losses, spent + time.perf_counter() - started)
 
 
-def _new(model: nn.Module, first: torch.Tensor, layers: Sequence[str] | None) -> tuple[Decoder, list[str], float]:
+def _new(
+    model: nn.Module, first: torch.Tensor, layers: Sequence[str] | None
+) -> tuple[Decoder, list[str], float]:
     """A decoder that knows nothing, the layers it reads, and 0 s."""
     layers = list(layers or feature_layers(model, first))
     logits, features = features_of(model, first, layers)
@@ -88,7 +103,9 @@ def _continued(path: str | Path, db: torch.Tensor) -> tuple[Decoder, list[str], 
     return decoder.train().requires_grad_(True), layers, decoder_info(path)["seconds"]
 
 
-def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe: Recipe, n_steps: int, seed: int):
+def _make_module(
+    decoder: Decoder, frozen: nn.Module, layers: list[str], recipe: Recipe, n_steps: int, seed: int
+):
     """A LightningModule around ``decoder``; defined here so that importing this file stays light."""
     import lightning
 
@@ -120,7 +137,9 @@ def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe:
 
         def configure_optimizers(self):
             optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=recipe.learning_rate)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, recipe.learning_rate, total_steps=n_steps
+            )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return Masks()
@@ -129,7 +148,9 @@ def _make_module(decoder: Decoder, frozen: nn.Module, layers: list[str], recipe:
 def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
     """Classes (n,) whose masks are trained: the predicted ones, and here and there the second ones."""
     first, second = logits.topk(2, dim=1).indices.unbind(1)
-    return torch.where((torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first)
+    return torch.where(
+        (torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first
+    )
 
 
 def magnitude(db: torch.Tensor) -> torch.Tensor:
@@ -138,7 +159,9 @@ def magnitude(db: torch.Tensor) -> torch.Tensor:
 
 
 def is_alike(mask: torch.Tensor, clean: torch.Tensor, db: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Whether what the mask keeps of ``db`` correlates with the clip before anything was added to it, bool (n,)."""
+    """Whether what the mask keeps of ``db`` correlates with the clip before anything was added to it, bool
+    (n,).
+    """
     kept = mask.detach() * magnitude(db)
     return functional.cosine_similarity(kept.flatten(1), magnitude(clean).flatten(1)) >= recipe.alike
 
@@ -151,7 +174,9 @@ def guide_loss(logits: torch.Tensor, clean: torch.Tensor, recipe: Recipe) -> tor
 
 
 def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips shifted in time (circularly), and the same, some with another one added in power, with noise in dB."""
+    """Clips shifted in time (circularly), and the same, some with another one added in power, with noise in
+    dB.
+    """
     n, n_frames = len(db), db.shape[3]
     shifts = torch.randint(n_frames, (n,), generator=draws).tolist()
     db = torch.stack([clip.roll(shift, dims=-1) for clip, shift in zip(db, shifts)])
@@ -166,8 +191,11 @@ def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> tuple
 def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
     """Write a decoder for ``lmac`` or ``lmac_ft``; ``info`` is kept beside it with seconds and losses."""
     content = {
-        "decoder": fitted.decoder.state_dict(), "channels": fitted.decoder.channels,
-        "n_classes": fitted.decoder.n_classes, "width": fitted.decoder.width, "layers": fitted.layers,
+        "decoder": fitted.decoder.state_dict(),
+        "channels": fitted.decoder.channels,
+        "n_classes": fitted.decoder.n_classes,
+        "width": fitted.decoder.width,
+        "layers": fitted.layers,
         "info": info | {"seconds": fitted.seconds, "losses": fitted.losses},
     }
     with atomic_path(path) as temporary:
@@ -175,5 +203,7 @@ def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | fl
 
 
 def decoder_info(path: str | Path) -> dict:
-    """What ``save_decoder`` kept beside a decoder: seconds of training, mean loss of every epoch, and its notes."""
+    """What ``save_decoder`` kept beside a decoder: seconds of training, mean loss of every epoch, and its
+    notes.
+    """
     return torch.load(path, map_location="cpu", weights_only=True)["info"]

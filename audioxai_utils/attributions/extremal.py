@@ -1,4 +1,5 @@
-"""Extremal perturbation: per clip, a small and smooth mask that keeps the class and whose removal takes it away.
+"""Extremal perturbation: per clip, a small and smooth mask that keeps the class and whose removal takes it
+away.
 
 A coarse grid of values is upsampled bilinearly to z(f, t), and the mask is m = sigmoid(z). Adam
 minimises, over the grid,
@@ -48,11 +49,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..models.inference import inference_copy
-from .heard import Sounds
-from .registry import register
 from ..models.reading import STUDY, reading_of
 from ..numerics import largest, masked
+from .heard import Sounds
 from .integrated_gradients import at_least
+from .registry import register
 
 DOMAINS = {"both": ("db", "power"), "db": ("db",), "power": ("power",), "heard": ("heard",)}
 START = 1.5  # of z everywhere: the first mask keeps most, and so the class
@@ -241,10 +242,14 @@ class Draw:
 
 
 def objective(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, domain: str,
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor,
+    domain: str,
     sounds: Sounds | None = None,
 ) -> torch.Tensor:
-    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), in nats; ``heard`` wants the clips' ``sounds``."""
+    """-log p_c(kept) - log(1 - p_c(removed)) per clip (n,), nats; ``heard`` wants the clips' ``sounds``."""
     reading = reading_of(model)
     apply = {"db": masked_db, "power": masked_power, "heard": sounds and sounds.masked}[domain]
     options = {} if domain == "heard" else {"floor": reading.floor}
@@ -318,8 +323,16 @@ def extremal_20(
 ) -> torch.Tensor:
     """Each clip's mask of mean 0.2, minus the level that leaves a fifth of the bins above 0."""
     return extremal(
-        model, db, target, area=AREA, domain=domain, n_steps=n_steps, seed=seed, batch_size=batch_size,
-        waveform=waveform, spectrogram=spectrogram,
+        model,
+        db,
+        target,
+        area=AREA,
+        domain=domain,
+        n_steps=n_steps,
+        seed=seed,
+        batch_size=batch_size,
+        waveform=waveform,
+        spectrogram=spectrogram,
     )
 
 
@@ -338,13 +351,21 @@ def extremal_heard(
 ) -> torch.Tensor:
     """Each clip's mask, optimised on its sound, minus 1/2 (or the level that leaves ``area`` above 0).
 
-    It is made for ears, and the scores of what is heard (``*_heard``) judge it: its soft values let through a sound
-    that is quiet where they are small, while the study scores decibels that are scaled towards the floor by the same
-    values, a picture that this mask has never met.
+    It is made for ears, and the scores of what is heard (``*_heard``) judge it: its soft values let through a
+    sound that is quiet where they are small, while the study scores decibels that are scaled towards the
+    floor by the same values, a picture that this mask has never met.
 
     ``waveform`` (n, samples) are the clips whose ``spectrogram(waveform).db`` is ``db``.
     """
     return extremal(
-        model, db, target, area=area, domain="heard", n_steps=n_steps, seed=seed, batch_size=batch_size,
-        waveform=waveform, spectrogram=spectrogram,
+        model,
+        db,
+        target,
+        area=area,
+        domain="heard",
+        n_steps=n_steps,
+        seed=seed,
+        batch_size=batch_size,
+        waveform=waveform,
+        spectrogram=spectrogram,
     )

@@ -50,9 +50,8 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
         found = [name for name in modules if name == layer or name.endswith("." + layer)]
         if not found:
             raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        return modules.get(
-            layer, modules[min(found, key=len)]
-        )  # what was put around a network is left out of names
+        # what was put around a network is left out of names
+        return modules.get(layer, modules[min(found, key=len)])
     if layer is None:
         declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
         return next((each for each in declared if isinstance(each, nn.Module)), None)
@@ -89,8 +88,7 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
-            "the model has no convolution with a map larger than 1 x 1 that its score reads; "
-            "name a layer with layer="
+            "the model has no convolution with a map larger than 1 x 1 that its score reads; name a layer with layer="
         )
     return sequences[-1]
 
@@ -104,7 +102,7 @@ def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
 
 
 def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the last convolution's map larger than 1 x 1; None where there is none."""
+    """Rows and columns of the last convolution's map larger than 1 x 1 on a clip; None where there is none."""
     with torch.no_grad(), recorded([m for m in model.modules() if isinstance(m, nn.Conv2d)]) as calls:
         model(db)
     shapes = [

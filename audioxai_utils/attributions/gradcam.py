@@ -98,8 +98,8 @@ def _axes(
 ) -> tuple[str, ...]:
     if not getattr(model, "shares_axes", True):
         raise ValueError(
-            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they "
-            'are with feature_axes=, such as ("time",), or use another method'
+            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they are with "
+            'feature_axes=, such as ("time",), or use another method'
         )
     declared = declared_axes(model, layer)
     if declared is not None:
@@ -127,7 +127,6 @@ def _cam(
     if gradient is None:
         raise ValueError("the explained score does not read the layer; name another with layer=")
     maps, slopes = (as_map(layer, each.detach(), grid) for each in (activation, gradient))
-    weights = (
-        slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))
-    )  # (batch, channels, 1, 1)
+    # (batch, channels, 1, 1)
+    weights = slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))
     return (weights * maps).sum(1, keepdim=True).to(db.dtype)

@@ -21,9 +21,8 @@ from .saliency import input_gradient
 
 STEP = 1e-6  # dB; small against the distance to kinks of ReLU and max, large against float64's rounding
 JITTER = 1e-3  # dB; moves each comparison off ties and kinks, as silent frames make them
-OWN_TYPE_TOLERANCE = (
-    0.05  # float32 moves units across ReLU's kink; a mixed-up gradient differs by more than 1
-)
+# float32 moves units across ReLU's kink; a mixed-up gradient differs by more than 1
+OWN_TYPE_TOLERANCE = 0.05
 
 
 class GradientCheckError(ValueError):
@@ -106,7 +105,7 @@ def _float64(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
-            f"the model's gradient cannot be checked: it cannot be copied in float64 ({reason[:100]}); "
+            f"the model's gradient cannot be checked, because it cannot be copied in float64 ({reason[:100]}); "
             "pass check_gradient=False, or a method that needs no gradient"
         ) from error
     for module in exact.modules():
@@ -126,8 +125,8 @@ def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
         ) from error
     if not scores.requires_grad:
         raise GradientCheckError(
-            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs "
-            f"need none: {methods_that_ask()}"
+            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs need "
+            f"none: {methods_that_ask()}"
         )
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .registry import register
 from ..models.reading import reading_of
 from .integrated_gradients import at_least
+from .registry import register
 from .shap import checked_background
 from .smoothgrad import seeded
 

@@ -19,8 +19,8 @@ import warnings
 import torch
 from torch import nn
 
-from .registry import register
 from .gradcam import gradcam
+from .registry import register
 
 
 @register("guided_gradcam", gradients=True, layers=True)

@@ -1,4 +1,4 @@
-"""What is heard of masked clips, differentiable in the mask: inversion with their own phase, and re-analysis."""
+"""What is heard of masked clips, differentiable in the mask: inverted with their phase, analysed again."""
 
 from __future__ import annotations
 
@@ -28,20 +28,32 @@ class Sounds:
     def __init__(
         self, spectrogram: Callable, db: torch.Tensor, power: torch.Tensor, phasor: torch.Tensor, length: int
     ) -> None:
-        self.spectrogram, self.db, self.power, self.phasor, self.length = spectrogram, db, power, phasor, length
+        self.spectrogram, self.db, self.power, self.phasor, self.length = (
+            spectrogram,
+            db,
+            power,
+            phasor,
+            length,
+        )
 
     @classmethod
     def of(cls, waveform: torch.Tensor | None, spectrogram: Callable | None, db: torch.Tensor) -> Sounds:
-        """Of waveforms (n, samples) whose spectrograms are ``db``; ValueError where one is missing or does not fit."""
+        """Of waveforms (n, samples) whose spectrograms are ``db``; ValueError where one is missing or does
+        not fit.
+        """
         for name, value in (("waveform", waveform), ("spectrogram", spectrogram)):
             if value is None:
                 raise ValueError(f"domain 'heard' needs {name}=, the clips' own; got none")
         if waveform.ndim != 2 or len(waveform) != len(db):
-            raise ValueError(f"waveform must be ({len(db)}, samples), one per clip; got {tuple(waveform.shape)}")
+            raise ValueError(
+                f"waveform must be ({len(db)}, samples), one per clip; got {tuple(waveform.shape)}"
+            )
         with torch.no_grad():
             batch = spectrogram(waveform.detach().to(db))
         if batch.db.shape != db.shape or not torch.allclose(batch.db, db, atol=0.01):
-            raise ValueError("db must be spectrogram(waveform).db; it is another clip's or another transform's")
+            raise ValueError(
+                "db must be spectrogram(waveform).db; it is another clip's or another transform's"
+            )
         return cls(spectrogram, batch.db, batch.power, batch.phasor, batch.length)
 
     def __getitem__(self, index) -> Sounds:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .registry import register
 from ..models.reading import reading_of
+from .registry import register
 from .shap import checked_background
 
 

@@ -29,7 +29,6 @@ from .neighbourhoods import BATCH_SIZE, ahead, classified, one_behind, prepare, 
 from .registry import register
 
 
-
 @register("lime", budget="n_samples")
 def lime(
     model: nn.Module,
@@ -67,7 +66,9 @@ def lime(
         if dtype not in (None, db.dtype):
             raise ValueError(f"dtype={dtype} needs engine='fast'; the reference runs in the model's own type")
         clips = zip(db, target.tolist())
-        return torch.stack([_reference(model, clip, label, n_samples, seed, batch_size or 10) for clip, label in clips])
+        return torch.stack(
+            [_reference(model, clip, label, n_samples, seed, batch_size or 10) for clip, label in clips]
+        )
     return _fast(model, db, target, n_samples, seed, batch_size, dtype)
 
 
@@ -86,7 +87,9 @@ def _fast(
     n_workers = 0 if db.device.type == "cpu" else min(8, os.cpu_count() or 1)
     neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
     labels = iter(target.tolist())
-    found = one_behind((clip, to_host(classified(fast, clip, next(labels), db, size))) for clip in neighbourhoods)
+    found = one_behind(
+        (clip, to_host(classified(fast, clip, next(labels), db, size))) for clip in neighbourhoods
+    )
     maps = [regress(clip, read().double().numpy())[clip.segments] for clip, read in found]
     return torch.from_numpy(np.stack(maps)).to(db)[:, None]
 

@@ -23,9 +23,9 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from .decoder import Recipe, features_of, load_decoder, settle_axes
-from .registry import register
-from .integrated_gradients import at_least
 from .extremal import upsampled
+from .integrated_gradients import at_least
+from .registry import register
 
 
 @register("lmac", recipe=Recipe(), layers=True)

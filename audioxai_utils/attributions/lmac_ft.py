@@ -5,14 +5,12 @@ what a mask keeps has a correlation (cosine) of 0.6 or more with its clip, the w
 variation give way to the mean cross-entropy between the mask and the clip's loud bins, those with at
 least 0.35 of its largest log(1 + magnitude). Elsewhere nothing changes.
 
-References
-----------
-Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3, L-MAC FT; thresholds, cosine,
-log(1 + magnitude), and that the guide takes the place of the area's weight are those of the authors' recipe in
-SpeechBrain (recipes/ESC50/interpret, ``finetuning``). As there, the clip is the one before others were
-mixed in. Deviations: those of ``lmac``; the guide weighs as much as the kept part's
-cross-entropy, which in theirs have one weight (4) as well; and it counts for predicted classes alone,
-because others may be those of the clip that was mixed in.
+References ---------- Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3, L-MAC FT;
+thresholds, cosine, log(1 + magnitude), and that the guide takes the place of the area's weight are those of
+the authors' recipe in SpeechBrain (recipes/ESC50/interpret, ``finetuning``). As there, the clip is the one
+before others were mixed in. Deviations: those of ``lmac``; the guide weighs as much as the kept part's
+cross-entropy, which in theirs have one weight (4) as well; and it counts for predicted classes alone, because
+others may be those of the clip that was mixed in.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ import torch
 from torch import nn
 
 from .decoder import Recipe
-from .registry import register
 from .lmac import lmac
+from .registry import register
 
 
 @register("lmac_ft", recipe=Recipe(epochs=10, learning_rate=1e-3, guide=1.0), after="lmac", layers=True)

@@ -5,7 +5,6 @@ They are lime's: its superpixels, its draws and its ridge. LIME and SLIME share 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,7 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import to_host, to_device
-from ..numerics import tensor_float32
+from ..numerics import tensor_float32, to_device
 
 KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
 BATCH_SIZE = {"cpu": 8, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
@@ -59,18 +57,25 @@ def prepare(clip: torch.Tensor, n_samples: int, seed: int) -> Neighbourhood:
     return Neighbourhood(segments, visible, to_decibels(image), to_decibels(means[segments]))
 
 
-def classify(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int) -> np.ndarray:
+def classify(
+    model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int
+) -> np.ndarray:
     """The class's probability for every neighbour, (n_samples,) float64."""
     return classified(model, clip, label, like, batch_size).double().cpu().numpy()
 
 
 @torch.inference_mode()
-def classified(model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """The class's probability for every neighbour, (n_samples,), on ``like``'s device and without waiting for it.
+def classified(
+    model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int
+) -> torch.Tensor:
+    """The class's probability for every neighbour, (n_samples,), on ``like``'s device and without waiting for
+    it.
 
     On CUDA in TF32: a regression over all neighbours does not notice.
     """
-    shown, hidden = (to_device(torch.from_numpy(image).to(like.dtype), like.device) for image in (clip.shown, clip.hidden))
+    shown, hidden = (
+        to_device(torch.from_numpy(image).to(like.dtype), like.device) for image in (clip.shown, clip.hidden)
+    )
     segments = to_device(torch.from_numpy(clip.segments), like.device).flatten()
     visible = to_device(torch.from_numpy(clip.visible), like.device)
     probabilities = []
@@ -137,7 +142,9 @@ def ahead(function: Callable, items: Iterable, n_workers: int) -> Iterator:
 
 
 def one_behind(items: Iterable) -> Iterator:
-    """The items in order, each when the next one has been made: a device works on that while this one is read."""
+    """The items in order, each when the next one has been made: a device works on that while this one is
+    read.
+    """
     waiting: deque = deque()
     for item in items:
         waiting.append(item)

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
-from .registry import register
 from ..models.reading import reading_of
 from .integrated_gradients import at_least
+from .registry import register
 
 
 class Probability(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 BLOCK = 2**17  # values; half a megabyte in float32
-SMALL = 1e-6  # |x - b| below which shap does not divide; of a maximum the quotient is at most 1, it needs none
+# |x - b| below which shap does not divide; of a maximum the quotient is at most 1, it needs none
+SMALL = 1e-6
 
 
 def _expanded(y: torch.Tensor, n: int) -> torch.Tensor:
@@ -84,7 +85,9 @@ class MaxPool(torch.autograd.Function):
         reference, b_largest = ctx.pool(ctx.b, *ctx.arguments)
         larger = torch.maximum(ctx.y, reference)
         total = torch.zeros_like(ctx.b, memory_format=torch.contiguous_format).flatten(2)
-        total.scatter_add_(2, _expanded(ctx.x_largest, len(g)).flatten(2), (g * (larger - reference)).flatten(2))
+        total.scatter_add_(
+            2, _expanded(ctx.x_largest, len(g)).flatten(2), (g * (larger - reference)).flatten(2)
+        )
         total.scatter_add_(2, b_largest.flatten(2), (g * (ctx.y - larger)).flatten(2))
         difference = ctx.x - ctx.b
         quotient = total.view(ctx.b.shape) / difference

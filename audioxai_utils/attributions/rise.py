@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn import functional
 
 from ..models.inference import inference_copy
-from .registry import register
 from ..models.reading import reading_of
 from ..numerics import masked
 from .integrated_gradients import at_least
+from .registry import register
 
 
 @register("rise", budget="n_masks")
@@ -85,6 +85,6 @@ def random_masks(
         coarse = (torch.rand(n, 1, grid[0] + 1, grid[1] + 1, generator=generator) < share).to(like)
         fine = functional.interpolate(coarse, upsampled, mode="bilinear", align_corners=False)
         shifts = [torch.randint(0, step, (n,), generator=generator).tolist() for step in cell]
-        yield torch.stack([
-            fine[i, :, f : f + size[0], t : t + size[1]] for i, (f, t) in enumerate(zip(*shifts))
-        ])
+        yield torch.stack(
+            [fine[i, :, f : f + size[0], t : t + size[1]] for i, (f, t) in enumerate(zip(*shifts))]
+        )

@@ -25,7 +25,7 @@ from . import rescale
 
 CAUSE = (
     "a nonlinearity that is no module (functional.relu, torch.max, ...) or a module that is no known "
-    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ... in the model"
+    "nonlinearity hides from Deep SHAP over modules: use engine='exact', or nn.ReLU, nn.MaxPool1d/2d, ..."
 )
 CHUNK_SIZE = {"cpu": 10, "cuda": 50}
 TOLERANCE = 1e-2  # of the logits' typical difference; float32's rounding stays far below
@@ -34,7 +34,8 @@ CONVOLUTIONS = {nn.Conv1d: nn.grad.conv1d_input, nn.Conv2d: nn.grad.conv2d_input
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MAX_POOLS = {nn.MaxPool1d: functional.max_pool1d, nn.MaxPool2d: functional.max_pool2d}
 ELEMENTWISE = (
-    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ReLU6, nn.Hardtanh,
+    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ReLU6,
+    nn.Hardtanh,
 )  # fmt: skip
 
 
@@ -43,7 +44,11 @@ class NotAdditive(ValueError):
 
 
 def attribute(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, background: torch.Tensor, chunk_size: int | None,
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor,
+    chunk_size: int | None,
     tolerance: float = TOLERANCE,
 ) -> torch.Tensor:
     """Deep SHAP values (batch, 1, F, T); NotAdditive where they do not add up."""
@@ -111,7 +116,9 @@ class PairedModel:
         finally:
             self._recording = False
 
-    def explain(self, clip: torch.Tensor, background: torch.Tensor, label: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def explain(
+        self, clip: torch.Tensor, background: torch.Tensor, label: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over the recorded background of multiplier * difference, (1, F, T), and the clip's logits."""
         self._calls.clear()
         pairs = clip.expand(len(background), -1, -1, -1).requires_grad_()
@@ -133,7 +140,9 @@ class PairedModel:
         background = self._inputs[module][self._calls[module]]
         self._calls[module] += 1
         if type(module) in MAX_POOLS:
-            return rescale.MaxPool.apply(x, background, MAX_POOLS[type(module)], rescale.pool_arguments(module))
+            return rescale.MaxPool.apply(
+                x, background, MAX_POOLS[type(module)], rescale.pool_arguments(module)
+            )
         rule = rescale.ReLU if type(module) is nn.ReLU else rescale.Elementwise
         return rule.apply(x, background, plain)
 

@@ -18,7 +18,12 @@ from .shap import checked_background
 
 @register("shap_functional", background=True, additive=True, gradients=True)
 def shap_functional(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, *, background: torch.Tensor, chunk_size: int = 16
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    background: torch.Tensor,
+    chunk_size: int = 16,
 ) -> torch.Tensor:
     """Gradients at ``background`` (n, 1, F, T) times the difference to the clip, averaged; in logits.
 

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
-from .neighbourhoods import BATCH_SIZE, Neighbourhood, classify, regress
-from .registry import register
 from .integrated_gradients import at_least
 from .lime import scaled_image
+from .neighbourhoods import BATCH_SIZE, Neighbourhood, classify, regress
+from .registry import register
 
 GRIDS = ("time", "frequency", "both")
 
@@ -61,10 +61,18 @@ def slime(
 
 
 def weigh_segments(
-    model: nn.Module, db: torch.Tensor, target: torch.Tensor, cut: Callable[[torch.Tensor], np.ndarray],
-    fill: float | None, n_samples: int, seed: int, batch_size: int | None,
+    model: nn.Module,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    cut: Callable[[torch.Tensor], np.ndarray],
+    fill: float | None,
+    n_samples: int,
+    seed: int,
+    batch_size: int | None,
 ) -> torch.Tensor:
-    """Weights of the segments (F, T), numbered from 0 without gaps, that ``cut`` makes of each (1, F, T) clip."""
+    """Weights of the segments (F, T), numbered from 0 without gaps, that ``cut`` makes of each (1, F, T)
+    clip.
+    """
     at_least(2, n_samples=n_samples)
     at_least(1, batch_size=batch_size)
     fast = inference_copy(model, db)

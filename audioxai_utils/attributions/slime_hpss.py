@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .registry import register
 from ..constants import check_choice
 from ..models.reading import reading_of
 from .integrated_gradients import at_least
+from .registry import register
 from .slime import regular_grid, weigh_segments
 
 
@@ -52,15 +52,24 @@ def slime_hpss(
     """
     at_least(1, kernel_size=kernel_size)
     if isinstance(fill, str):
-        fill = {"silence": reading_of(model).floor, "mean": None}[check_choice("fill", fill, ("silence", "mean"))]
+        fill = {"silence": reading_of(model).floor, "mean": None}[
+            check_choice("fill", fill, ("silence", "mean"))
+        ]
     slices = regular_grid(tuple(db.shape[2:]), "time", n_time, 1)
     return weigh_segments(
-        model, db, target, lambda clip: component_segments(clip, slices, kernel_size), fill, n_samples, seed, batch_size
+        model,
+        db,
+        target,
+        lambda clip: component_segments(clip, slices, kernel_size),
+        fill,
+        n_samples,
+        seed,
+        batch_size,
     )
 
 
 def component_segments(clip: torch.Tensor, slices: np.ndarray, kernel_size: int) -> np.ndarray:
-    """Segment of each bin (F, T) of a (1, F, T) clip: two a slice, fewer where a component has no bin of it."""
+    """Segment of each bin (F, T) of a (1, F, T) clip: two a slice, fewer where one has no bin."""
     segments = 2 * slices + is_percussive(clip, kernel_size)
     return np.unique(segments, return_inverse=True)[1].reshape(segments.shape)
 

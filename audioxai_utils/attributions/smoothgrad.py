@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .registry import register
 from .integrated_gradients import at_least
+from .registry import register
 
 
 @register("smoothgrad", gradients=True)
@@ -54,8 +54,12 @@ def smoothgrad(
         with seeded(seed):
             maps.append(
                 tunnel.attribute(
-                    clip[None], nt_samples=n_samples, nt_samples_batch_size=min(batch_size, n_samples),
-                    stdevs=float(level), target=label, abs=False,
+                    clip[None],
+                    nt_samples=n_samples,
+                    nt_samples_batch_size=min(batch_size, n_samples),
+                    stdevs=float(level),
+                    target=label,
+                    abs=False,
                 ).detach()
             )
     return torch.cat(maps)

@@ -1,10 +1,8 @@
 """Mel scales and filters: HTK's, Slaney's and Kaldi's, each written once.
 
-References
-----------
-O'Shaughnessy (1987), Speech Communication: 2595 log10(1 + f / 700), HTK's. Slaney (1998), Auditory Toolbox:
-linear below 1 kHz, logarithmic above. Povey et al. (2011), Kaldi: 1127 ln(1 + f / 700), and triangles that
-are straight over mel instead of over Hz.
+References ---------- O'Shaughnessy (1987), Speech Communication: 2595 log10(1 + f / 700), HTK's. Slaney
+(1998), Auditory Toolbox: linear below 1 kHz, logarithmic above. Povey et al. (2011), Kaldi: 1127 ln(1 + f /
+700), and triangles that are straight over mel instead of over Hz.
 """
 
 from __future__ import annotations
@@ -19,11 +17,8 @@ from ..numerics import default_dtype
 
 MEL_SCALES = ("htk", "slaney", "kaldi")
 FACTORS = {"htk": 2595 / math.log(10), "kaldi": 1127.0}  # of ln(1 + f / 700)
-SLANEY_HZ, SLANEY_MEL, SLANEY_STEP = (
-    1000.0,
-    15.0,
-    math.log(6.4) / 27,
-)  # where the scale bends, and its slope above
+# where the scale bends, and its slope above
+SLANEY_HZ, SLANEY_MEL, SLANEY_STEP = 1000.0, 15.0, math.log(6.4) / 27
 
 
 def hz_to_mel(hz: torch.Tensor, scale: str = "htk") -> torch.Tensor:
@@ -85,9 +80,8 @@ def mel_filters(
             return melscale_fbanks(n_freqs, f_min, f_max, n_mels, sample_rate, norm, scale).double()
     ends = hz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64), scale)
     edges = torch.linspace(float(ends[0]), float(ends[1]), n_mels + 2, dtype=torch.float64)
-    mel = hz_to_mel(torch.linspace(0, sample_rate / 2, n_freqs, dtype=torch.float64), scale)[
-        :, None
-    ]  # (n_freqs, 1)
+    # (n_freqs, 1)
+    mel = hz_to_mel(torch.linspace(0, sample_rate / 2, n_freqs, dtype=torch.float64), scale)[:, None]
     step = edges[1] - edges[0]
     rising, falling = (mel - edges[:-2]) / step, (edges[2:] - mel) / step
     filters = torch.minimum(rising, falling).clamp_min(0)  # (n_freqs, n_mels)

@@ -110,8 +110,13 @@ class Spectrogram(nn.Module):
         if waveform.shape[1] <= p.n_fft // 2:
             raise ValueError(f"waveform must be longer than {p.n_fft // 2} samples; got {waveform.shape[1]}")
         return torch.stft(
-            waveform, p.n_fft, p.hop_length, window=self.window.to(waveform.dtype), center=True,
-            pad_mode="reflect", return_complex=True,
+            waveform,
+            p.n_fft,
+            p.hop_length,
+            window=self.window.to(waveform.dtype),
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         ).unsqueeze(1)  # (batch, 1, n_fft // 2 + 1, time)
 
     def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
@@ -128,7 +133,8 @@ class Spectrogram(nn.Module):
         if self.inverse_filters is not None:
             power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
-        magnitude = power.masked_fill(power <= 0, 0).sqrt()  # as a clamp, but its gradient at 0 is 0 and not NaN
+        # as a clamp, but its gradient at 0 is 0 and not NaN
+        magnitude = power.masked_fill(power <= 0, 0).sqrt()
         parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
         return self._istft(torch.view_as_complex(parts).squeeze(1), length)
 

@@ -12,8 +12,8 @@ import torch
 from numpy.random import Generator, default_rng
 from torch import nn
 
-from ..evaluation.controls import control_masks, energy_kept, oracle_mask
 from ..audio.spectrograms import SpectrogramBatch, power_to_db
+from ..evaluation.controls import control_masks, energy_kept, oracle_mask
 
 SAMPLE_RATE = 22050  # Hz
 SECONDS = 2.0
@@ -47,7 +47,9 @@ class PlainSpectrogram(nn.Module):
         """Waveform (batch, ``length``) of a masked power; ``phase`` is in radians, or exp(i phase)."""
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
         stft = (power.sqrt() * phasor)[:, 0]  # (batch, 257, time)
-        return torch.istft(stft, self.n_fft, self.hop_length, window=self.window.to(power.dtype), length=length)
+        return torch.istft(
+            stft, self.n_fft, self.hop_length, window=self.window.to(power.dtype), length=length
+        )
 
 
 def make_clips(n_per_class: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -88,13 +90,23 @@ def against_truth(explanation, event: torch.Tensor, background: torch.Tensor, ma
     """
     powers = [explanation.spectrogram(stem[None]).power for stem in (event, background)]
     own = explanation.masks[mask]
-    masks = {"method": own, **control_masks(own, explanation.batch.power), "oracle": oracle_mask(*powers).to(own)}
+    masks = {
+        "method": own,
+        **control_masks(own, explanation.batch.power),
+        "oracle": oracle_mask(*powers).to(own),
+    }
     rows = []
     for name, kept in masks.items():
         energy = {key: float(value) for key, value in energy_kept(kept, *powers).items()}
-        rows.append({"kind": name, "event": 10 ** (energy["source_kept"] / 10),
-                     "background": 10 ** (energy["interferer_kept"] / 10), "snr_gain": energy["snr_gain"],
-                     "area": float(kept.mean())})
+        rows.append(
+            {
+                "kind": name,
+                "event": 10 ** (energy["source_kept"] / 10),
+                "background": 10 ** (energy["interferer_kept"] / 10),
+                "snr_gain": energy["snr_gain"],
+                "area": float(kept.mean()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -143,5 +155,9 @@ def _drum(rng: Generator) -> np.ndarray:
     time, sound, pitch = _time(), np.zeros(SAMPLE_RATE), rng.uniform(100, 180)
     for onset in np.arange(rng.uniform(0, 0.1), 0.95, rng.uniform(0.12, 0.3)):
         after = np.maximum(time - onset, 0)
-        sound += (time >= onset) * np.exp(-18 * after) * np.sin(2 * np.pi * pitch * (1 + np.exp(-40 * after)) * after)
+        sound += (
+            (time >= onset)
+            * np.exp(-18 * after)
+            * np.sin(2 * np.pi * pitch * (1 + np.exp(-40 * after)) * after)
+        )
     return sound

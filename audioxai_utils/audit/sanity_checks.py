@@ -19,7 +19,7 @@ from torch.nn import functional
 from .. import constants
 from ..attributions import neighbourhoods
 from ..attributions.gradient_check import gradient_check
-from ..attributions.lime import ALPHA, KERNEL_WIDTH
+from ..attributions.neighbourhoods import ALPHA, KERNEL_WIDTH
 from ..evaluation.frames import CONDITION
 from ..models.inference import inference_copy
 from ..numerics import tensor_float32

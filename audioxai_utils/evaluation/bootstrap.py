@@ -149,7 +149,9 @@ def share_interval(shares, n_clips, confidence: float = CONFIDENCE) -> tuple[np.
     -------
     low, high : arrays of the shape of ``shares``
     """
-    shares, n_clips = np.broadcast_arrays(np.asarray(shares, dtype=np.float64), np.asarray(n_clips, dtype=np.float64))
+    shares, n_clips = np.broadcast_arrays(
+        np.asarray(shares, dtype=np.float64), np.asarray(n_clips, dtype=np.float64)
+    )
     n = np.where(n_clips > 0, n_clips, np.nan)
     z = special.ndtri((1 + confidence) / 2)
     centre = (shares + z**2 / (2 * n)) / (1 + z**2 / n)

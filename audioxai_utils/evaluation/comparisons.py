@@ -14,11 +14,17 @@ import pandas as pd
 
 from ..constants import LOWER_IS_BETTER, STUDY_METRICS, YES_OR_NO
 from ..words import condition_label
-from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition
 from .bootstrap import (
-    CONFIDENCE, N_RESAMPLES, column_means, interval, paired_difference, rank_shares, resampled_means,
+    CONFIDENCE,
+    N_RESAMPLES,
+    column_means,
+    interval,
+    paired_difference,
+    rank_shares,
+    resampled_means,
     share_interval,
 )
+from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition
 
 MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask they stand beside
 
@@ -80,7 +86,9 @@ def mean_intervals(
         for metric, yes in YES_OR_NO.items():
             own = part["metric"].str.removesuffix("_heard").eq(metric).to_numpy()
             own = own & (matrix.isin([0, yes]) | matrix.isna()).all().to_numpy()
-            low[own], high[own] = (yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence))
+            low[own], high[own] = (
+                yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence)
+            )
         parts.append(part.assign(n=n_clips, mean=mean, low=low, high=high, **names))
     columns = [*_keys(scores), "method", "mask", "metric", "n", "mean", "low", "high"]
     return in_study_order(pd.concat(parts)[columns])
@@ -284,7 +292,9 @@ def count_beaten(marks: pd.DataFrame) -> pd.DataFrame:
     """
     words = [condition_label(*pair) for pair in marks[CONDITION].itertuples(index=False)]
     beaten = marks.assign(condition=words, beaten=marks["not_better_than"].eq("").astype(int))
-    counts = beaten.pivot_table(index="method", columns="condition", values="beaten", aggfunc="sum", sort=False)
+    counts = beaten.pivot_table(
+        index="method", columns="condition", values="beaten", aggfunc="sum", sort=False
+    )
     return counts.rename_axis(columns=None).reset_index()
 
 
@@ -307,13 +317,15 @@ def beats_rival(
     Returns
     -------
     DataFrame
-        (protocol,) condition, method, mask, metric, `n`, `difference` (above 0: better than the rival), `low`,
-        `high`, `verdict` as in `beats_control`.
+        (protocol,) condition, method, mask, metric, `n`, `difference` (above 0: better than the rival),
+        `low`, `high`, `verdict` as in `beats_control`.
     """
     parts = []
     for names, matrix in _conditions(scores, metrics, None):
         if any((metric, *rival) not in matrix for metric in metrics):
-            raise ValueError(f"scores must hold the rival {' + '.join(rival)} in every condition; {names} has none")
+            raise ValueError(
+                f"scores must hold the rival {' + '.join(rival)} in every condition; {names} has none"
+            )
         signs = [-1 if lower_is_better(metric) else 1 for metric, *_ in matrix.columns]
         theirs = np.stack([matrix[(metric, *rival)] for metric, *_ in matrix.columns], axis=1)
         part = paired_difference(signs * matrix, signs * theirs, n_resamples, seed, confidence)
@@ -321,7 +333,9 @@ def beats_rival(
     result = pd.concat(parts)
     result = result[(result["method"] != rival[0]) | (result["mask"] != rival[1])]
     result["verdict"] = np.select([result["low"] > 0, result["high"] < 0], ["better", "worse"], "undecided")
-    return in_study_order(result[[*_keys(scores), "method", "mask", "metric", "n", "difference", "low", "high", "verdict"]])
+    return in_study_order(
+        result[[*_keys(scores), "method", "mask", "metric", "n", "difference", "low", "high", "verdict"]]
+    )
 
 
 def tally(against: pd.DataFrame) -> pd.DataFrame:
@@ -335,19 +349,28 @@ def tally(against: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        (protocol,) condition, method, mask, `better`, `undecided`, `worse`, and the same with ``_heard`` for the
-        heard metrics where there are any; in each condition the ones that are never worse first, then by `better`.
+        (protocol,) condition, method, mask, `better`, `undecided`, `worse`, and the same with ``_heard`` for
+        the heard metrics where there are any; in each condition the ones that are never worse first, then
+        by `better`.
     """
     keys = [*_keys(against), "method", "mask"]
     kind = against["verdict"] + np.where(against["metric"].str.endswith("_heard"), "_heard", "")
     counts = pd.crosstab([against[key] for key in keys], kind)
-    columns = [f"{verdict}{suffix}" for suffix in ("", "_heard") for verdict in ("better", "undecided", "worse")]
+    columns = [
+        f"{verdict}{suffix}" for suffix in ("", "_heard") for verdict in ("better", "undecided", "worse")
+    ]
     if not against["metric"].str.endswith("_heard").any():
         columns = columns[:3]
-    table = in_study_order(counts.reindex(columns=columns, fill_value=0).reset_index().rename_axis(columns=None))
+    table = in_study_order(
+        counts.reindex(columns=columns, fill_value=0).reset_index().rename_axis(columns=None)
+    )
     table["sum_better"] = table.filter(like="better").sum(axis=1)
     table["sum_worse"] = table.filter(like="worse").sum(axis=1)
-    conditions = [table.groupby(_keys(against), sort=False).ngroup(), table["sum_worse"], -table["sum_better"]]
+    conditions = [
+        table.groupby(_keys(against), sort=False).ngroup(),
+        table["sum_worse"],
+        -table["sum_better"],
+    ]
     order = np.lexsort([key.to_numpy() for key in reversed(conditions)])
     return table.iloc[order].drop(columns=["sum_better", "sum_worse"]).reset_index(drop=True)
 
@@ -356,7 +379,7 @@ def tally(against: pd.DataFrame) -> pd.DataFrame:
 
 
 def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
-    """Each method at its best mask: mean, ``_low`` and ``_high`` of all metrics, heard ones too, area and seconds.
+    """Each method at its best mask: mean and bounds of all metrics, heard ones too, area and seconds.
 
     Parameters
     ----------
@@ -376,9 +399,10 @@ def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
 
 
 def scored_and_heard(every: pd.DataFrame, condition: tuple[str, str], protocol: str) -> pd.DataFrame:
-    """The rows of `every_method` of one condition and protocol in a reader's order: what is scored beside what is heard.
+    """The rows of `every_method` of one condition and protocol: what is scored beside what is heard.
 
-    FF, FidIn and AD with their heard versions and bounds, SPS, COMP, area and seconds, as far as they are there.
+    FF, FidIn and AD with their heard versions and bounds, SPS, COMP, area and seconds, as far as they are
+    there.
     """
     rows = of_condition(every[every["protocol"] == protocol], condition).dropna(axis="columns", how="all")
     metrics = [f"{metric}{suffix}" for metric in ("FF", "FidIn", "AD") for suffix in ("", "_heard")]
@@ -389,13 +413,19 @@ def scored_and_heard(every: pd.DataFrame, condition: tuple[str, str], protocol: 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """`every_method` as it is read: "mean (low to high)" in one column a metric."""
-    words = table[[column for column in table if f"{column}_low" not in table and not _is_bound(column, table)]].copy()
+    words = table[
+        [column for column in table if f"{column}_low" not in table and not _is_bound(column, table)]
+    ].copy()
     for metric in [column.removesuffix("_low") for column in table if column.endswith("_low")]:
         digits = 1 if metric.removesuffix("_heard") in ("AI", "AG", "AD") else 2
         bounds = table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy(float)
         words[metric] = [
-            "" if np.isnan(mean) else f"{mean:.{digits}f}" if np.isnan(low) else
-            f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for mean, low, high in bounds
+            ""
+            if np.isnan(mean)
+            else f"{mean:.{digits}f}"
+            if np.isnan(low)
+            else f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+            for mean, low, high in bounds
         ]
     return words
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, PROTOCOLS, STUDY_CONDITIONS
+from ..constants import MASK_NAMES, NOISE_SCENARIOS, PROTOCOLS, STUDY_CONDITIONS, STUDY_METHODS, STUDY_METRICS
 from ..words import condition_label, method_label
 
 CONDITION = ["spectrogram_type", "noise_scenario"]
@@ -47,7 +47,8 @@ def in_study_order(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     names = frame.assign(condition=list(zip(*(frame[name] for name in CONDITION))))
     if "control" in names:
-        names["control"] = names["control"].astype(object).where(names["control"].notna(), "")  # the methods' own
+        # the methods' own
+        names["control"] = names["control"].astype(object).where(names["control"].notna(), "")
     keys = pd.DataFrame(index=frame.index)
     for column, order in ORDERS.items():
         if column in names:
@@ -82,7 +83,9 @@ def of_condition(frame: pd.DataFrame, condition: tuple[str, str]) -> pd.DataFram
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as it is read: a first column ``condition`` in the place of the two, and methods by their names."""
+    """The frame as it is read: a first column ``condition`` in the place of the two, and methods by their
+    names.
+    """
     names = [condition_label(*pair) for pair in frame[CONDITION].itertuples(index=False)]
     found = frame.drop(columns=CONDITION)
     found.insert(0, "condition", names)
@@ -90,9 +93,11 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = STUDY_METRICS) -> pd.DataFrame:
-    """Scores of one protocol and condition as (clips, (metric, method, mask)); NaN where a clip has no row."""
+    """Scores of one protocol and condition as (clips, (metric, method, mask)); NaN for no row."""
     check_columns(scores, ["clip", "method", "mask", *metrics], "scores")
     if scores.duplicated(["clip", "method", "mask"]).any():
-        raise ValueError("scores must have one row per clip, method and mask of a condition; some occur twice")
+        raise ValueError(
+            "scores must have one row per clip, method and mask of a condition; some occur twice"
+        )
     matrix = scores.pivot(index="clip", columns=["method", "mask"], values=list(metrics)).astype(float)
     return matrix.rename_axis(columns=["metric", "method", "mask"])

@@ -31,16 +31,8 @@ from ..constants import FAITHFULNESS_METRICS, LOWER_IS_BETTER, PROTOCOLS, check_
 EPSILON = 1e-6
 QUANTUS_OFFSET = 1e-7
 BETTER = ("higher", "lower")
-RESERVED = (
-    "index",
-    "mask",
-    "target",
-    "p_clip",
-    "p_kept",
-    "p_removed",
-    "area",
-    "degenerate",
-)  # other columns of scores
+# other columns of scores
+RESERVED = ("index", "mask", "target", "p_clip", "p_kept", "p_removed", "area", "degenerate")
 AUDITED_RISE = 1e-4  # far above float32 rounding of a softmax, far below an audible change of mind
 
 
@@ -141,9 +133,8 @@ def sparseness(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
 
 def _ones(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Which rows hold zeros and ones alone, and the sum of each row in float64; closed forms need no more."""
-    binary = (values * values - values).abs().amax(
-        1
-    ) == 0  # sooner than all(), as double() is than sum(dtype=...)
+    # sooner than all(), as double() is than sum(dtype=...)
+    binary = (values * values - values).abs().amax(1) == 0
     return binary, values.double().sum(1)
 
 
@@ -173,9 +164,8 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     entropy = total.log()  # ln S - sum v ln v / S, whose sum is 0 over zeros and ones
     if not binary.all():
         soft = values[~binary].double()
-        logarithm = soft.clamp_min(
-            torch.finfo(soft.dtype).tiny
-        ).log()  # 0 ln 0 = 0; xlogy takes six times as long
+        # 0 ln 0 = 0; xlogy takes six times as long
+        logarithm = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()
         entropy[~binary] -= (soft * logarithm).sum(1) / total[~binary]
     if protocol == "paper":
         return torch.where(is_constant(mask), torch.zeros_like(entropy), entropy)
@@ -240,7 +230,7 @@ def register_metric(name: str, rule: Callable[[Split], torch.Tensor], better: st
 
 
 def further_scores(split: Split) -> dict[str, torch.Tensor]:
-    """Scores of the metrics beside the study's seven, (batch,) each; ValueError for another shape."""
+    """Scores of the registered metrics beside the study's seven, (batch,) each; ValueError for another shape."""
     scores = {name: metric.rule(split) for name, metric in METRICS.items() if name not in STUDY}
     for name, values in scores.items():
         if not isinstance(values, torch.Tensor) or values.shape != split.target.shape:

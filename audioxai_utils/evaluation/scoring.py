@@ -114,7 +114,7 @@ class MaskScorer:
         self._si_sdr: dict[tuple, torch.Tensor] = {}
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
-        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound."""
+        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound re-analysed."""
         key, heard = self._key(mask), heard or self.by_sound
         if (key, heard) not in self._known:
             fill = self.reading.floor if self.fill is None else self.fill
@@ -140,7 +140,9 @@ class MaskScorer:
         return tuple(kept_audio(self.batch, each, self.spectrogram, fill) for each in (mask, 1 - mask))
 
     def _heard(self, mask: torch.Tensor, key: tuple) -> torch.Tensor:
-        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured here."""
+        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured while it is
+        there.
+        """
         kept, removed = self.sounds(mask)
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)

@@ -31,10 +31,19 @@ LAYOUT = [
     {"selector": "caption", "props": "text-align: left; padding: 0.4em 0.6em; white-space: nowrap"},
 ]
 WORDS = {  # how the names in these columns are printed
-    "method": method_label, "best": combination_label, "second": combination_label, "noise_scenario": scenario_label,
+    "method": method_label,
+    "best": combination_label,
+    "second": combination_label,
+    "noise_scenario": scenario_label,
     "spectrogram_type": lambda name: SPECTROGRAM_LABELS.get(name, name),
 }
-DIGITS = {"AI": 2, "AG": 2, "AD": 2, "degenerate": 2, "seconds": 2} | dict.fromkeys(  # decimals; 3 where none are said
+DIGITS = {
+    "AI": 2,
+    "AG": 2,
+    "AD": 2,
+    "degenerate": 2,
+    "seconds": 2,
+} | dict.fromkeys(  # decimals; 3 where none are said
     ("train_acc", "val_acc", "test_acc"), 1
 )
 
@@ -86,7 +95,7 @@ def _group_colours(values: pd.Series) -> np.ndarray:
 
 
 def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]]:
-    """Text of the cells that have an interval: ``0.712 [0.650, 0.771]``; a narrow cell breaks before the bracket."""
+    """Text of cells with an interval: ``0.712 [0.650, 0.771]``; a narrow cell breaks before the bracket."""
     texts: dict[str, dict[int, str]] = {}
     for column in frame.columns:
         low, high = f"{column}_low", f"{column}_high"
@@ -136,7 +145,8 @@ def style_table(
     latex : bool
         Escape text for LaTeX; call ``.to_latex(convert_css=True)``, or use `latex_table`.
     compared : sequence of str
-        Columns whose rows of equal values are compared with each other; by default those of a source, else all.
+        Columns whose rows of equal values are compared with each other; by default those of a source, else
+        all.
 
     Returns
     -------
@@ -172,6 +182,10 @@ def latex_table(frame: pd.DataFrame, caption: str | None = None, label: str | No
     visible = [c for c in frame.columns if not c.endswith(("_low", "_high"))]
     columns = "".join("r" if pd.api.types.is_numeric_dtype(frame[column]) else "l" for column in visible)
     return styler.to_latex(
-        convert_css=True, hrules=True, column_format=columns, caption=caption, label=label,
+        convert_css=True,
+        hrules=True,
+        column_format=columns,
+        caption=caption,
+        label=label,
         position_float="centering",
     )

@@ -14,8 +14,16 @@ import pandas as pd
 
 from .. import published
 from ..constants import DURATION, LOWER_IS_BETTER, SPECTROGRAMS, STUDY_METRICS, TABLE_NUMBERS
-from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition, of_protocol
 from .bootstrap import CHUNK, N_RESAMPLES, resampled_means
+from .frames import (
+    CONDITION,
+    check_columns,
+    clip_matrix,
+    in_study_order,
+    methods_only,
+    of_condition,
+    of_protocol,
+)
 
 REQUIRED = (*CONDITION, "method", "mask")
 TINY = 1e-9  # a scaled metric is never smaller, so that one zero does not wipe out a geometric mean
@@ -114,16 +122,18 @@ def best_masks(results: pd.DataFrame, methods: Sequence[str] | None = None) -> p
     rows = _candidates(results, methods)
     by = ["protocol"] if "protocol" in rows else []
     parts = [part for _, part in rows.groupby(by)] if by else [rows]
-    scored = [part.assign(score=selection_scores(part[[*STUDY_METRICS]].to_numpy(dtype=float))) for part in parts]
+    scored = [
+        part.assign(score=selection_scores(part[[*STUDY_METRICS]].to_numpy(dtype=float))) for part in parts
+    ]
     scored = in_study_order(pd.concat(scored).assign(tied_with=""))
     keys = [*by, *CONDITION, "method"]
     winners = pd.DataFrame([_winner(group) for _, group in scored.groupby(keys, sort=False)])
-    return winners[[*keys, "mask", *STUDY_METRICS, "score", "tied_with"]].infer_objects().reset_index(drop=True)
+    return (
+        winners[[*keys, "mask", *STUDY_METRICS, "score", "tied_with"]].infer_objects().reset_index(drop=True)
+    )
 
 
-def selection_stability(
-    scores: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def selection_stability(scores: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """How often the rule of `best_masks` would choose each mask with other clips.
 
     In every resample of the clips (the same in all conditions that have the same clips) all means are taken
@@ -153,12 +163,16 @@ def selection_stability(
     return pd.concat(parts, ignore_index=True)[[*by, *REQUIRED, "share"]]
 
 
-def _resampled_conditions(scores: pd.DataFrame, n_resamples: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+def _resampled_conditions(
+    scores: pd.DataFrame, n_resamples: int, seed: int
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Names of all (condition, method, mask) in the study's order, and their means (resamples, names, 7)."""
     index, means = [], []
     for condition, rows in scores.groupby(CONDITION):
         matrix = clip_matrix(rows)
-        names = matrix[STUDY_METRICS[0]].columns.to_frame(index=False).assign(**dict(zip(CONDITION, condition)))
+        names = (
+            matrix[STUDY_METRICS[0]].columns.to_frame(index=False).assign(**dict(zip(CONDITION, condition)))
+        )
         columns = [matrix[metric].to_numpy() for metric in STUDY_METRICS]
         values = np.stack(columns, axis=-1).reshape(len(matrix), -1)  # (clips, names * 7)
         index.append(names)
@@ -276,7 +290,9 @@ def study_table(
     rows = methods_only(of_condition(summary, condition))
     rows = rows[rows["subset"] == subset] if "subset" in rows else rows
     if rows.empty:
-        raise ValueError(f"summary has no rows of condition {' '.join(condition)}, subset {subset}; was it computed?")
+        raise ValueError(
+            f"summary has no rows of condition {' '.join(condition)}, subset {subset}; was it computed?"
+        )
     table = of_condition(best, condition)[[*REQUIRED]].merge(rows, on=[*REQUIRED], how="left")
     if intervals is not None:
         table = _add_intervals(table, of_protocol(intervals, protocol, "intervals"))
@@ -289,13 +305,17 @@ def study_table(
 
 
 def table_name(condition: tuple[str, str]) -> str:
-    """The number of a condition's table, II to VI; the condition's own name where the study has no table of it."""
+    """The number of a condition's table, II to VI; the condition's own name where there is no such table."""
     return TABLE_NUMBERS.get(tuple(condition), "_".join(condition))
 
 
 def without_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """A table without the bounds of its metrics, narrow enough to be read on a page."""
-    bounds = [column for column in table if column.endswith(("_low", "_high")) and column.rpartition("_")[0] in table]
+    bounds = [
+        column
+        for column in table
+        if column.endswith(("_low", "_high")) and column.rpartition("_")[0] in table
+    ]
     return table.drop(columns=bounds)
 
 

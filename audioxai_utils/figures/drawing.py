@@ -7,7 +7,12 @@ import functools
 import numpy as np
 
 from .style import (
-    ATTRIBUTION_COLOURS, DISPLAY_DB, SPECTROGRAM_COLOURS, attribution_scale, frequency_label, hz_to_mel,
+    ATTRIBUTION_COLOURS,
+    DISPLAY_DB,
+    SPECTROGRAM_COLOURS,
+    attribution_scale,
+    frequency_label,
+    hz_to_mel,
 )
 
 RC = {
@@ -72,6 +77,7 @@ def show_map(ax, values, axes, **options):
 
 
 def show_db(ax, db, axes):
+    """A spectrogram in dB on the scale that all of them share."""
     return show_map(ax, db, axes, cmap=SPECTROGRAM_COLOURS, vmin=DISPLAY_DB[0], vmax=DISPLAY_DB[1])
 
 

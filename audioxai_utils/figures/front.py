@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from ..constants import LOWER_IS_BETTER, STUDY_METHODS
-from .drawing import new_figure, styled
 from ..evaluation.bootstrap import pareto_front
+from .drawing import new_figure, styled
 from .style import METHOD_MARKERS, METRIC_LABELS, PANELS, method_colour, method_label, present
 
 SAME_PLACE = 0.02  # of the axes; points nearer than this share a name
 
 
 @styled
-def faithfulness_against_conciseness(results, faithfulness: str = "FF", conciseness: str = "SPS",
-                                     published=None, title: str | None = None):
+def faithfulness_against_conciseness(
+    results, faithfulness: str = "FF", conciseness: str = "SPS", published=None, title: str | None = None
+):
     """One point per method and mask; those that no other point beats in both directions are named.
 
-    Saved as SVG, every point says in a browser what it is when the pointer rests on it. With more methods than
-    ``style.PANELS`` only the front is drawn in full: all other points are faint and without their intervals.
+    Saved as SVG, every point says in a browser what it is when the pointer rests on it. With more methods
+    than ``style.PANELS`` only the front is drawn in full: all other points are faint and without intervals.
 
     Parameters
     ----------
@@ -41,7 +42,9 @@ def faithfulness_against_conciseness(results, faithfulness: str = "FF", concisen
         _draw(ax, method, metrics, results[full], results[own & ~full], published)
     _hover_points(ax, results, *metrics)
     edge = results[front].sort_values(metrics)
-    ax.plot(edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front")
+    ax.plot(
+        edge[conciseness], edge[faithfulness], color="#999999", linewidth=0.8, zorder=0, label="Pareto front"
+    )
     named = results[front]
     if crowded:
         named = named.assign(mask=named["method"].map(method_label) + " + " + named["mask"])
@@ -76,7 +79,11 @@ def _hover_points(ax, points, x: str, y: str) -> None:
     for i, point in enumerate(points.to_dict("records")):
         values = (
             f"{metric} {point[metric]:.2f}"
-            + (f" [{point[f'{metric}_low']:.2f}, {point[f'{metric}_high']:.2f}]" if f"{metric}_low" in point else "")
+            + (
+                f" [{point[f'{metric}_low']:.2f}, {point[f'{metric}_high']:.2f}]"
+                if f"{metric}_low" in point
+                else ""
+            )
             for metric in (y, x)
         )
         words = f"{method_label(point['method'])} + {point['mask']}: {', '.join(values)}"
@@ -102,7 +109,14 @@ def _name_points(ax, points, x: str, y: str) -> None:
         taken.append(place)
         side = -1 if point[x] > left + 0.75 * (right - left) else 1
         last = min(point[y] + 0.02 * (high - low), last - 0.045 * (high - low))
-        ax.annotate(point["mask"], xy=(point[x], point[y]), xytext=(point[x] + side * 0.035 * (right - left), last),
-                    ha="left" if side > 0 else "right", va="center", fontsize=7.5, zorder=5,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-                    arrowprops={"arrowstyle": "-", "color": "#555555", "linewidth": 0.6, "shrinkB": 3})
+        ax.annotate(
+            point["mask"],
+            xy=(point[x], point[y]),
+            xytext=(point[x] + side * 0.035 * (right - left), last),
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=7.5,
+            zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+            arrowprops={"arrowstyle": "-", "color": "#555555", "linewidth": 0.6, "shrinkB": 3},
+        )

@@ -1,8 +1,8 @@
 """Pictures of maps (spectrograms, attributions, masks) and of waveforms, in one style.
 
-All functions return a closed matplotlib Figure (nothing is shown and none piles up); save it with ``study.save``.
-Maps are (frequency, time); leading axes of size one are dropped. Time is in s, frequency in Hz on its true scale
-(linear for the STFT, mel for mel bands), levels in dB.
+All functions return a closed matplotlib Figure (nothing is shown and none piles up); save it with
+``study.save``. Maps are (frequency, time); leading axes of size one are dropped. Time is in s, frequency in
+Hz on its true scale (linear for the STFT, mel for mel bands), levels in dB.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def mask_grid(masks: dict, spectrogram, title: str | None = None):
         kept = "constant" if np.ptp(mask) == 0 else f"{area:.1f} %" if area >= 1 else f"{area:.2g} %"
         formula = f"{MASK_FORMULAS[name]}\n" if name in MASK_FORMULAS else ""
         ax.set_title(f"{formula}{name}: {kept}", fontweight="normal", fontsize=8.5)
-    for ax in grid.flat[len(maps):]:
+    for ax in grid.flat[len(maps) :]:
         ax.set_axis_off()
     figure.colorbar(picture, ax=grid, label="mask (1 = kept)", shrink=0.8, aspect=25)
     figure.suptitle(title or "")
@@ -102,25 +102,44 @@ def method_grid(rows, kind: str = "attribution", title: str | None = None):
         raise ValueError(f"kind must be attribution or kept; got {kind!r}")
     methods = list(rows[0]["maps"])
     width = 2.35 if len(methods) <= PANELS else 1.7
-    figure, grid = new_figure(len(rows), 1 + len(methods), (width * (1 + len(methods)), 1.65 * len(rows) + 0.7))
+    figure, grid = new_figure(
+        len(rows), 1 + len(methods), (width * (1 + len(methods)), 1.65 * len(rows) + 0.7)
+    )
     for number, row in enumerate(rows):
         db = two_dimensional(row["db"], "db")
         axes = axes_of(row["spectrogram"], db.shape[1])
         level = show_db(grid[number, 0], db, axes)
         for ax, method in zip(grid[number, 1:], methods):
             values = two_dimensional(row["maps"][method], f"maps[{method!r}]")
-            signed = show_attribution(ax, db, values, axes) if kind == "attribution" else show_db(ax, values, axes)
+            signed = (
+                show_attribution(ax, db, values, axes) if kind == "attribution" else show_db(ax, values, axes)
+            )
         for column, ax in enumerate(grid[number]):
             label_axes(ax, axes, time=number == len(rows) - 1, frequency=column == 0)
             if number == 0:
                 ax.set_title("Clip" if column == 0 else method_label(methods[column - 1]))
         grid[number, 0].set_ylabel(f"{row['label']}\nHz{' (mel)' if axes.mel else ''}")
-    figure.colorbar(level, ax=grid[:, 0] if kind == "attribution" else grid, label="level (dB)", extend="min",
-                    location="bottom" if kind == "attribution" else "right", shrink=0.9, aspect=18)
+    figure.colorbar(
+        level,
+        ax=grid[:, 0] if kind == "attribution" else grid,
+        label="level (dB)",
+        extend="min",
+        location="bottom" if kind == "attribution" else "right",
+        shrink=0.9,
+        aspect=18,
+    )
     if kind == "attribution":
         wide = len(methods) > 2
-        attribution_bar(figure, signed, wide, ax=grid[:, 1:], location="bottom", extend="both",
-                        shrink=0.5 if wide else 0.9, aspect=30 if wide else 18)
+        attribution_bar(
+            figure,
+            signed,
+            wide,
+            ax=grid[:, 1:],
+            location="bottom",
+            extend="both",
+            shrink=0.5 if wide else 0.9,
+            aspect=30 if wide else 18,
+        )
     figure.suptitle(title or "")
     return figure
 
@@ -139,7 +158,7 @@ def spectrogram_grid(spectrograms: dict, spectrogram, n_columns: int = 5, title:
     n_columns = min(n_columns, len(spectrograms))
     n_rows = -(-len(spectrograms) // n_columns)
     figure, grid = new_figure(n_rows, n_columns, (2.5 * n_columns + 1, 1.9 * n_rows + 0.5))
-    for ax in grid.flat[len(spectrograms):]:
+    for ax in grid.flat[len(spectrograms) :]:
         ax.set_axis_off()
     for number, (name, db) in enumerate(spectrograms.items()):
         db = two_dimensional(db, f"spectrograms[{name!r}]")

@@ -16,7 +16,11 @@ from .front import faithfulness_against_conciseness
 from .style import PANELS, condition_label, method_colour, method_label, present
 
 __all__ = [
-    "confusion_matrix", "faithfulness_against_conciseness", "intervals", "kept_area", "metric_heatmap",
+    "confusion_matrix",
+    "faithfulness_against_conciseness",
+    "intervals",
+    "kept_area",
+    "metric_heatmap",
     "training_curves",
 ]
 LARGEST_NUMBERED = 24  # classes; counts of a larger confusion matrix cannot be read
@@ -40,13 +44,17 @@ def training_curves(history, title: str | None = None):
     for ax, (what, label, unit) in zip(grid[0], panels):
         curves = history.set_index("epoch")[[f"train_{what}", f"validation_{what}"]] * unit
         curves.columns = ["train", "validation"]
-        seaborn.lineplot(curves, ax=ax, palette=["#5c6b77", "#0072B2"], dashes=[(4, 2), ""], legend=ax is grid[0, 0])
+        seaborn.lineplot(
+            curves, ax=ax, palette=["#5c6b77", "#0072B2"], dashes=[(4, 2), ""], legend=ax is grid[0, 0]
+        )
         ax.axvline(best["epoch"], color="#D55E00", linewidth=1, linestyle=":")
         ax.plot(best["epoch"], best[f"validation_{what}"] * unit, "o", color="#D55E00", label="kept epoch")
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     accuracy = best["validation_accuracy"] * factor
-    grid[0, 1].set_title(f"kept: epoch {int(best['epoch'])}, {accuracy:.1f} % validation", fontweight="normal")
+    grid[0, 1].set_title(
+        f"kept: epoch {int(best['epoch'])}, {accuracy:.1f} % validation", fontweight="normal"
+    )
     grid[0, 0].legend()
     figure.suptitle(title or "")
     return figure
@@ -72,8 +80,19 @@ def confusion_matrix(matrix, classes, title: str | None = None):
     names = [str(name).replace("_", " ") for name in classes]
     counts = np.where(matrix > 0, matrix.astype(str), "") if len(classes) <= LARGEST_NUMBERED else False
     ax = seaborn.heatmap(
-        share, vmin=0, vmax=1, cmap="Blues", square=True, linewidths=0.4, linecolor="#e4e4e4",
-        annot=counts, fmt="", annot_kws={"fontsize": 8}, xticklabels=names, yticklabels=names, ax=grid[0, 0],
+        share,
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        square=True,
+        linewidths=0.4,
+        linecolor="#e4e4e4",
+        annot=counts,
+        fmt="",
+        annot_kws={"fontsize": 8},
+        xticklabels=names,
+        yticklabels=names,
+        ax=grid[0, 0],
         cbar_kws={"label": "share of the true class", "shrink": 0.8},
     )
     ax.tick_params(length=0)
@@ -100,13 +119,21 @@ def kept_area(scores, title: str | None = None):
     n_rows = -(-len(methods) // n_columns)
     size = (2.2 * n_columns + 1.2, (0.27 * len(masks) + 0.9) * n_rows + 0.2)
     figure, grid = new_figure(n_rows, n_columns, size, sharey=True)
-    for ax in grid.flat[len(methods):]:
+    for ax in grid.flat[len(methods) :]:
         ax.set_axis_off()
     per_cent = scores.assign(area=100 * scores["area"])
     for ax, method in zip(grid.flat, methods):
         seaborn.boxplot(
-            per_cent[per_cent["method"] == method], x="area", y="mask", order=masks, color=method_colour(method),
-            whis=(5, 95), width=0.62, linewidth=0.8, fliersize=2.5, ax=ax,
+            per_cent[per_cent["method"] == method],
+            x="area",
+            y="mask",
+            order=masks,
+            color=method_colour(method),
+            whis=(5, 95),
+            width=0.62,
+            linewidth=0.8,
+            fliersize=2.5,
+            ax=ax,
         )
         ax.set(xlim=(-3, 103), xlabel="kept area (%)", ylabel="", title=method_label(method))
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -129,7 +156,7 @@ def metric_heatmap(results, metrics: Sequence[str] = STUDY_METRICS, title: str |
     n_rows = -(-len(metrics) // n_columns)
     size = ((0.6 * len(methods) + 0.3) * n_columns + 1.3, (0.25 * len(masks) + 1.2) * n_rows + 0.4)
     figure, grid = new_figure(n_rows, n_columns, size, sharey=True)
-    for ax in grid.flat[len(metrics):]:
+    for ax in grid.flat[len(metrics) :]:
         ax.set_axis_off()
     for ax, metric in zip(grid.flat, metrics):
         values = results.pivot_table(index="mask", columns="method", values=metric, dropna=False)
@@ -151,8 +178,17 @@ def _heat(ax, values, metric: str) -> None:
     digits = 1 if max(-low, high) >= 20 else 2
     ax.set_facecolor("#cfcfcf")
     seaborn.heatmap(
-        values, vmin=low, vmax=high, cmap=colours, annot=True, fmt=f".{digits}f", annot_kws={"fontsize": 6.8}, cbar=False,
-        xticklabels=[method_label(method) for method in values.columns], yticklabels=values.index, ax=ax,
+        values,
+        vmin=low,
+        vmax=high,
+        cmap=colours,
+        annot=True,
+        fmt=f".{digits}f",
+        annot_kws={"fontsize": 6.8},
+        cbar=False,
+        xticklabels=[method_label(method) for method in values.columns],
+        yticklabels=values.index,
+        ax=ax,
     )
     for text in ax.texts:
         text.set_in_layout(False)  # it lies inside its axes: measuring hundreds of them costs a second
@@ -172,8 +208,8 @@ def intervals(table, metrics: Sequence[str] = STUDY_METRICS, title: str | None =
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``comparisons.mean_intervals`` at each method's best mask: a row per condition, method and metric with
-        mean, low and high.
+        From ``comparisons.mean_intervals`` at each method's best mask: a row per condition, method and
+        metric with mean, low and high.
     """
     methods = present(table, "method", STUDY_METHODS)
     conditions = list(table[CONDITION].drop_duplicates().itertuples(index=False, name=None))
@@ -197,8 +233,15 @@ def _points(ax, part) -> None:
     bars = np.maximum(0, [part["mean"] - part["low"], part["high"] - part["mean"]])
     ax.errorbar(part["mean"], names, xerr=bars, fmt="none", ecolor=[method_colour(m) for m in part["method"]])
     seaborn.pointplot(
-        x=part["mean"], y=names, hue=names, palette=[method_colour(method) for method in part["method"]],
-        errorbar=None, linestyle="none", markersize=4, legend=False, ax=ax,
+        x=part["mean"],
+        y=names,
+        hue=names,
+        palette=[method_colour(method) for method in part["method"]],
+        errorbar=None,
+        linestyle="none",
+        markersize=4,
+        legend=False,
+        ax=ax,
     )
     ax.set_ylabel("")
     ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)

@@ -13,12 +13,20 @@ import torch
 
 from ..audio import mel
 from ..constants import SPECTROGRAMS, SpectrogramParameters
-from ..words import METHOD_LABELS, METRIC_LABELS, SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label  # noqa: F401
+from ..words import (  # noqa: F401
+    METHOD_LABELS,
+    METRIC_LABELS,
+    SCENARIO_LABELS,
+    SPECTROGRAM_LABELS,
+    condition_label,
+    method_label,
+)
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "gallery" / "templates"
 
-# Okabe and Ito's palette for the study's own, then the ones farthest from all before them to any reader's eyes
-# (CIE Lab, as seen with protanopia and deuteranopia too): one colour per method, the same in every figure.
+# Okabe and Ito's palette for the study's own, then the ones farthest from all before them to any reader's
+# eyes (CIE Lab, as seen with protanopia and deuteranopia too): one colour per method, the same in every
+# figure.
 METHOD_COLOURS = {
     "saliency": "#0072B2",
     "gradcam": "#D55E00",

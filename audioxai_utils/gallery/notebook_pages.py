@@ -24,7 +24,9 @@ WIDGET_NOTE = (
     "<p class='missing'>Here the notebook has a control that needs a running kernel: open it in JupyterLab "
     "to use it.</p>"
 )
-FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s<](?:[^$<]*[^$\s<])?)\$(?!\w)", re.S)
+FORMULA = re.compile(
+    r"\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<inline>[^$\s<](?:[^$<]*[^$\s<])?)\$(?!\w)", re.S
+)
 KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
 INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
 PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # Study.progress and tqdm

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 
 # What checkpoints of AudioSet models hold besides tensors: scores as NumPy scalars. None of it runs code.
-SCALAR = np.float64(0).__reduce__()[0]  # the function that pickles of NumPy scalars name, in NumPy 1 by another path
+# the function that pickles of NumPy scalars name, in NumPy 1 by another path
+SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS = [
-    np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")), SCALAR,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    SCALAR,
     (SCALAR, "numpy.core.multiarray.scalar"),
 ]
 
@@ -23,7 +27,8 @@ def load_state(path: str | Path) -> dict:
     FileNotFoundError
         No file at ``path``.
     ValueError
-        Not a PyTorch checkpoint, one that holds more than tensors and plain values, or no dictionary; one line.
+        Not a PyTorch checkpoint, one that holds more than tensors and plain values, or no dictionary; one
+        line.
     """
     path = Path(path)
     if not path.is_file():

@@ -28,7 +28,8 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Bound:
-    """What is explained of one clip: a model of its picture, the same of its sound, transform and picture.
+    """What is explained of one clip: a model of its picture, the same of its sound, the transform, the
+    picture.
 
     ``by_sound`` says that a mask acts on the power and the model is asked about the sound that it keeps.
     """
@@ -113,8 +114,7 @@ class AudioClassifier:
     def __repr__(self) -> str:
         n = "?" if self.classes is None else len(self.classes)
         name, head = type(self.net).__name__, self.head or "softmax unless its outputs look otherwise"
-        rest = f"{self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB"
-        return f"AudioClassifier({name}, {n} classes, {rest})"
+        return f"AudioClassifier({name}, {n} classes, {self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB)"
 
     def reading(self) -> Reading:
         """How scores and levels are read, once a sound was looked at."""
@@ -123,7 +123,9 @@ class AudioClassifier:
 
     @property
     def model(self) -> nn.Module:
-        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, see `bound`."""
+        """Pictures (batch, 1, F, T) in dB to scores; ValueError for a model of waveforms, which needs a
+        clip's phase.
+        """
         if self.takes_waveform:
             raise ValueError(
                 "a model of waveforms has no model of pictures without a clip; use bound(waveform).model"
@@ -156,7 +158,9 @@ class AudioClassifier:
         return waveform.to(self.device, self.dtype or own)
 
     def pictures(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as references for ``shap``."""
+        """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for
+        ``shap``.
+        """
         return self.spectrogram(self.samples(waveform)).db
 
     @torch.no_grad()
@@ -244,7 +248,7 @@ class AudioClassifier:
     # What is explained
 
     def index(self, target: int | str) -> int:
-        """Column of a class by its name or number; ValueError with the nearest names for another."""
+        """Column of a class, given by its name or its number; ValueError with the nearest names for another."""
         if isinstance(target, str):
             if target in self.classes:
                 return self.classes.index(target)
@@ -254,7 +258,7 @@ class AudioClassifier:
             number = operator.index(target)
         except TypeError:
             raise TypeError(
-                f"target must be the index or the name of a class, several or a function; got {target!r}"
+                f"target must be the index or the name of a class, several of them or a function; got {target!r}"
             ) from None
         if not 0 <= number < len(self.classes):
             raise ValueError(f"target must lie between 0 and {len(self.classes) - 1}; got {number}")
@@ -293,7 +297,7 @@ class AudioClassifier:
         return joint_log_odds(scores, columns, self.head)
 
     def _derived(self, output: Callable, name: str, waveform: torch.Tensor) -> AudioClassifier:
-        """The classifier with one column made of its outputs, and so two classes: not name, and name."""
+        """This classifier with one column of its own making, and so two classes: not ``name``, and ``name``."""
         head = "probabilities" if self.head == "probabilities" else "binary"
         derived = AudioClassifier(
             self.net,
@@ -312,7 +316,9 @@ class AudioClassifier:
 
 
 def _understood(input) -> tuple[nn.Module | None, Callable | None]:
-    """Spectrogram (None: the network takes waveforms) and what makes its input (None: to be found out)."""
+    """Spectrogram (None: the network takes waveforms) and what makes the network's input (None: to be found
+    out).
+    """
     if isinstance(input, str) and input in PRESETS:
         input = PRESETS[input]()
     if isinstance(input, str) and input in SPECTROGRAM_TYPES:

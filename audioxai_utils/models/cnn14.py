@@ -98,7 +98,9 @@ class Cnn14(nn.Module):
         if db.ndim != 4 or db.shape[1:3] != (1, self.n_bins):
             raise ValueError(f"db must be (batch, 1, {self.n_bins}, time); got {tuple(db.shape)}")
         if db.shape[3] < MIN_FRAMES:
-            raise ValueError(f"db must have at least {MIN_FRAMES} frames, five poolings halve them; got {db.shape[3]}")
+            raise ValueError(
+                f"db must have at least {MIN_FRAMES} frames, five poolings halve them; got {db.shape[3]}"
+            )
         x = self.bn0(db.squeeze(1).contiguous())  # (batch, frequency, time)
         return self.after_bn0(x.transpose(1, 2).unsqueeze(1))
 
@@ -170,14 +172,16 @@ def load_panns_weights(model: Cnn14, path: str | Path) -> list[str]:
     state = load_state(path)
     state = state.get("model", state)
     own = model.state_dict()
-    skipped = [name for name in own if name.startswith("head.") or (name.startswith("bn0.") and model.n_bins != 64)]
+    skipped = [
+        name for name in own if name.startswith("head.") or (name.startswith("bn0.") and model.n_bins != 64)
+    ]
     missing = [name for name in own if name not in state and name not in skipped]
     if missing:
         raise ValueError(f"{path}: not a Cnn14 checkpoint, it lacks {missing[0]} and {len(missing) - 1} more")
     for name in own:
         if name not in skipped and own[name].shape != state[name].shape:
             raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, the model wants {tuple(own[name].shape)}; "
+                f"{path}: {name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}; "
                 "AudioSet weights fit width=1.0 only"
             )
     model.load_state_dict({name: state[name] for name in own if name not in skipped}, strict=False)

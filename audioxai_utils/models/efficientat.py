@@ -91,12 +91,16 @@ class EfficientAT(nn.Module):
         self.n_features, hidden = LAST * channels, scaled(HIDDEN, width)
         layers.append(convolution(channels, self.n_features, nn.Hardswish))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.classifier = nn.Sequential(OrderedDict([  # 0 and 1 are the pooling in the published file
-            ("2", nn.Linear(self.n_features, hidden)),
-            ("3", nn.Hardswish()),
-            ("4", nn.Dropout(dropout)),
-            ("5", nn.Linear(hidden, n_classes)),
-        ]))
+        self.classifier = nn.Sequential(
+            OrderedDict(
+                [  # 0 and 1 are the pooling in the published file
+                    ("2", nn.Linear(self.n_features, hidden)),
+                    ("3", nn.Hardswish()),
+                    ("4", nn.Dropout(dropout)),
+                    ("5", nn.Linear(hidden, n_classes)),
+                ]
+            )
+        )
 
     @property
     def gradcam_layer(self) -> nn.Conv2d:
@@ -115,7 +119,13 @@ class InvertedResidual(nn.Module):
     """Widen, convolve each channel by itself, gate, narrow; plus the input where the shapes are the same."""
 
     def __init__(
-        self, n_in: int, n_expanded: int, n_out: int, kernel: int, stride: int, nonlinearity: type[nn.Module],
+        self,
+        n_in: int,
+        n_expanded: int,
+        n_out: int,
+        kernel: int,
+        stride: int,
+        nonlinearity: type[nn.Module],
         squeeze: bool,
     ) -> None:
         super().__init__()
@@ -149,7 +159,11 @@ class SqueezeExcitation(nn.Module):
 
 
 def convolution(
-    n_in: int, n_out: int, nonlinearity: type[nn.Module] | None = None, kernel: int = 1, stride: int = 1,
+    n_in: int,
+    n_out: int,
+    nonlinearity: type[nn.Module] | None = None,
+    kernel: int = 1,
+    stride: int = 1,
     groups: int = 1,
 ) -> nn.Sequential:
     """Convolution without bias that keeps the size at stride 1, batch norm, and a nonlinearity if given."""

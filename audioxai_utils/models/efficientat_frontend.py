@@ -67,8 +67,14 @@ class EfficientATMel(nn.Module):
             raise ValueError(f"waveform must have at least {shortest} samples; got {waveform.shape[1]}")
         emphasised = waveform[:, 1:] - PRE_EMPHASIS * waveform[:, :-1]  # (batch, samples - 1)
         stft = torch.stft(
-            emphasised, N_FFT, HOP_LENGTH, WIN_LENGTH, window=self.window.to(waveform.dtype), center=True,
-            pad_mode="reflect", return_complex=True,
+            emphasised,
+            N_FFT,
+            HOP_LENGTH,
+            WIN_LENGTH,
+            window=self.window.to(waveform.dtype),
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         )
         power = stft.real.square() + stft.imag.square()  # (batch, 513, frames)
         return normalised_log(self.filters.to(power.dtype) @ power).unsqueeze(1)  # (batch, 1, 128, frames)

@@ -66,12 +66,8 @@ def _copied(model: nn.Module) -> nn.Module | None:
     """A copy in eval mode without parameter gradients; None where the model holds what cannot be copied."""
     try:
         return evaluation_copy(model).requires_grad_(False)
-    except (
-        TypeError,
-        RuntimeError,
-        NotImplementedError,
-        copy.Error,
-    ):  # whatever the part that refuses raises
+    # whatever the part that refuses raises
+    except (TypeError, RuntimeError, NotImplementedError, copy.Error):
         return None
 
 

@@ -67,7 +67,8 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[t
         frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
         db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
     db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
-    db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)  # both fill with 0 dB, torchaudio's default
+    # both fill with 0 dB, torchaudio's default
+    db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)
     if profile.mixup:
         share = torch.distributions.Beta(profile.mixup, profile.mixup).sample((len(db),)).to(db)
         other = torch.randperm(len(db), device=db.device)
@@ -101,7 +102,8 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
             mixed_db, mixed_labels = augment(db, one_hot, profile)
             logits = self.model(mixed_db)
             loss = functional.cross_entropy(logits, mixed_labels)
-            self._count("train", loss, logits, mixed_labels.argmax(1))  # of a mixture, the louder part's class
+            # of a mixture, the louder part's class
+            self._count("train", loss, logits, mixed_labels.argmax(1))
             return loss
 
         def validation_step(self, batch, _):
@@ -114,7 +116,9 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
 
         def on_validation_epoch_start(self) -> None:  # so that what is validated and saved is what goes on
             if profile.reproducible:
-                moments = [m for state in self.trainer.optimizers[0].state.values() for m in state.values() if m.ndim]
+                moments = [
+                    m for state in self.trainer.optimizers[0].state.values() for m in state.values() if m.ndim
+                ]
                 round_to_bfloat16([*self.model.state_dict().values(), *moments])
 
         def on_validation_epoch_end(self) -> None:  # Lightning calls it after the epoch's last training step
@@ -130,7 +134,9 @@ def _make_module(model: nn.Module, profile: Profile, n_steps: int):
             if profile.schedule == "constant":
                 return torch.optim.Adam(self.parameters(), lr=profile.learning_rate)
             optimizer = torch.optim.AdamW(self.parameters(), lr=profile.learning_rate)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, profile.learning_rate, total_steps=n_steps)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, profile.learning_rate, total_steps=n_steps
+            )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return Classifier()
@@ -147,9 +153,11 @@ def channels_last_convolutions(model: nn.Module) -> Iterator[None]:
     handles = []
     for convolution in convolutions:
         convolution.to(memory_format=torch.channels_last)
-        handles.append(convolution.register_forward_pre_hook(
-            lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last)
-        ))
+        handles.append(
+            convolution.register_forward_pre_hook(
+                lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last)
+            )
+        )
         handles.append(convolution.register_forward_hook(lambda _, inputs, output: output.contiguous()))
     try:
         yield
@@ -204,18 +212,32 @@ def train_classifier(
     double = train[0].dtype == torch.float64
     drop_last = len(train[0]) % profile.batch_size == 1  # batch norm cannot train on a single clip
     on_gpu = device.startswith("cuda")
-    loader = DataLoader(TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu)
+    loader = DataLoader(
+        TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu
+    )
     module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
-    order = tensor_float32(True, torch.device(device)) if on_gpu else nullcontext() if double else channels_last_convolutions(model)
+    order = (
+        tensor_float32(True, torch.device(device))
+        if on_gpu
+        else nullcontext()
+        if double
+        else channels_last_convolutions(model)
+    )
     with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
         callbacks = [checkpoint]
         if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
             callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
         trainer = lightning.Trainer(
-            accelerator="gpu" if on_gpu else "cpu", devices=1, max_epochs=profile.epochs,
-            precision="64-true" if double else "32-true", callbacks=callbacks, logger=False,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=1,
+            max_epochs=profile.epochs,
+            precision="64-true" if double else "32-true",
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
         )
         trainer.fit(module, loader, DataLoader(TensorDataset(*validation), profile.batch_size))
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]

@@ -12,7 +12,8 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in here; each module's own flag and every buffer come back, also after an error.
+    """Evaluation mode in here; each module's own flag and every buffer's values come back, also after an
+    error.
 
     The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides,
     merge weights or refuse, cannot be taken back.
@@ -60,7 +61,8 @@ def _changed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without parameter gradients in here; everything comes back, also after an error.
+    """Evaluation mode without parameter gradients in here; everything comes back at the end, also after an
+    error.
 
     Besides what `evaluation_mode` puts back, each module gets its attributes, hooks and parameters, and each
     parameter its ``requires_grad`` and ``grad``: libraries leave hooks and even parameters behind (shap's

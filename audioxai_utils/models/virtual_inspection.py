@@ -8,10 +8,9 @@ The picture need not be invertible by itself. ``Bands`` shows a waveform in mel 
 changes the clip's own STFT by what has changed in each band, so that the unchanged picture gives back the
 very clip; the same model can be inspected as STFT, mel or constant-Q without being trained again.
 
-References
-----------
-Vielhaben et al. (2024), Explainable AI for time series via Virtual Inspection Layers, section 3.2 (short-time
-Fourier). Deviations: the picture is the level of a bin instead of its real and imaginary part, and the bands.
+References ---------- Vielhaben et al. (2024), Explainable AI for time series via Virtual Inspection Layers,
+section 3.2 (short-time Fourier). Deviations: the picture is the level of a bin instead of its real and
+imaginary part, and the bands above.
 """
 
 from __future__ import annotations
@@ -62,12 +61,10 @@ class VirtualInspection(nn.Module):
         self.on_waveform, self.spectrogram, self.length = on_waveform, spectrogram, batch.length
         self.register_buffer("phasor", batch.phasor, persistent=False)
         self.reading = replace(reading_of(on_waveform), floor=getattr(spectrogram, "floor", DB_FLOOR))
-        self.shares_axes = (
-            getattr(on_waveform, "spectrogram", None) is spectrogram
-        )  # the network's maps lie on it
+        # the network's maps lie on it
+        self.shares_axes = getattr(on_waveform, "spectrogram", None) is spectrogram
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        """Scores (n, classes) of pictures (n, 1, F, T) in dB."""
         return self.on_waveform(
             self.spectrogram.invert(power_of(self.spectrogram, db), self.phasor, self.length)
         )
@@ -81,7 +78,8 @@ def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
 
 
 class PictureAsSound:
-    """The transform that methods are given as the clip's own where the model makes a picture's sound itself.
+    """The transform that methods are given as the clip's own where the model itself makes the sound of a
+    picture.
 
     What is heard of a masked power is then its level: analysing the sound again and giving it the old phase
     would be another sound.
@@ -91,20 +89,19 @@ class PictureAsSound:
         self.batch, self.shape = batch, batch.db.shape[1:]
 
     def __call__(self, waveform: torch.Tensor) -> SpectrogramBatch:
-        """The clip's picture, whatever the waveform."""
         return self.batch
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
-        """The power itself, (n, F * T)."""
         return power.flatten(1)
 
     def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Level (n, 1, F, T) of what `invert` returned."""
         return power_to_db(waveform.view(-1, *self.shape))
 
 
 def inspection(kind: str, sample_rate: int) -> nn.Module:
-    """The picture in which a model of waveforms is explained: ``stft``, ``mel`` or ``cqt`` (bands)."""
+    """The picture in which a model of waveforms is explained: ``stft``, ``mel`` or ``cqt`` (constant-Q
+    bands).
+    """
     check_choice("inspect_as", kind, PICTURES)
     n_fft = 2 ** round(math.log2(WINDOW_SECONDS * sample_rate))
     if kind == "stft":
@@ -120,7 +117,8 @@ def inspection(kind: str, sample_rate: int) -> nn.Module:
 
 
 def constant_q_filters(n_freqs: int, sample_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Triangles over log-frequency, 12 an octave, up to 8 octaves below half the rate, and centres (Hz).
+    """Triangles over log-frequency, 12 an octave and up to 8 octaves below half the rate, and their centres
+    (Hz).
 
     Bands narrower than a bin are left out, so that the lowest octaves may have fewer.
     """
@@ -150,7 +148,6 @@ class CarriedBatch(SpectrogramBatch):
 
     @functools.cached_property
     def phasor(self) -> torch.Tensor:
-        """The complex STFT, which ``invert`` takes."""
         return self.carrier
 
     def __getitem__(self, index: slice) -> CarriedBatch:
@@ -160,7 +157,8 @@ class CarriedBatch(SpectrogramBatch):
 
 
 class Bands(Stft):
-    """Power in overlapping bands of an STFT; the inverse multiplies the clip's STFT by each band's change.
+    """Power in overlapping bands of an STFT; the inverse multiplies the clip's own STFT by each band's
+    change.
 
     Parameters
     ----------
@@ -185,9 +183,8 @@ class Bands(Stft):
         nearest = nn.functional.one_hot((bins[:, None] - centres).abs().argmin(1), self.n_bins).to(filters)
         filters = torch.where(filters.sum(1, keepdim=True) > 0, filters, nearest)
         self.register_buffer("filters", filters)
-        self.register_buffer(
-            "spread", (filters / filters.sum(1, keepdim=True)).T.contiguous()
-        )  # (n_bins, n_freqs)
+        # (n_bins, n_freqs)
+        self.register_buffer("spread", (filters / filters.sum(1, keepdim=True)).T.contiguous())
 
     @property
     def frequencies(self) -> torch.Tensor:
@@ -195,7 +192,6 @@ class Bands(Stft):
         return self.centres
 
     def forward(self, waveform: torch.Tensor) -> CarriedBatch:
-        """Pictures (batch, 1, n_bins, time) of waveforms (batch, samples)."""
         carrier = self._stft(waveform)
         power = self._power(carrier)
         return CarriedBatch(power_to_db(power), power, carrier.angle(), waveform.shape[1], carrier)

@@ -60,7 +60,6 @@ class BlackBox(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor):
-        """What the function answers, as tensors on ``x``'s device."""
         return _as_tensors(self.function(x.detach()), x)
 
 
@@ -78,7 +77,9 @@ def _as_tensors(output, like: torch.Tensor):
 
 
 class OnnxSession:
-    """An ``onnxruntime.InferenceSession`` with one input, called on a tensor; several outputs are a dict."""
+    """An ``onnxruntime.InferenceSession`` with one input, called on a tensor; several outputs come as a dict
+    by name.
+    """
 
     def __init__(self, session) -> None:
         inputs = session.get_inputs()
@@ -88,11 +89,9 @@ class OnnxSession:
         self.session, self.input = session, inputs[0]
 
     def __call__(self, x: torch.Tensor):
-        """The session's outputs for a batch, in pieces of its fixed size where it has one."""
         values = x.cpu().numpy().astype(ONNX_TYPES[self.input.type])
-        size = (
-            self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)
-        )  # a fixed batch, or any
+        # a fixed batch, or any
+        size = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)
         padded = np.concatenate([values, np.repeat(values[-1:], -len(values) % size, axis=0)])
         parts = [
             self.session.run(None, {self.input.name: padded[i : i + size]})

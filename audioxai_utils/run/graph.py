@@ -139,8 +139,8 @@ class Graph:
     def depends_on(self, step: Step) -> dict[str, Any]:
         """The options on which a step depends, and what it reads besides the results of other steps.
 
-        A condition's step depends on its own noise, that of a spectrogram type on those of its conditions, any
-        other on all.
+        A condition's step depends on its own noise, that of a spectrogram type on those of its conditions,
+        any other on all.
         """
         number, states = step.notebook[:2] if step.notebook != REPORT else "99", self.states
         wanted = (step.spectrogram_type, step.noise_scenario)

@@ -1,4 +1,5 @@
-"""Attributions on file: one file a clip, with a key of all it was computed from; a finished one is not computed again.
+"""Attributions on file: one file a clip, with a key of all it was computed from; a finished one is not
+computed again.
 
 So the clips of a condition can be shared out over jobs, and what merges them finds their work done.
 """
@@ -22,7 +23,8 @@ from ..numerics import to_device
 from .classifiers import Classifier
 from .sources import digest
 
-AT_ONCE = {"cpu": 1, "cuda": 16}  # clips attributed together; on a GPU the CPU's part of one runs beside another's
+# clips attributed together; on a GPU the CPU's part of one runs beside another's
+AT_ONCE = {"cpu": 1, "cuda": 16}
 
 
 def attribute(classifier: Classifier, clips, method: str, options: dict, folder: Path) -> Iterator[dict]:
@@ -74,12 +76,16 @@ def load_attributions(
     records = [_read(folder / f"{clip}.npz", key) for clip, key in zip(clips.frame["clip"], keys)]
     missing = sum(record is None for record in records)
     if missing:
-        raise FileNotFoundError(f"{folder}: {missing} of {len(clips)} attributions are missing; run 03_attributions")
+        raise FileNotFoundError(
+            f"{folder}: {missing} of {len(clips)} attributions are missing; run 03_attributions"
+        )
     values = torch.from_numpy(np.stack([record["attribution"] for record in records])[:, None])
     return values, [float(record["seconds"]) for record in records]
 
 
-def attribution_keys(classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict) -> list[str]:
+def attribution_keys(
+    classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict
+) -> list[str]:
     """Key of each clip's attribution: the code, the classifier, the method's options and the clip's sound."""
     common = hashlib.sha256(f"{method_digest(method)} {classifier.digest} {method}".encode())
     for name, value in sorted(options.items()):
@@ -94,14 +100,14 @@ def attribution_keys(classifier: Classifier, waveforms: torch.Tensor, method: st
 
 
 def method_digest(method: str) -> str:
-    """Digest of the code that a method's attributions are computed with: a changed method computes them anew."""
+    """Digest of the code that a method's attributions follow from: a changed method computes them anew."""
     if method in method_files():
         return digest(__name__, f"{METHODS.package}.{method_files()[method]}")
     return digest(__name__, METHODS[method].__module__)
 
 
 def clip_options(classifier: Classifier, method: str, waveform: torch.Tensor) -> dict:
-    """The options that are the clips' own sound (n, samples), as the classifier takes it, and its transform."""
+    """The options that are the clips' sound (n, samples), as the classifier takes it, and its transform."""
     sound = to_device(waveform.to(classifier.dtype), classifier.device)
     return METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
 

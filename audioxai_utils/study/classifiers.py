@@ -53,7 +53,7 @@ class Classifier:
 
     @functools.cached_property
     def fused(self) -> nn.Module:
-        """The model's copy for inference (`inference.inference_copy`): the same logits to rounding, sooner."""
+        """The model's copy for inference (`inference_copy`): the same logits to rounding, sooner."""
         generator = torch.Generator().manual_seed(0)
         second = torch.randn(1, self.sample_rate, generator=generator, dtype=torch.float64)
         return inference_copy(self.model, self.spectrogram.decibels(second.to(next(self.model.parameters()))))
@@ -66,11 +66,18 @@ def new_model(n_bins: int, n_classes: int, sizes, seed: int, dtype: torch.dtype)
         return Cnn14(n_bins, n_classes, sizes.width, sizes.dropout)
 
 
-def save_classifier(path: Path, model: Cnn14, classes: tuple[str, ...], spectrogram_type: str, info: dict) -> None:
+def save_classifier(
+    path: Path, model: Cnn14, classes: tuple[str, ...], spectrogram_type: str, info: dict
+) -> None:
     """Write a checkpoint that `load_classifier` reads with ``weights_only=True``."""
     content = {
-        "model": model.state_dict(), "n_bins": model.n_bins, "n_classes": model.n_classes, "width": model.width,
-        "classes": list(classes), "spectrogram_type": spectrogram_type, "info": info,
+        "model": model.state_dict(),
+        "n_bins": model.n_bins,
+        "n_classes": model.n_classes,
+        "width": model.width,
+        "classes": list(classes),
+        "spectrogram_type": spectrogram_type,
+        "info": info,
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)

@@ -71,7 +71,11 @@ def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
 
 
 def load_clips(
-    study: Study, frame: pd.DataFrame, sample_rate: int, noise_scenario: str = "clean", may_be_none: bool = False
+    study: Study,
+    frame: pd.DataFrame,
+    sample_rate: int,
+    noise_scenario: str = "clean",
+    may_be_none: bool = False,
 ) -> Clips:
     """Waveforms of the clips of ``frame``, mixed with the scenario's noise; unusable ones are left out.
 
@@ -92,7 +96,8 @@ def load_clips(
 
 
 def shard_rows(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
-    """Rows out of ``n`` that are a shard's, in order: blocks of ``block`` rows are dealt out to the shards in turn.
+    """Rows out of ``n`` that are a shard's, in order: blocks of ``block`` rows are dealt out to the shards in
+    turn.
 
     Parameters
     ----------
@@ -113,7 +118,8 @@ def shard_rows(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
 def explained_clips(
     study: Study, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
 ) -> Clips:
-    """The test clips that are explained, the same ones in every condition, with their stems where there are any.
+    """The test clips that are explained, the same ones in every condition, with their stems where there are
+    any.
 
     Of them, a ``shard`` in blocks (`shard_rows`) reads and keeps its own alone; it may have none.
     """
@@ -137,5 +143,7 @@ def split_clips(study: Study, sample_rate: int, split: str, noise_scenario: str 
 
 
 def decibels_of(waveforms: torch.Tensor, spectrogram: Spectrogram, device: torch.device) -> torch.Tensor:
-    """dB spectrograms (n, 1, F, T) of waveforms (n, samples), computed on ``device`` in chunks, on the CPU."""
-    return torch.cat([spectrogram.decibels(to_device(part, device)).cpu() for part in waveforms.split(LOAD_CHUNK)])
+    """dB spectrograms (n, 1, F, T) of waveforms (n, samples), made on ``device``, on the CPU."""
+    return torch.cat(
+        [spectrogram.decibels(to_device(part, device)).cpu() for part in waveforms.split(LOAD_CHUNK)]
+    )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def fitted_decoder(study: Study, classifier: Classifier, method: str) -> Path:
-    """File of a method's decoder for a classifier; it is trained, on the training folds alone, where there is none.
+    """File of a method's decoder for a classifier; it is trained, on the training folds alone, where there is
+    none.
 
     A method that comes after another one trains the other one's decoder further. One process trains, the
     others wait for it.
@@ -39,9 +40,16 @@ def fitted_decoder(study: Study, classifier: Classifier, method: str) -> Path:
 
 
 def decoder_path(study: Study, classifier: Classifier, method: str) -> Path:
-    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its start."""
+    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its
+    start.
+    """
     before = METHODS.traits(method).after
-    about = [classifier.digest, str(decoder_recipe(study, method)), str(study.settings.seed), method_digest(method)]
+    about = [
+        classifier.digest,
+        str(decoder_recipe(study, method)),
+        str(study.settings.seed),
+        method_digest(method),
+    ]
     about += [digest(decoder_training.__name__)]
     about += [decoder_path(study, classifier, before).name] if before else []
     key = hashlib.sha256(" ".join(about).encode()).hexdigest()[:12]
@@ -55,7 +63,7 @@ def decoder_recipe(study: Study, method: str) -> decoder_training.Recipe:
 
 
 def training_seconds(study: Study, classifier: Classifier, method: str) -> float:
-    """What training cost before the method's first clip (s), all stages; 0 for a method that is not trained."""
+    """What training cost before the method's first clip (s), all stages; 0 where nothing is trained."""
     if METHODS.traits(method).recipe is None:
         return 0.0
     return float(decoder_training.decoder_info(fitted_decoder(study, classifier, method))["seconds"])

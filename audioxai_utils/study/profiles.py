@@ -37,29 +37,70 @@ class Profile:
     n_checked: int = 2  # clips on which layers are drawn anew and LIME is repeated
     snr_db: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)  # clip to noise, swept
     n_swept: int = 3  # clips explained anew at every one of them
-    reproducible: bool = False  # float64, weights rounded after each epoch: no number hangs on threads or vector units
+    # float64, weights rounded after each epoch: no number hangs on threads or vector units
+    reproducible: bool = False
 
 
 PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
-            "smoke", width=1 / 32, epochs=8, batch_size=8, learning_rate=4e-3, schedule="one_cycle",
-            mixup=0.0, time_shift=True, iid_masks=True, averaging=0.0, crop=0.3, dropout=0.0,
-            n_clips=2, lime_samples=30, background_clips=4,
+            "smoke",
+            width=1 / 32,
+            epochs=8,
+            batch_size=8,
+            learning_rate=4e-3,
+            schedule="one_cycle",
+            mixup=0.0,
+            time_shift=True,
+            iid_masks=True,
+            averaging=0.0,
+            crop=0.3,
+            dropout=0.0,
+            n_clips=2,
+            lime_samples=30,
+            background_clips=4,
             conditions=(("mel_db", "clean"), ("mel_db", "white")),
-            clips_per_class=2, clips_of_all_masks=1, reproducible=True,
-            n_checked=1, snr_db=(-6.0, 3.0, 12.0),
+            clips_per_class=2,
+            clips_of_all_masks=1,
+            reproducible=True,
+            n_checked=1,
+            snr_db=(-6.0, 3.0, 12.0),
         ),
         Profile(
-            "quick", width=1 / 16, epochs=50, batch_size=16, learning_rate=3e-3, schedule="one_cycle",
-            mixup=0.1, time_shift=True, iid_masks=True, averaging=0.95, crop=0.5, dropout=0.0,
-            n_clips=20, lime_samples=200, background_clips=20,
+            "quick",
+            width=1 / 16,
+            epochs=50,
+            batch_size=16,
+            learning_rate=3e-3,
+            schedule="one_cycle",
+            mixup=0.1,
+            time_shift=True,
+            iid_masks=True,
+            averaging=0.95,
+            crop=0.5,
+            dropout=0.0,
+            n_clips=20,
+            lime_samples=200,
+            background_clips=20,
         ),
         Profile(
-            "paper", width=1.0, epochs=20, batch_size=32, learning_rate=1e-4, schedule="constant",
-            mixup=0.0, time_shift=False, iid_masks=False, averaging=0.0, crop=1.0, dropout=1.0,
-            n_clips=None, lime_samples=1000, background_clips=None, n_swept=20,
+            "paper",
+            width=1.0,
+            epochs=20,
+            batch_size=32,
+            learning_rate=1e-4,
+            schedule="constant",
+            mixup=0.0,
+            time_shift=False,
+            iid_masks=False,
+            averaging=0.0,
+            crop=1.0,
+            dropout=1.0,
+            n_clips=None,
+            lime_samples=1000,
+            background_clips=None,
+            n_swept=20,
         ),
     )
 }
@@ -75,4 +116,6 @@ def conditions(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], 
 def default_results_dir(profile: str, dataset: str) -> Path:
     """``<dataset>-<profile>`` in the folder ``AUDIOXAI_RESULTS``, or in ``results`` where that is not set."""
     parent = os.environ.get("AUDIOXAI_RESULTS")
-    return (Path(parent).expanduser().resolve() if parent else REPOSITORY / "results") / f"{dataset}-{profile}"
+    return (
+        Path(parent).expanduser().resolve() if parent else REPOSITORY / "results"
+    ) / f"{dataset}-{profile}"

@@ -1,4 +1,6 @@
-"""Scores on file: all masks of a condition's clips, a block of clips a file, with a key of all they were computed from."""
+"""Scores on file: all masks of a condition's clips, a block of clips a file, with a key of all they were
+computed from.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ BLOCK = 8  # clips whose masks are in memory at once
 
 
 def score_block(
-    classifier: Classifier, block, number: int, attributed: dict, protocols: list[str], folder: Path, names: dict
+    classifier: Classifier,
+    block,
+    number: int,
+    attributed: dict,
+    protocols: list[str],
+    folder: Path,
+    names: dict,
 ) -> pd.DataFrame:
     """Score all masks of the methods on a block of clips, or read what was scored before.
 
@@ -147,9 +155,14 @@ def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFram
     """Names of condition, method, mask, control and clip in front of the numbers."""
     clip = frame.iloc[scores.pop("index").to_numpy()].reset_index(drop=True)
     known = {
-        "protocol": scores.pop("protocol"), **names,
-        "method": scores.pop("method"), "mask": scores.pop("mask"), "control": scores.pop("control"),
-        "clip": clip["clip"], "category": clip["category"], "label": clip["label"],
+        "protocol": scores.pop("protocol"),
+        **names,
+        "method": scores.pop("method"),
+        "mask": scores.pop("mask"),
+        "control": scores.pop("control"),
+        "clip": clip["clip"],
+        "category": clip["category"],
+        "label": clip["label"],
         "correct": clip["label"].to_numpy() == scores["target"].to_numpy(),
     }
     return pd.concat([pd.DataFrame(known), scores], axis=1)

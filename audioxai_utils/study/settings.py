@@ -1,9 +1,11 @@
 """Every option of a run, once.
 
-A field of `Settings` is an option: the command line (``run/command_line.py``), the file in the results folder, the
-notebooks (``open_study(results_dir).settings``) and SLURM jobs follow from it. ``None`` always means "not given".
+A field of `Settings` is an option: the command line (``run/command_line.py``), the file in the results
+folder, the notebooks (``open_study(results_dir).settings``) and SLURM jobs follow from it. ``None`` always
+means "not given".
 
-This module imports the standard library alone, so that a wrong option ends in one line before anything is installed.
+This module imports the standard library alone, so that a wrong option ends in one line before anything is
+installed.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ def option(default: Any, help: str, *, since: str = "", **traits: Any) -> Any:
     help : str
         One line for ``--help``.
     since : str
-        Number of the first notebook that depends on it: a change reruns that one and those after it. "" is an option
-        of running alone, which changes no result.
+        Number of the first notebook that depends on it: a change reruns that one and those after it. "" is an
+        option of running alone, which changes no result.
     **traits
-        ``flag`` (default: the field's name with dashes), ``metavar``, ``choices``, ``lowest`` and ``highest`` (of whole
-        numbers), ``is_path`` ("folder", "file"), ``bare`` (value where the flag stands alone).
+        ``flag`` (default: the field's name with dashes), ``metavar``, ``choices``, ``lowest`` and ``highest``
+        (of whole numbers), ``is_path`` ("folder", "file"), ``bare`` (value where the flag stands alone).
     """
     return field(default=default, metadata={"help": help, "since": since, **traits})
 
@@ -59,43 +61,67 @@ class Settings:
         None, "folder of noise recordings (default: generated noises)", since="01", is_path="folder"
     )
     audioset_weights: str | None = option(
-        None, "PANNs' Cnn14 weights, for the paper profile (default: train from scratch)", since="02",
+        None,
+        "PANNs' Cnn14 weights, for the paper profile (default: train from scratch)",
+        since="02",
         metavar="PATH|download",
     )
-    device: str = option(
-        "auto", "cpu, cuda or auto", since="02", choices=("cpu", "cuda", "auto")
-    )
+    device: str = option("auto", "cpu, cuda or auto", since="02", choices=("cpu", "cuda", "auto"))
     spectrograms: tuple[str, ...] | None = option(
-        None, "only: " + ", ".join(constants.SPECTROGRAM_TYPES), flag="--spectrogram",
+        None,
+        "only: " + ", ".join(constants.SPECTROGRAM_TYPES),
+        flag="--spectrogram",
         choices=constants.SPECTROGRAM_TYPES,
     )
     scenarios: tuple[str, ...] | None = option(
-        None, "only: " + ", ".join(constants.NOISE_SCENARIOS) + "; or any audio file, as noise of mel_db",
-        flag="--scenario", metavar="NAME|FILE",
+        None,
+        "only: " + ", ".join(constants.NOISE_SCENARIOS) + "; or any audio file, as noise of mel_db",
+        flag="--scenario",
+        metavar="NAME|FILE",
     )
     methods: tuple[str, ...] | None = option(
-        None, "only: " + ", ".join(constants.known_methods()) + "; all for every one (default: the study's own, "
-        + ", ".join(constants.STUDY_METHODS) + ")", since="03", flag="--method", choices=constants.known_methods(),
+        None,
+        "only: "
+        + ", ".join(constants.known_methods())
+        + "; all for every one (default: the study's own, "
+        + ", ".join(constants.STUDY_METHODS)
+        + ")",
+        since="03",
+        flag="--method",
+        choices=constants.known_methods(),
     )
     protocol: str = option(
         "both", "paper, audited or both", since="04", choices=(*constants.PROTOCOLS, "both")
     )
     n_clips: int | None = option(
-        None, "test clips to explain, spread over the classes (default: the profile's, smoke 2, quick 20, paper all)",
-        since="03", flag="--clips", lowest=1, highest=10**6,
+        None,
+        "test clips to explain, spread over the classes (default: smoke 2, quick 20, paper all)",
+        since="03",
+        flag="--clips",
+        lowest=1,
+        highest=10**6,
     )
     full_grid: bool = option(False, "every noise scenario for every spectrogram type")
     seed: int = option(
-        constants.SEED, "seed of initial weights and training; the seeds of generated sounds, LIME, controls and "
-        "bootstrap are fixed", since="02", lowest=0, highest=2**32 - 1,
+        constants.SEED,
+        "seed of initial weights and training; the seeds of generated sounds, LIME, controls and "
+        "bootstrap are fixed",
+        since="02",
+        lowest=0,
+        highest=2**32 - 1,
     )
     cores: int | None = option(
-        None, "processor cores shared by everything that runs (default: all); with --slurm, those of each job "
-        "(default: 4)", lowest=1, highest=4096,
+        None,
+        "processor cores shared by everything that runs (default: all); with --slurm, those of each job "
+        "(default: 4)",
+        lowest=1,
+        highest=4096,
     )
     shards: int = option(1, "share the clips of each condition out over N jobs", lowest=1, highest=10000)
     slurm: str | None = option(
-        None, "run every step as a SLURM job; PROFILE is a folder with a config.yaml of Snakemake", metavar="PROFILE",
+        None,
+        "run every step as a SLURM job; PROFILE is a folder with a config.yaml of Snakemake",
+        metavar="PROFILE",
         bare="",
     )
     results_dir: str | None = option(
@@ -136,7 +162,9 @@ class Settings:
     @property
     def noise_files(self) -> dict[str, str]:
         """Name -> path of the scenarios that are given as audio files."""
-        return {inputs.scenario_name(name): name for name in self.scenarios or () if inputs.is_recording(name)}
+        return {
+            inputs.scenario_name(name): name for name in self.scenarios or () if inputs.is_recording(name)
+        }
 
     @property
     def conditions(self) -> tuple[tuple[str, str], ...]:
@@ -154,7 +182,8 @@ class Settings:
         available += tuple((kind, name) for kind in of_files for name in self.noise_files)
         names = None if self.scenarios is None else {inputs.scenario_name(name) for name in self.scenarios}
         chosen = tuple(
-            (kind, name) for kind, name in available
+            (kind, name)
+            for kind, name in available
             if kind in (self.spectrograms or constants.SPECTROGRAM_TYPES) and (names is None or name in names)
         )
         if not chosen:
@@ -171,7 +200,9 @@ class Settings:
         return {name: getattr(self, name) for name in names}
 
     def write(self, folder: Path | None = None, **more: Any) -> Path:
-        """Write the options, and whatever else a run keeps beside them, as ``settings.json`` of the results folder."""
+        """Write the options, and whatever else a run keeps beside them, as ``settings.json`` of the results
+        folder.
+        """
         from ..files import write_json
 
         path = (folder or self.results) / FILE
@@ -191,11 +222,15 @@ class Settings:
         """
         path = Path(results_dir) / FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no run was started in this folder; start one with ./run_all.sh --results")
+            raise FileNotFoundError(
+                f"{path}: no run was started in this folder; start one with ./run_all.sh --results"
+            )
         try:
             return cls.of(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} must hold a run's settings ({error}); delete it and run again") from error
+            raise ValueError(
+                f"{path} must hold a run's settings ({error}); delete it and run again"
+            ) from error
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Settings:
@@ -207,8 +242,8 @@ class Settings:
         """Whether a table or figure of this name is of this run, and of no other in the folder.
 
         A name that ends in a spectrogram type, a condition (and method), or the number of a condition's table
-        (``training_mel_db``, ``masks_mel_db_white_lime``, ``front_paper_V``) belongs to that; what names none of
-        them is of the whole study.
+        (``training_mel_db``, ``masks_mel_db_white_lime``, ``front_paper_V``) belongs to that; what names none
+        of them is of the whole study.
         """
         for condition, number in constants.TABLE_NUMBERS.items():
             if name.endswith(f"_{number}") and condition not in self.conditions:
@@ -220,7 +255,9 @@ class Settings:
         return True
 
     def _owns_rest(self, kind: str, rest: str) -> bool:
-        """Whether what follows a spectrogram type in a name is one of its conditions here, and a method of it."""
+        """Whether what follows a spectrogram type in a name is one of its conditions here, and a method of
+        it.
+        """
         own = [scenario for each, scenario in self.conditions if each == kind]
         if not rest:
             return bool(own)
@@ -230,7 +267,9 @@ class Settings:
 
 
 def kind_of(option) -> type:
-    """What an option (a field of `Settings`) takes: ``tuple`` (of words), ``bool``, ``int``, ``float`` or ``str``."""
+    """What an option (a field of `Settings`) takes: ``tuple`` (of words), ``bool``, ``int``, ``float`` or
+    ``str``.
+    """
     return next(kind for kind in (tuple, bool, int, float, str) if option.type.startswith(kind.__name__))
 
 
@@ -247,7 +286,9 @@ def check_value(option, value: Any, name: str) -> None:
     if traits.get("choices"):
         constants.check_choice(name, value, traits["choices"])
     if "lowest" in traits and not traits["lowest"] <= value <= traits["highest"]:
-        raise ValueError(f"{name} must be a whole number from {traits['lowest']} to {traits['highest']}; got {value}")
+        raise ValueError(
+            f"{name} must be a whole number from {traits['lowest']} to {traits['highest']}; got {value}"
+        )
 
 
 def remember_latest(results: Path) -> None:
@@ -268,6 +309,6 @@ def latest_results() -> Path | None:
 
 
 def results_of(results_dir: str | Path | None) -> Path | None:
-    """The folder that a notebook's ``results_dir`` means: itself, else ``AUDIOXAI_RUN``, else the latest run."""
+    """The folder that ``results_dir`` means: itself, else ``AUDIOXAI_RUN``, else the latest run."""
     named = results_dir or os.environ.get("AUDIOXAI_RUN")
     return Path(named).expanduser().resolve() if named else latest_results()

@@ -30,9 +30,8 @@ def package_modules(package: Path = PACKAGE) -> dict[str, Path]:
 def imported_names(tree: ast.AST, importer: str = "", is_package: bool = False) -> set[str]:
     """Dotted names that ``tree`` may import when it runs, wherever in it the import stands.
 
-    Relative imports are resolved against the module ``importer``; ``from a import b`` gives
-    ``a.b``, ``a.b`` in an expression too, ``import a as c`` also ``a.*``. What stands under ``if TYPE_CHECKING`` is
-    left out.
+    Relative imports are resolved against the module ``importer``; ``from a import b`` gives ``a.b``, ``a.b``
+    in an expression too, ``import a as c`` also ``a.*``. What stands under ``if TYPE_CHECKING`` is left out.
     """
     names: set[str] = set()
     for node in _running(tree):
@@ -73,8 +72,8 @@ def _imports_of(name: str, package: Path) -> tuple[frozenset[str], dict[str, str
 def module_closure(names: Iterable[str], package: Path = PACKAGE) -> list[Path]:
     """Files of the package's modules among ``names``, and of all that these import in turn.
 
-    A module brings the ``__init__`` of its packages. A name that a package loads lazily (its table ``LAZY``) brings
-    the module it comes from.
+    A module brings the ``__init__`` of its packages. A name that a package loads lazily (its table ``LAZY``)
+    brings the module it comes from.
     """
     modules = package_modules(package)
     waiting, seen, found = set(names), set(), set()
@@ -88,7 +87,9 @@ def module_closure(names: Iterable[str], package: Path = PACKAGE) -> list[Path]:
             more |= _imports_of(name, package)[0]
         elif parent in modules:
             lazy = _imports_of(parent, package)[1]
-            more |= set(lazy.values()) if attribute == "*" else {lazy[attribute]} if attribute in lazy else set()
+            more |= (
+                set(lazy.values()) if attribute == "*" else {lazy[attribute]} if attribute in lazy else set()
+            )
         waiting |= more - seen
     return sorted(modules[name] for name in found)
 
@@ -118,7 +119,9 @@ def notebook_code(notebook: Path) -> str:
 
 
 @cache
-def notebook_sources(notebook: Path, methods: tuple[str, ...] = (), package: Path = PACKAGE) -> tuple[str, ...]:
+def notebook_sources(
+    notebook: Path, methods: tuple[str, ...] = (), package: Path = PACKAGE
+) -> tuple[str, ...]:
     """Paths of a notebook and of exactly the package's modules that it imports, directly or not.
 
     Those of ``methods`` come along where the notebook uses attribution methods at all.

@@ -1,7 +1,7 @@
 """The study that everybody carries: its settings, its conditions, and what it has on file.
 
-A condition is a spectrogram type with a noise scenario. ``open_study(results_dir)`` opens a run, finished or not;
-everything in it is read or made when it is first asked for.
+A condition is a spectrogram type with a noise scenario. ``open_study(results_dir)`` opens a run, finished or
+not; everything in it is read or made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def open_study(results_dir: str | Path | None = None) -> Study:
     Parameters
     ----------
     results_dir : path, optional
-        Folder of the run. Not given or empty: ``AUDIOXAI_RUN``, else the run that was started last, else the quick
-        study on generated sounds, which need not have been run.
+        Folder of the run. Not given or empty: ``AUDIOXAI_RUN``, else the run that was started last, else the
+        quick study on generated sounds, which need not have been run.
 
     Raises
     ------
@@ -98,7 +98,9 @@ class Study:
 
     @property
     def main_condition(self) -> Condition:
-        """The one that is shown in most depth: clean mel where it is computed, else the first mel one, else the first."""
+        """The one that is shown in most depth: clean mel where it is computed, else the first mel one, else
+        the first.
+        """
         of_mel = [each for each in self.conditions if each.spectrogram_type == "mel_db"]
         clean = [each for each in of_mel if each.noise_scenario == "clean"]
         return (clean or of_mel or self.conditions)[0]
@@ -120,8 +122,11 @@ class Study:
         if noise_scenario in files:
             return files[noise_scenario]
         paths = sorted(Path(self.settings.noise_root).glob("[!.]*")) if self.settings.noise_root else []
-        found = [str(path) for path in paths if inputs.is_recording(path.name)
-                 and inputs.scenario_name(path.name) == noise_scenario]
+        found = [
+            str(path)
+            for path in paths
+            if inputs.is_recording(path.name) and inputs.scenario_name(path.name) == noise_scenario
+        ]
         return found[0] if found else noise_scenario  # load_noise refuses it
 
     # Classifiers
@@ -159,11 +164,15 @@ class Study:
         if spectrogram_type not in self._backgrounds:
             frame = background_clips(self.dataset, self.settings.sizes.background_clips)
             found = clips.load_clips(self, frame, self.classifier(spectrogram_type).sample_rate)
-            self._backgrounds[spectrogram_type] = Condition(self, spectrogram_type, "clean", found).spectrograms
+            self._backgrounds[spectrogram_type] = Condition(
+                self, spectrogram_type, "clean", found
+            ).spectrograms
         return self._backgrounds[spectrogram_type]
 
     def split(self, spectrogram_type: str, split: str, noise_scenario: str = "clean"):
-        """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of ``train``, ``validation`` or ``test``."""
+        """(dB spectrograms (n, 1, F, T) on the CPU, labels (n,), Clips) of ``train``, ``validation`` or
+        ``test``.
+        """
         spectrogram = self.spectrogram(spectrogram_type)
         found = clips.split_clips(self, spectrogram.sample_rate, split, noise_scenario)
         return clips.decibels_of(found.waveforms, spectrogram, torch.device(self.device)), found.labels, found
@@ -257,7 +266,9 @@ class Condition:
 
     def shard(self, shard: tuple[int, int], block: int = 1) -> Condition:
         """The same condition with a shard's clips alone (`clips.shard_rows`)."""
-        return self.of(clips.explained_clips(self.study, self.classifier.sample_rate, self.source, shard, block))
+        return self.of(
+            clips.explained_clips(self.study, self.classifier.sample_rate, self.source, shard, block)
+        )
 
     def first(self, n: int | None) -> Condition:
         """The same condition with ``n`` of its clips, spread over the classes."""
@@ -273,7 +284,9 @@ class Condition:
         return self.decibels(self.clips.waveforms)
 
     def decibels(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """dB spectrograms (n, 1, F, T) of waveforms (n, samples), on the classifier's device and in its dtype."""
+        """dB spectrograms (n, 1, F, T) of waveforms (n, samples), on the classifier's device and in its
+        dtype.
+        """
         parts = waveforms.to(self.classifier.device, self.classifier.dtype).split(clips.LOAD_CHUNK)
         return torch.cat([self.spectrogram.decibels(part) for part in parts])
 
@@ -298,10 +311,14 @@ class Condition:
         return self.probabilities.argmax(1)
 
     def accuracy(self) -> tuple[float, pd.DataFrame]:
-        """Test accuracy (per cent) on the whole test fold, and a row per clip: clip, category, label, predicted, p."""
+        """Test accuracy (per cent) on the whole test fold, and a row per clip: clip, category, label,
+        predicted, p.
+        """
         db, labels, found = self.study.split(self.spectrogram_type, "test", self.source)
         p = probabilities(self.classifier.fused, db.to(self.classifier.device)).cpu()
-        frame = found.frame[["clip", "category", "label"]].assign(predicted=p.argmax(1).numpy(), p=p.amax(1).numpy())
+        frame = found.frame[["clip", "category", "label"]].assign(
+            predicted=p.argmax(1).numpy(), p=p.amax(1).numpy()
+        )
         return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
 
     # Attributions
@@ -330,8 +347,8 @@ class Condition:
         Returns
         -------
         DataFrame
-            clip, category, predicted, target, p, seconds; ``additivity_error`` (relative) for methods that promise
-            to add up.
+            clip, category, predicted, target, p, seconds; ``additivity_error`` (relative) for methods that
+            promise to add up.
         """
         rows = self._explain(method)
         frame = pd.DataFrame(rows).drop(columns="computed")
@@ -343,7 +360,9 @@ class Condition:
     def _explain(self, method: str) -> list[dict]:
         """A row a clip (`attribute.attribute`); progress is told of clips that are not on file."""
         options, rows = self.method_options(method), []
-        made = attribute.attribute(self.classifier, self.clips, method, options, self.attribution_folder(method))
+        made = attribute.attribute(
+            self.classifier, self.clips, method, options, self.attribution_folder(method)
+        )
         for row in made:
             rows.append(row)
             if row["computed"]:
@@ -351,7 +370,9 @@ class Condition:
         return rows
 
     def attribute(self, method: str) -> torch.Tensor:
-        """Attributions of the clips by a method, (n, 1, F, T), raw and signed; made where they are not on file."""
+        """Attributions of the clips by a method, (n, 1, F, T), raw and signed; made where they are not on
+        file.
+        """
         self._explain(method)
         return self.attributions(method)
 
@@ -378,9 +399,13 @@ class Condition:
     @property
     def methods(self) -> list[str]:
         """Methods of the run that have attributions of this condition, the study's own first."""
-        found = [method for method in self.study.settings.explained_by if self.attribution_folder(method).is_dir()]
+        found = [
+            method for method in self.study.settings.explained_by if self.attribution_folder(method).is_dir()
+        ]
         if not found:
-            raise FileNotFoundError(f"{self.attribution_folder('')}: no attributions; run 03_attributions first")
+            raise FileNotFoundError(
+                f"{self.attribution_folder('')}: no attributions; run 03_attributions first"
+            )
         return found
 
     # Scores
@@ -389,14 +414,20 @@ class Condition:
         """Scores masks of the clips, or of ``n_clips`` of them; all at once, so for few clips."""
         part = self.first(n_clips) if n_clips is not None else self
         like = next(self.classifier.model.parameters())
-        return MaskScorer(self.classifier.fused, self.spectrogram, self.spectrogram(part.clips.waveforms.to(like)))
+        return MaskScorer(
+            self.classifier.fused, self.spectrogram, self.spectrogram(part.clips.waveforms.to(like))
+        )
 
-    def score(self, masks: dict[str, torch.Tensor], protocol: str = "audited", heard: bool = False) -> pd.DataFrame:
+    def score(
+        self, masks: dict[str, torch.Tensor], protocol: str = "audited", heard: bool = False
+    ) -> pd.DataFrame:
         """All metrics of masks (n, 1, F, T) of the clips, a row per clip and mask (`scoring.score_masks`)."""
         return score_masks(self.scorer(), masks, protocol, heard)
 
     def score_blocks(self, methods: list[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Score all masks of the run's methods by its protocols, a block of clips at a time, as far as not on file."""
+        """Score all masks of the run's methods by its protocols, a block of clips at a time, as far as not on
+        file.
+        """
         methods, done = methods or self.methods, 0
         folder = self.study.results / "scores" / "blocks" / self.spectrogram_type / self.noise_scenario
         names = dict(zip(("spectrogram_type", "noise_scenario"), self.pair))

@@ -7,17 +7,20 @@ import copy
 import numpy as np
 import pytest
 import torch
+from picture_sound import sound_of
+from tiny_decoder import tiny_decoder
 from torch import nn
 from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.shap import additivity_error
-from picture_sound import sound_of
-from tiny_decoder import tiny_decoder
 from audioxai_utils.models.cnn14 import Cnn14
 
 OPTIONS = {
-    "lime": {"n_samples": 12}, "slime": {"n_samples": 12}, "rise": {"n_masks": 12}, "extremal": {"n_steps": 12},
+    "lime": {"n_samples": 12},
+    "slime": {"n_samples": 12},
+    "rise": {"n_masks": 12},
+    "extremal": {"n_steps": 12},
 }
 
 
@@ -326,7 +329,9 @@ def test_global_random_state_is_untouched(model, db, background, tmp_path):
     for name in METHODS:
         options = decoder if "decoder" in METHODS.required(name) else options_of(name, background)
         METHODS[name](model, db[:1], TARGET[:1], **options, **METHODS.taken(name, **sound_of(db[:1])))
-    assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(
+        torch_state, torch.get_rng_state()
+    )
 
 
 def test_methods_work_inside_inference_mode(model, db, background):
@@ -344,7 +349,11 @@ def test_methods_work_inside_inference_mode(model, db, background):
     [
         ({"model": lambda db: db}, TypeError, "model must be a torch.nn.Module"),
         ({"db": np.zeros((3, 1, 32, 64))}, TypeError, "db must be a tensor"),
-        ({"db": torch.zeros(3, 32, 64)}, ValueError, r"db must have shape \(n, 1, frequency, time\); got \(3, 32, 64\)"),
+        (
+            {"db": torch.zeros(3, 32, 64)},
+            ValueError,
+            r"db must have shape \(n, 1, frequency, time\); got \(3, 32, 64\)",
+        ),
         ({"db": torch.zeros(3, 1, 32, 64, dtype=torch.long)}, TypeError, "floating-point decibels"),
         ({"db": torch.zeros(3, 1, 32, 64)}, ValueError, "float32.*float64"),
         ({"db": torch.full((3, 1, 32, 64), float("nan"), dtype=torch.float64)}, ValueError, "must be finite"),
@@ -400,7 +409,9 @@ def test_table_of_methods_finds_files_and_takes_others():
         return torch.full_like(db, scale)
 
     try:
-        out = METHODS["ones_of_test"](TransposedSpotter(), torch.zeros(1, 1, 2, 3), torch.tensor([0]), scale=2.0)
+        out = METHODS["ones_of_test"](
+            TransposedSpotter(), torch.zeros(1, 1, 2, 3), torch.tensor([0]), scale=2.0
+        )
         assert out.tolist() == [[[[2.0] * 3] * 2]]
         with pytest.raises(ValueError, match="registered already"):
             register("ones_of_test")(clips)
@@ -413,4 +424,6 @@ def test_import_is_light():
     import sys
 
     code = "import sys, audioxai_utils.attributions; print({'captum', 'shap', 'lime', 'skimage'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    )

@@ -69,7 +69,9 @@ class Polynomial(nn.Module):
     def __init__(self, n_bins: int = 4, n_frames: int = 5) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.a, self.b = torch.randn(2, 1, 1, n_bins, n_frames, generator=generator, dtype=torch.float64) * 1e-3
+        self.a, self.b = (
+            torch.randn(2, 1, 1, n_bins, n_frames, generator=generator, dtype=torch.float64) * 1e-3
+        )
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
         return torch.stack([(self.a * db**2).sum(dim=(1, 2, 3)), (self.b * db).sum(dim=(1, 2, 3))], dim=1)
@@ -109,9 +111,12 @@ def test_smoothgrad_of_a_square_is_its_gradient_at_the_mean_noisy_clip():
     found = METHODS["smoothgrad"](POLYNOMIAL, POINTS, SQUARE, **options)
     noise = found / (2 * POLYNOMIAL.a) - POINTS  # mean of 400 draws, standard error 2 / 20
     assert 0.06 < float(noise.std()) < 0.14 and float(noise.abs().max()) < 0.5
-    assert torch.equal(noise[0], noise[1]) or torch.allclose(noise[0], noise[1], atol=1e-9)  # each clip the same noise
+    # each clip the same noise
+    assert torch.equal(noise[0], noise[1]) or torch.allclose(noise[0], noise[1], atol=1e-9)
     assert relative(METHODS["smoothgrad"](POLYNOMIAL, POINTS, SQUARE, seed=1, **options), found) > 1e-4
-    assert torch.allclose(METHODS["smoothgrad"](POLYNOMIAL, POINTS, LINEAR, n_samples=2), POLYNOMIAL.b.expand(2, 1, 4, 5))
+    assert torch.allclose(
+        METHODS["smoothgrad"](POLYNOMIAL, POINTS, LINEAR, n_samples=2), POLYNOMIAL.b.expand(2, 1, 4, 5)
+    )
 
 
 def test_smoothgrad_of_little_noise_is_the_gradient(model, db):
@@ -122,9 +127,13 @@ def test_smoothgrad_of_little_noise_is_the_gradient(model, db):
 def test_gradient_shap_by_hand():
     """On a line each sample is b (X - background), whatever the point; on a square it adds up in the mean."""
     background = POINTS[:1] * 0.5
-    found = METHODS["gradient_shap"](POLYNOMIAL, POINTS, LINEAR, background=background, n_samples=5, batch_size=2)
+    found = METHODS["gradient_shap"](
+        POLYNOMIAL, POINTS, LINEAR, background=background, n_samples=5, batch_size=2
+    )
     assert torch.allclose(found, POLYNOMIAL.b * (POINTS - background), rtol=1e-9)
-    found = METHODS["gradient_shap"](POLYNOMIAL, POINTS, SQUARE, background=background, n_samples=2000, batch_size=500)
+    found = METHODS["gradient_shap"](
+        POLYNOMIAL, POINTS, SQUARE, background=background, n_samples=2000, batch_size=500
+    )
     assert relative(found, POLYNOMIAL.a * (POINTS**2 - background**2)) < 0.05
 
 
@@ -167,7 +176,9 @@ def test_guided_gradcam_is_guided_gradients_where_gradcam_is_positive(model, db)
 
 def test_guided_gradcam_refuses_what_it_cannot_guide():
     with pytest.raises(ValueError, match="needs a model whose nonlinearities are nn.ReLU modules"):
-        METHODS["guided_gradcam"](nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), torch.zeros(1, 1, 2, 2), TARGET[:1])
+        METHODS["guided_gradcam"](
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), torch.zeros(1, 1, 2, 2), TARGET[:1]
+        )
 
 
 # --- occlusion, random masks --------------------------------------------------------------
@@ -197,7 +208,9 @@ def test_rise_mask_by_mask(model, db):
     plain = copy.deepcopy(model).eval()
     for clip, label in enumerate(TARGET.tolist()):
         with torch.no_grad():
-            p = torch.stack([plain((db[clip : clip + 1] + 100) * m - 100).softmax(1)[0, label] for m in masks])
+            p = torch.stack(
+                [plain((db[clip : clip + 1] + 100) * m - 100).softmax(1)[0, label] for m in masks]
+            )
         expected = (p.view(-1, 1, 1, 1) * masks).sum(0) / masks.sum(0) - p.mean()
         assert relative(found[clip], expected) < 1e-6
     assert relative(METHODS["rise"](model, db, TARGET, n_masks=30, grid=(3, 5), seed=5), found) > 0.01
@@ -220,7 +233,9 @@ class LoudBin(nn.Module):
         return torch.stack([level, -level], dim=1)
 
 
-@pytest.mark.parametrize("name", ["occlusion", "rise", "slime", "integrated_gradients", "smoothgrad", "gradient_shap"])
+@pytest.mark.parametrize(
+    "name", ["occlusion", "rise", "slime", "integrated_gradients", "smoothgrad", "gradient_shap"]
+)
 def test_planted_evidence_is_found(name):
     db = clips(1, seed=6) * 0.2 - 30
     options = {"occlusion": {"window": (4, 8)}, "slime": {"n_time": 16, "fill": -100.0}}.get(name, {})
@@ -254,8 +269,13 @@ def test_slime_is_the_lime_library_over_the_same_segments(grid, fill, model, db)
 
         hide = None if fill is None else (fill - low) / (high - low)
         explanation = LimeImageExplainer(random_state=3).explain_instance(
-            ((db[clip, 0] - low) / (high - low)).numpy(), classify, labels=(label,), top_labels=None, num_samples=25,
-            hide_color=hide, segmentation_fn=lambda image: segments,
+            ((db[clip, 0] - low) / (high - low)).numpy(),
+            classify,
+            labels=(label,),
+            top_labels=None,
+            num_samples=25,
+            hide_color=hide,
+            segmentation_fn=lambda image: segments,
         )
         expected = np.vectorize(dict(explanation.local_exp[label]).get)(explanation.segments)
         assert relative(found[clip, 0], torch.from_numpy(expected)) < 1e-6
@@ -316,7 +336,9 @@ def test_model_and_random_states_are_left_as_they_were_also_after_an_error(name,
     with pytest.raises(RuntimeError, match="broken on purpose"):
         METHODS[name](given, db[:1], TARGET[:1], **SMALL[name])
     assert hooks_and_flags(given) == before
-    assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(
+        torch_state, torch.get_rng_state()
+    )
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -366,8 +388,12 @@ def test_memory_is_bounded_by_the_batch_size(model):
 
     db, target = clips(5, seed=1), torch.tensor([0, 1, 0, 1, 1])
     for name, options in {
-        "integrated_gradients": {"n_steps": 10}, "smoothgrad": {"n_samples": 10}, "gradient_shap": {"n_samples": 10},
-        "rise": {"n_masks": 10}, "slime": {"n_samples": 10}, "slime_hpss": {"n_samples": 10},
+        "integrated_gradients": {"n_steps": 10},
+        "smoothgrad": {"n_samples": 10},
+        "gradient_shap": {"n_samples": 10},
+        "rise": {"n_masks": 10},
+        "slime": {"n_samples": 10},
+        "slime_hpss": {"n_samples": 10},
     }.items():
         sizes.clear()
         METHODS[name](Counting(), db, target, batch_size=4, **options)

@@ -68,10 +68,14 @@ def test_our_cnn14_passes(n_bins, n_frames, n_clips):
 def test_transposed_batch_norm_is_refused_by_name():
     model = TransposedNorm(8)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(GradientCheckError, match=r"input gradient is wrong.*layer bn0 \(BatchNorm2d") as caught:
+    with pytest.raises(
+        GradientCheckError, match=r"input gradient is wrong.*layer bn0 \(BatchNorm2d"
+    ) as caught:
         gradient_check(model, clips(2, 8, 12))
     assert "\n" not in str(caught.value)
-    assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert model.training and all(
+        torch.equal(before[key], value) for key, value in model.state_dict().items()
+    )
 
 
 def test_the_layer_nearest_to_the_logits_is_named():
@@ -120,7 +124,9 @@ class Step(nn.Module):
 
 
 def test_what_cannot_be_checked_is_refused():
-    with pytest.raises(GradientCheckError, match="cannot be checked: its logits are not smooth or not repeatable"):
+    with pytest.raises(
+        GradientCheckError, match="cannot be checked: its logits are not smooth or not repeatable"
+    ):
         gradient_check(Step(), clips(1, 4, 8), target=torch.tensor([0]))
 
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from picture_sound import sound_of
+from tiny_decoder import tiny_decoder
 from torch import nn
 
 from audioxai_utils import constants
-from audioxai_utils.evaluation import masks, metrics
 from audioxai_utils.attributions import METHODS
-from picture_sound import sound_of
-from tiny_decoder import tiny_decoder
+from audioxai_utils.evaluation import masks, metrics
 
 QUICK = {"n_samples": 8, "n_masks": 8, "n_steps": 4}  # for methods that have such an option
 TARGET = torch.tensor([1, 2, 0])
@@ -19,8 +19,17 @@ TARGET = torch.tensor([1, 2, 0])
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    layers = (nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-              nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d((4, 2)), nn.Flatten(), nn.Linear(32, 3))
+    layers = (
+        nn.BatchNorm2d(1),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((4, 2)),
+        nn.Flatten(),
+        nn.Linear(32, 3),
+    )
     model = nn.Sequential(*layers).double()
     model[0].running_mean.fill_(-40.0)
     model[0].running_var.fill_(200.0)
@@ -35,7 +44,10 @@ def clips(n: int, seed: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def needs(model, tmp_path_factory) -> dict:
     """What some methods cannot do without."""
-    return {"background": clips(3, 9), "decoder": tiny_decoder(model, clips(4, 8), tmp_path_factory.mktemp("decoder"))}
+    return {
+        "background": clips(3, 9),
+        "decoder": tiny_decoder(model, clips(4, 8), tmp_path_factory.mktemp("decoder")),
+    }
 
 
 def options_of(name: str, needs: dict, db: torch.Tensor) -> dict:
@@ -43,7 +55,11 @@ def options_of(name: str, needs: dict, db: torch.Tensor) -> dict:
     options = {option: value for option, value in QUICK.items() if option in METHODS.options(name)}
     if name == "occlusion":
         options["window"] = (8, 10)
-    return options | {option: needs[option] for option in METHODS.required(name)} | METHODS.taken(name, **sound_of(db))
+    return (
+        options
+        | {option: needs[option] for option in METHODS.required(name)}
+        | METHODS.taken(name, **sound_of(db))
+    )
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -66,7 +82,9 @@ def test_a_method_leaves_the_model_as_it_was(name, model, needs):
     before = copy.deepcopy(given.state_dict())
     db = clips(1, 2)
     METHODS[name](given, db, TARGET[:1], **options_of(name, needs, db))
-    assert given.training and all(torch.equal(before[key], value) for key, value in given.state_dict().items())
+    assert given.training and all(
+        torch.equal(before[key], value) for key, value in given.state_dict().items()
+    )
     for module in given.modules():
         assert not module._forward_hooks and not module._backward_hooks and not module._forward_pre_hooks
     assert all(parameter.requires_grad and parameter.grad is None for parameter in given.parameters())
@@ -78,7 +96,7 @@ def test_a_mask_lies_in_the_unit_interval_and_is_a_clip_s_own(name, protocol):
     values = torch.cat([clips(2, 3) + 40, torch.zeros(1, 1, 24, 40), -clips(1, 4).abs()])
     together = masks.build_masks(values, protocol)[name]
     assert together.shape == values.shape and torch.isfinite(together).all()
-    assert 0 <= together.min() and together.max() <= 1
+    assert together.min() >= 0 and together.max() <= 1
     for clip in range(4):
         alone = masks.build_masks(values[clip : clip + 1], protocol)[name]
         torch.testing.assert_close(alone, together[clip : clip + 1])
@@ -86,7 +104,9 @@ def test_a_mask_lies_in_the_unit_interval_and_is_a_clip_s_own(name, protocol):
 
 def split_of(rows: slice, protocol: str) -> metrics.Split:
     generator = torch.Generator().manual_seed(7)
-    p, kept, removed = (torch.rand(5, 3, generator=generator, dtype=torch.float64).softmax(1) for _ in range(3))
+    p, kept, removed = (
+        torch.rand(5, 3, generator=generator, dtype=torch.float64).softmax(1) for _ in range(3)
+    )
     mask = (torch.rand(5, 1, 6, 8, generator=generator, dtype=torch.float64) > 0.6).double()
     return metrics.Split(p[rows], kept[rows], removed[rows], p.argmax(1)[rows], mask[rows], protocol)
 
@@ -116,7 +136,9 @@ def test_bad_metrics_are_refused():
             metrics.register_metric(name, lambda split: split.p)
     metrics.register_metric("of_test", lambda split: split.p)
     try:
-        with pytest.raises(ValueError, match=r"metric 'of_test' must return one number per clip, \(5,\); got \(5, 3\)"):
+        with pytest.raises(
+            ValueError, match=r"metric 'of_test' must return one number per clip, \(5,\); got \(5, 3\)"
+        ):
             metrics.further_scores(split_of(slice(None), "paper"))
     finally:
         del metrics.METRICS["of_test"]

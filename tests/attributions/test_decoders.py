@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import nn
 from torch.nn import functional
 
-import tiny_study
-from audioxai_utils.attributions import decoder_training
-from audioxai_utils.study import pipeline, study
-from audioxai_utils.attributions import METHODS, register
+from audioxai_utils.attributions import METHODS, decoder_training, register
 from audioxai_utils.attributions.decoder import Decoder, feature_layers, features_of
 from audioxai_utils.models.cnn14 import Cnn14
 
 SIZES: list[int] = []  # spectrograms in each call of a Halves
-RECIPE = decoder_training.Recipe(epochs=40, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2)
+RECIPE = decoder_training.Recipe(
+    epochs=40, batch_size=8, learning_rate=0.01, mixed=0.3, noise=0.5, second=0.2
+)
 
 
 class Bands(nn.Module):
@@ -94,8 +91,12 @@ def test_the_class_that_is_asked_for_is_shown_where_both_speak(fitted):
 
 def test_some_second_classes_are_asked_for():
     logits = torch.tensor([[0.0, 3.0, 2.0]]).repeat(2000, 1)
-    target = decoder_training.asked(logits, decoder_training.Recipe(second=0.1), torch.Generator().manual_seed(0))
-    assert set(target.tolist()) == {1, 2} and float((target == 2).double().mean()) == pytest.approx(0.1, abs=0.02)
+    target = decoder_training.asked(
+        logits, decoder_training.Recipe(second=0.1), torch.Generator().manual_seed(0)
+    )
+    assert set(target.tolist()) == {1, 2} and float((target == 2).double().mean()) == pytest.approx(
+        0.1, abs=0.02
+    )
     assert decoder_training.asked(logits, decoder_training.Recipe(second=0.0), torch.Generator()).eq(1).all()
 
 
@@ -112,11 +113,18 @@ def test_the_loss_is_what_it_says(fitted):
     expected = []
     for one, m, z in zip(db, mask, coarse):
         target = int(model(one[None]).argmax())
-        kept, removed = (model((((one + 100) * part) - 100)[None]).softmax(1)[0, target] for part in (m, 1 - m))
+        kept, removed = (
+            model((((one + 100) * part) - 100)[None]).softmax(1)[0, target] for part in (m, 1 - m)
+        )
         conditions = z[0].sigmoid()
-        variation = ((conditions[1:] - conditions[:-1]).abs().sum() + (conditions[:, 1:] - conditions[:, :-1]).abs().sum()) / conditions.numel()
+        variation = (
+            (conditions[1:] - conditions[:-1]).abs().sum()
+            + (conditions[:, 1:] - conditions[:, :-1]).abs().sum()
+        ) / conditions.numel()
         kept, removed, m, variation = (value.detach() for value in (kept, removed, m, variation))
-        expected.append(-math.log(kept) - math.log(1 - removed) + 2 * float(m.mean()) + 0.5 * float(variation))
+        expected.append(
+            -math.log(kept) - math.log(1 - removed) + 2 * float(m.mean()) + 0.5 * float(variation)
+        )
     assert loss == pytest.approx(float(np.mean(expected)), rel=1e-9)
 
 
@@ -153,7 +161,12 @@ def test_seeds_fix_it_and_nothing_else_is_touched():
         assert torch.equal(value, again.decoder.state_dict()[name])
     assert first.losses == again.losses != other.losses
     assert torch.equal(random, torch.get_rng_state()) and float(model.scale) == weights
-    assert model.training and model.scale.requires_grad and model.scale.grad is None and not model.look._forward_hooks
+    assert (
+        model.training
+        and model.scale.requires_grad
+        and model.scale.grad is None
+        and not model.look._forward_hooks
+    )
 
 
 def test_memory_is_bounded_by_the_batch_size(fitted):
@@ -168,8 +181,10 @@ def test_memory_is_bounded_by_the_batch_size(fitted):
 
 def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     db = clips(200, 1)[0]
-    draw = lambda **changes: decoder_training.augmented(  # noqa: E731
-        db, decoder_training.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}), torch.Generator().manual_seed(5)
+    draw = lambda **changes: decoder_training.augmented(
+        db,
+        decoder_training.Recipe(**{"mixed": 0.0, "noise": 0.0, **changes}),
+        torch.Generator().manual_seed(5),
     )[1]
     shifted = draw()
     clean = decoder_training.augmented(db, decoder_training.Recipe(), torch.Generator().manual_seed(5))[0]
@@ -184,16 +199,20 @@ def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     assert 0.4 < float(share) < 0.6
     # all mixed at equal level: power adds up, so the mean power doubles
     everyone = draw(mixed=1.0, quieter=0.0)
-    assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(2.0, rel=1e-6)
+    assert float((10 ** (everyone / 10)).mean() / (10 ** (shifted / 10)).mean()) == pytest.approx(
+        2.0, rel=1e-6
+    )
 
 
 # --- fine-tuning --------------------------------------------------------------------------
+
 
 class Everything(Bands):
     """How loud it is everywhere, a map before those of the two bands."""
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
-        return torch.cat([functional.avg_pool2d((db + 60) / 40, 2), super().forward(db)], dim=1)  # (n, 3, 16, 20)
+        # (n, 3, 16, 20)
+        return torch.cat([functional.avg_pool2d((db + 60) / 40, 2), super().forward(db)], dim=1)
 
 
 class Ears(Halves):
@@ -259,7 +278,9 @@ def test_fine_tuning_goes_on_from_the_file_and_seeds_fix_it(stages):
 
 
 def test_the_guide_is_what_it_says(stages):
-    """By hand: cross-entropy with the loud bins in the place of area and variation, where alike and predicted."""
+    """By hand: cross-entropy with the loud bins in the place of area and variation, where alike and
+    predicted.
+    """
     recipe = dataclasses.replace(TUNING, guide=2.0, mixed=0.7, quieter=0.0, second=0.4)
     db, model = louder_clips(12, 3)[0], Ears()
     decoder = decoder_training._continued(stages[0][0], db)[0]
@@ -292,92 +313,14 @@ def test_fine_tuning_is_bounded_by_the_batch_size(stages):
     assert max(SIZES) == 8
 
 
-# --- in the study -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return tiny_study.make(tmp_path_factory.mktemp("tiny"))
-
-
-def weights_of(settings, method) -> dict:
-    classifier = study.load_classifier(settings, "mel_db")
-    return torch.load(pipeline.fitted_decoder(settings, classifier, method), weights_only=True)
-
-
-@pytest.mark.parametrize("method", ["lmac", "lmac_ft"])
-def test_the_decoder_never_hears_validation_or_test_folds(method, settings, tmp_path):
-    """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
-    root, results = tmp_path / "tones", tmp_path / "results"
-    shutil.copytree(settings.data_root, root)
-    shutil.copytree(settings.results / "models", results / "models")
-    noise = np.random.default_rng(7).standard_normal(8000) * 0.1
-
-    def again(fold: int) -> dict:
-        for path in (root / "audio").glob(f"{fold}-*.wav"):
-            soundfile.write(path, noise, 16000)
-        shutil.rmtree(results / "decoders", ignore_errors=True)
-        return weights_of(dataclasses.replace(settings, data_root=str(root), results_dir=str(results)), method)
-
-    before = weights_of(settings, method)
-    assert before["info"]["n_clips"] == 9 and before["info"]["seconds"] > 0
-    for fold in (4, 5):
-        after = again(fold)
-        assert all(torch.equal(value, after["decoder"][name]) for name, value in before["decoder"].items())
-    changed = again(1)
-    assert not all(torch.equal(value, changed["decoder"][name]) for name, value in before["decoder"].items())
-
-
-def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(settings, monkeypatch):
-    classifier, condition = study.load_classifier(settings, "mel_db"), ("mel_db", "clean")
-    path = pipeline.fitted_decoder(settings, classifier, "lmac")
-    monkeypatch.setattr(decoder_training, "train_decoder", lambda *a, **k: pytest.fail("trained again"))
-    assert pipeline.fitted_decoder(settings, classifier, "lmac") == path
-    assert pipeline.fitting_seconds(settings, classifier, "lmac") == decoder_training.decoder_info(path)["seconds"] > 0
-    assert pipeline.fitting_seconds(settings, classifier, "extremal") == 0
-    clips_ = study.explained_clips(settings, 32000, "clean")
-    rows = list(pipeline.attribute(settings, classifier, clips_, condition, "lmac"))
-    assert all(row["computed"] for row in rows)
-    assert not any(row["computed"] for row in pipeline.attribute(settings, classifier, clips_, condition, "lmac"))
-    key = pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path})
-    content = path.read_bytes()
-    path.write_bytes(content + b"x")
-    try:
-        assert pipeline._key(classifier, clips_.waveforms[0], "lmac", {"decoder": path}) != key
-    finally:
-        path.write_bytes(content)
-
-
-def test_the_second_stage_starts_from_the_first_s_decoder_and_costs_both(settings, monkeypatch):
-    classifier, trained = study.load_classifier(settings, "mel_db"), []
-    shutil.rmtree(settings.results / "decoders", ignore_errors=True)
-    train = decoder_training.train_decoder
-
-    def noted(*args, start=None):
-        trained.append(start)
-        return train(*args, start=start)
-
-    monkeypatch.setattr(decoder_training, "train_decoder", noted)
-    path = pipeline.fitted_decoder(settings, classifier, "lmac_ft")
-    first = pipeline.fitted_decoder(settings, classifier, "lmac")
-    assert trained == [None, first] and path != first
-    seconds = [pipeline.fitting_seconds(settings, classifier, method) for method in ("lmac", "lmac_ft")]
-    assert 0 < seconds[0] < seconds[1]
-    first.unlink()
-    assert pipeline.fitted_decoder(settings, classifier, "lmac_ft") == path and len(trained) == 2
-    clips_ = study.explained_clips(settings, 32000, "clean")
-    assert list(pipeline.attribute(settings, classifier, clips_, ("mel_db", "clean"), "lmac_ft")) and len(trained) == 2
-    other = dataclasses.replace(METHODS.traits("lmac"), recipe=decoder_training.Recipe(noise=0.0))
-    monkeypatch.setitem(METHODS._traits, "lmac", other)
-    assert pipeline.decoder_path(settings, classifier, "lmac_ft") != path
-
-
 # --- refusals -----------------------------------------------------------------------------
 
 
 def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
     db, labels = clips(2, 0)
-    with pytest.raises(FileNotFoundError, match="no such file; train one with decoder_training.train_decoder"):
+    with pytest.raises(
+        FileNotFoundError, match="no such file; train one with decoder_training.train_decoder"
+    ):
         METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "none.pt")
     torch.save({"model": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no decoder"):
@@ -396,7 +339,7 @@ def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
         register("nothing", recipe=decoder_training.Recipe())(lambda model, db, target: db)
 
 
-def test_optimised_20_is_optimised_at_a_fifth():
+def test_extremal_20_is_extremal_at_a_fifth():
     db, labels = clips(2, 0)
     found = METHODS["extremal_20"](Halves(), db, labels, n_steps=30)
     assert torch.equal(found, METHODS["extremal"](Halves(), db, labels, area=0.2, n_steps=30))

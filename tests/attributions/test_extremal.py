@@ -14,13 +14,12 @@ from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.heard import Sounds
-from audioxai_utils.constants import SpectrogramParameters
+from audioxai_utils.audio.spectrograms import Spectrogram, get_spectrogram, kept_audio
 from audioxai_utils.audit.example import PlainSpectrogram
+from audioxai_utils.constants import SpectrogramParameters
 from audioxai_utils.evaluation.masks import apply_mask, build_masks
-from audioxai_utils.models.cnn14 import Cnn14
-from audioxai_utils.audio.spectrograms import kept_audio
 from audioxai_utils.evaluation.scoring import MaskScorer
-from audioxai_utils.audio.spectrograms import Spectrogram, get_spectrogram
+from audioxai_utils.models.cnn14 import Cnn14
 
 extremal = importlib.import_module("audioxai_utils.attributions.extremal")
 ZERO = torch.tensor([0, 0])
@@ -97,7 +96,9 @@ def test_area_is_met_by_the_binary_mask_and_by_the_mean_of_the_soft_one(area):
     if area == 0.2:  # the evidence is a quarter: the mask spans 0 to 1 and minmax does not stretch it
         assert masks["minmax"].mean(dim=(1, 2, 3)).tolist() == pytest.approx([area] * 2, rel=0.05)
     inside, outside = masks["bin"][0, 0][model.truth()].mean(), masks["bin"][0, 0][~model.truth()].mean()
-    assert float(inside) > 0.8 * min(1.0, area / 0.25) and float(outside) < max(0.03, 1.1 * (area - 0.25) / 0.75)
+    assert float(inside) > 0.8 * min(1.0, area / 0.25) and float(outside) < max(
+        0.03, 1.1 * (area - 0.25) / 0.75
+    )
 
 
 def test_cut_breaks_ties_and_keeps_the_order():
@@ -137,7 +138,11 @@ def test_objective_bin_by_bin(domain):
         parts = []
         for m in (mask[clip, 0].numpy(), 1 - mask[clip, 0].numpy()):
             x = db[clip, 0].numpy()
-            masked = (x + 100) * m - 100 if domain == "db" else 10 * np.log10(np.maximum(10 ** (x / 10) * m, 1e-10))
+            masked = (
+                (x + 100) * m - 100
+                if domain == "db"
+                else 10 * np.log10(np.maximum(10 ** (x / 10) * m, 1e-10))
+            )
             logits = model(torch.from_numpy(masked)[None, None])[0].numpy()
             parts.append(np.exp(logits)[target[clip]] / np.exp(logits).sum())
         assert float(found[clip]) == pytest.approx(-math.log(parts[0]) - math.log(1 - parts[1]), rel=1e-9)
@@ -206,13 +211,17 @@ def test_gradient_of_what_is_heard_is_that_of_central_differences(spectrogram):
     waveform = noises(samples=2400 if spectrogram in (STFT, MEL) else 6000)
     db = spectrogram(waveform).db
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(3, db[0].numel(), generator=generator, dtype=torch.float64) / db[0].numel() ** 0.5 / 10
-    model = lambda x: (x.flatten(1) / 10).tanh() @ weights.T  # noqa: E731
+    weights = (
+        torch.randn(3, db[0].numel(), generator=generator, dtype=torch.float64) / db[0].numel() ** 0.5 / 10
+    )
+    model = lambda x: (x.flatten(1) / 10).tanh() @ weights.T
     sounds, target = Sounds.of(waveform, spectrogram, db), torch.tensor([2, 0])
     coarse = torch.randn(2, 1, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
 
     def loss(coarse: torch.Tensor) -> torch.Tensor:
-        return extremal.objective(model, db, target, extremal.upsampled(coarse, db).sigmoid(), "heard", sounds).sum()
+        return extremal.objective(
+            model, db, target, extremal.upsampled(coarse, db).sigmoid(), "heard", sounds
+        ).sum()
 
     gradient = torch.autograd.grad(loss(coarse), coarse)[0]
     assert torch.isfinite(gradient).all() and float(gradient.norm()) > 1e-3
@@ -227,7 +236,9 @@ def test_a_mask_of_0_and_1_has_a_gradient_too():
     waveform = noises(1)
     for spectrogram in (MEL, STFT):
         db = spectrogram(waveform).db
-        mask = (torch.arange(db.shape[2])[:, None] % 2).expand(db.shape[2:])[None, None].to(db).requires_grad_()
+        mask = (
+            (torch.arange(db.shape[2])[:, None] % 2).expand(db.shape[2:])[None, None].to(db).requires_grad_()
+        )
         Sounds.of(waveform, spectrogram, db).masked(db, mask).sum().backward()
         assert torch.isfinite(mask.grad).all()
 
@@ -261,7 +272,9 @@ def test_heard_clips_do_not_depend_on_their_batch_and_memory_is_bounded():
     waveform = noises(3)
     db = MEL(waveform).db
     options = {"domain": "heard", "spectrogram": MEL, "n_steps": 12, "grid": (6, 8)}
-    together = METHODS["extremal"](Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, **options)
+    together = METHODS["extremal"](
+        Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, **options
+    )
     SIZES.clear()
     alone = METHODS["extremal"](
         Band(db), db, torch.zeros(3, dtype=torch.long), waveform=waveform, batch_size=1, **options

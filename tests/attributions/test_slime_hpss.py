@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 import torch
+from test_attributions_more import TARGET, clips, relative, trained_looking
 from torch import nn
 
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.slime import regular_grid
 from audioxai_utils.attributions.slime_hpss import component_segments, is_percussive
-from test_attributions_more import TARGET, clips, relative, trained_looking
 
 
 def test_slime_over_components_is_the_lime_library_over_the_same_segments():
@@ -31,8 +31,13 @@ def test_slime_over_components_is_the_lime_library_over_the_same_segments():
                 return plain(batch[:, None]).softmax(1).numpy()
 
         explanation = LimeImageExplainer(random_state=3).explain_instance(
-            ((db[clip, 0] - low) / (high - low)).numpy(), classify, labels=(label,), top_labels=None, num_samples=25,
-            hide_color=(-100.0 - low) / (high - low), segmentation_fn=lambda image, s=segments: s,
+            ((db[clip, 0] - low) / (high - low)).numpy(),
+            classify,
+            labels=(label,),
+            top_labels=None,
+            num_samples=25,
+            hide_color=(-100.0 - low) / (high - low),
+            segmentation_fn=lambda image, s=segments: s,
         )
         expected = np.vectorize(dict(explanation.local_exp[label]).get)(segments)
         assert relative(found[clip, 0], torch.from_numpy(expected)) < 1e-6
@@ -63,6 +68,7 @@ def test_segments_have_no_gaps_where_a_component_is_missing():
 
 def test_a_model_of_clicks_weighs_percussive_segments():
     """Probability rises with the level of one click: its slice's percussive segment gets the largest weight."""
+
     class Click(nn.Module):
         def forward(self, x):
             level = (x[:, 0, :, 40].mean(1) + 60) / 10

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from audioxai_utils.audit import example
-from audioxai_utils.gallery.players import player_html
 from audioxai_utils.evaluation.controls import kept_bins
+from audioxai_utils.gallery.players import player_html
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def scores():
             "method": "lime" if not control else "",
             "mask": "bin" if not control else "",
             "clip": str(i),
-            **{m: i for m in ("FF", "AI", "AG", "FidIn", "AD")},
+            **dict.fromkeys(("FF", "AI", "AG", "FidIn", "AD"), i),
             **{f"{m}_heard": 2 * i for m in ("FF", "AI", "AG", "FidIn", "AD")},
         }
         for control in ("", "all_ones")

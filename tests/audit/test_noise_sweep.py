@@ -106,8 +106,7 @@ def test_the_summary_goes_from_the_loudest_noise_to_the_softest():
     assert text.startswith("Accuracy is 80 % on the clean clips.")
     assert (
         "- white noise: 20 % at -6 dB, 70 % at +12 dB; "
-        "the best masks keep the class on 25 % and 75 % of the clips."
-        in text
+        "the best masks keep the class on 25 % and 75 % of the clips." in text
     )
 
 

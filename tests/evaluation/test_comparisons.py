@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.evaluation import comparisons, bootstrap, tables
+from audioxai_utils.evaluation import bootstrap, comparisons, tables
 
 METRICS = list(constants.STUDY_METRICS)
 CONDITIONS = (("stft_db", "clean"), ("mel_db", "white"))
@@ -23,17 +23,24 @@ def scores_of(means: dict[tuple[str, str], float], n_clips: int = 40, seed: int 
             for (method, mask), mean in means.items():
                 for clip in range(n_clips):
                     values = mean + shared[clip] + 0.1 * generator.normal(size=7)
-                    rows.append({
-                        "protocol": protocol, "spectrogram_type": kind, "noise_scenario": scenario,
-                        "method": method, "mask": mask, "clip": f"c{clip:02}", "correct": True,
-                        "area": 0.1, "degenerate": False, **dict(zip(METRICS, values)),
-                    })
+                    rows.append(
+                        {
+                            "protocol": protocol,
+                            "spectrogram_type": kind,
+                            "noise_scenario": scenario,
+                            "method": method,
+                            "mask": mask,
+                            "clip": f"c{clip:02}",
+                            "correct": True,
+                            "area": 0.1,
+                            "degenerate": False,
+                            **dict(zip(METRICS, values)),
+                        }
+                    )
     return pd.DataFrame(rows)
 
 
-FOUR = {
-    ("saliency", "bin"): 1.0, ("gradcam", "bin"): 2.0, ("lime", "minmax"): 2.01, ("shap", "topK_5"): 0.5
-}
+FOUR = {("saliency", "bin"): 1.0, ("gradcam", "bin"): 2.0, ("lime", "minmax"): 2.01, ("shap", "topK_5"): 0.5}
 
 
 def clips_of(scores: pd.DataFrame, row: pd.Series, *names: str) -> pd.DataFrame:
@@ -43,9 +50,22 @@ def clips_of(scores: pd.DataFrame, row: pd.Series, *names: str) -> pd.DataFrame:
 
 def test_yes_or_no_scores_have_an_interval_though_every_clip_says_no():
     """Audit 12 on twenty clips: a bootstrap of zeros would promise that the share is zero."""
-    rows = [{"spectrogram_type": "mel_db", "noise_scenario": "clean", "clip": str(i), "method": "lime", "mask": "bin",
-             "AI": 0.0, "FidIn": float(i < 10), "FF": 0.0} for i in range(20)]
-    found = comparisons.mean_intervals(pd.DataFrame(rows), ("AI", "FidIn", "FF"), n_resamples=100).set_index("metric")
+    rows = [
+        {
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "clean",
+            "clip": str(i),
+            "method": "lime",
+            "mask": "bin",
+            "AI": 0.0,
+            "FidIn": float(i < 10),
+            "FF": 0.0,
+        }
+        for i in range(20)
+    ]
+    found = comparisons.mean_intervals(pd.DataFrame(rows), ("AI", "FidIn", "FF"), n_resamples=100).set_index(
+        "metric"
+    )
     assert found.loc["AI", "low"] == 0 and found.loc["AI", "high"] == pytest.approx(16.11, abs=0.01)
     assert found.loc["FidIn", ["low", "high"]].sum() == pytest.approx(1)
     assert found.loc["FF", ["low", "high"]].tolist() == [0, 0]
@@ -176,30 +196,44 @@ def test_clips_without_their_control_are_left_out():
 def test_marks_name_the_controls_and_the_metrics_that_fail():
     base = {"spectrogram_type": "mel_db", "noise_scenario": "clean", "mask": "bin"}
     verdicts = {
-        "saliency": {("random", "FF"): "better", ("random", "AD"): "better", ("energy", "FF"): "better",
-                     ("energy", "AD"): "better"},
-        "lime": {("random", "FF"): "better", ("random", "AD"): "undecided", ("energy", "FF"): "worse",
-                 ("energy", "AD"): "undecided"},
+        "saliency": {
+            ("random", "FF"): "better",
+            ("random", "AD"): "better",
+            ("energy", "FF"): "better",
+            ("energy", "AD"): "better",
+        },
+        "lime": {
+            ("random", "FF"): "better",
+            ("random", "AD"): "undecided",
+            ("energy", "FF"): "worse",
+            ("energy", "AD"): "undecided",
+        },
     }
-    comparison = pd.DataFrame([
-        {**base, "method": method, "control": control, "metric": metric, "verdict": verdict}
-        for method, pairs in verdicts.items() for (control, metric), verdict in pairs.items()
-    ])
+    comparison = pd.DataFrame(
+        [
+            {**base, "method": method, "control": control, "metric": metric, "verdict": verdict}
+            for method, pairs in verdicts.items()
+            for (control, metric), verdict in pairs.items()
+        ]
+    )
     marks = comparisons.control_marks(comparison).set_index("method")["not_better_than"]
     assert marks["saliency"] == "" and marks["lime"] == "random (AD), energy (FF, AD)"
     only_ff = comparisons.control_marks(comparison, metrics=["FF"], controls=["random"])
     assert (only_ff["not_better_than"] == "").all()
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda s: comparisons.mean_intervals(s.drop(columns="clip")), "lacks the column clip"),
-    (lambda s: comparisons.mean_intervals(pd.concat([s, s.head(1)])), "some occur twice"),
-    (lambda s: comparisons.mean_intervals(s, best=s.head(1).assign(mask="sigmoid")), "masks of best"),
-    (lambda s: comparisons.best_versus_second(s[s["method"] == "lime"]), "at least two"),
-    (lambda s: comparisons.beats_control(s), "lacks the column control"),
-    (lambda s: comparisons.beats_control(s, s.assign(control="")), "hold no control"),
-    (lambda s: comparisons.beats_control(s, s.assign(control="random", mask="none")), "name no method"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda s: comparisons.mean_intervals(s.drop(columns="clip")), "lacks the column clip"),
+        (lambda s: comparisons.mean_intervals(pd.concat([s, s.head(1)])), "some occur twice"),
+        (lambda s: comparisons.mean_intervals(s, best=s.head(1).assign(mask="sigmoid")), "masks of best"),
+        (lambda s: comparisons.best_versus_second(s[s["method"] == "lime"]), "at least two"),
+        (lambda s: comparisons.beats_control(s), "lacks the column control"),
+        (lambda s: comparisons.beats_control(s, s.assign(control="")), "hold no control"),
+        (lambda s: comparisons.beats_control(s, s.assign(control="random", mask="none")), "name no method"),
+    ],
+)
 def test_wrong_frames_end_in_one_line(call, message):
     with pytest.raises(ValueError, match=message):
         call(scores_of(FOUR, n_clips=3))
@@ -207,9 +241,22 @@ def test_wrong_frames_end_in_one_line(call, message):
 
 def test_with_intervals_widens_without_changing_a_number():
     long = pd.DataFrame(
-        [("paper", "mel_db", "clean", "lime", "bin", metric, 5, mean, mean - 1, mean + 1)
-         for metric, mean in (("FF", 0.5), ("SPS", 0.2))],
-        columns=["protocol", "spectrogram_type", "noise_scenario", "method", "mask", "metric", "n", "mean", "low", "high"],
+        [
+            ("paper", "mel_db", "clean", "lime", "bin", metric, 5, mean, mean - 1, mean + 1)
+            for metric, mean in (("FF", 0.5), ("SPS", 0.2))
+        ],
+        columns=[
+            "protocol",
+            "spectrogram_type",
+            "noise_scenario",
+            "method",
+            "mask",
+            "metric",
+            "n",
+            "mean",
+            "low",
+            "high",
+        ],
     )
     wide = comparisons.with_intervals(long)
     assert len(wide) == 1
@@ -217,13 +264,17 @@ def test_with_intervals_widens_without_changing_a_number():
 
 
 def test_a_rival_is_beaten_where_the_paired_interval_says_so():
-    scores = scores_of({("lime", "bin"): 1.0, ("rise", "bin"): 2.0, ("rise", "minmax"): 1.0, ("shap", "bin"): 0.5})
+    scores = scores_of(
+        {("lime", "bin"): 1.0, ("rise", "bin"): 2.0, ("rise", "minmax"): 1.0, ("shap", "bin"): 0.5}
+    )
     found = comparisons.beats_rival(scores, n_resamples=500)
     assert ("lime", "bin") not in set(zip(found["method"], found["mask"])) and len(found) == 2 * 2 * 3 * 7
     for row in found.itertuples():
         sign = -1 if row.metric in constants.LOWER_IS_BETTER else 1
         ours, theirs = (
-            clips_of(scores, pd.Series(row._asdict() | dict(zip(("method", "mask"), pair))), "method", "mask")[row.metric]
+            clips_of(
+                scores, pd.Series(row._asdict() | dict(zip(("method", "mask"), pair))), "method", "mask"
+            )[row.metric]
             for pair in ((row.method, row.mask), ("lime", "bin"))
         )
         assert row.difference == pytest.approx(sign * (ours.mean() - theirs.mean()))
@@ -236,9 +287,19 @@ def test_a_rival_is_beaten_where_the_paired_interval_says_so():
 
 def test_the_tally_counts_verdicts_and_puts_who_is_never_worse_first():
     rows = [
-        {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "clean", "method": method, "mask": "bin",
-         "metric": metric, "verdict": verdict}
-        for method, verdicts in (("saliency", "better better worse"), ("gradcam", "better undecided undecided"))
+        {
+            "protocol": "audited",
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "clean",
+            "method": method,
+            "mask": "bin",
+            "metric": metric,
+            "verdict": verdict,
+        }
+        for method, verdicts in (
+            ("saliency", "better better worse"),
+            ("gradcam", "better undecided undecided"),
+        )
         for metric, verdict in zip(("FF", "AD", "FidIn_heard"), verdicts.split())
     ]
     table = comparisons.tally(pd.DataFrame(rows)).set_index("method")
@@ -247,38 +308,62 @@ def test_the_tally_counts_verdicts_and_puts_who_is_never_worse_first():
     assert table.loc["gradcam", counts].tolist() == [1, 1, 0, 0, 1, 0]
     assert table.loc["saliency", counts].tolist() == [2, 0, 0, 0, 0, 1]
     scored = comparisons.tally(pd.DataFrame([row for row in rows if row["metric"] != "FidIn_heard"]))
-    assert list(scored.columns[-3:]) == ["better", "undecided", "worse"] and scored["method"].tolist() == ["saliency", "gradcam"]
+    assert list(scored.columns[-3:]) == ["better", "undecided", "worse"] and scored["method"].tolist() == [
+        "saliency",
+        "gradcam",
+    ]
 
 
 def test_one_table_holds_every_method_with_its_bounds_and_seconds():
     scores = scores_of(FOUR)
     scores["seconds"] = scores["method"].map({"saliency": 0.1, "gradcam": 0.2, "lime": 9.0, "shap": 3.0})
     scores["FF_heard"] = scores["FF"].where(scores["protocol"] == "audited") / 2
-    best = pd.DataFrame([{**dict(zip(("protocol", *comparisons.CONDITION), (p, *c))), "method": m, "mask": k}
-                         for p in constants.PROTOCOLS for c in CONDITIONS for m, k in FOUR])
+    best = pd.DataFrame(
+        [
+            {**dict(zip(("protocol", *comparisons.CONDITION), (p, *c))), "method": m, "mask": k}
+            for p in constants.PROTOCOLS
+            for c in CONDITIONS
+            for m, k in FOUR
+        ]
+    )
     table = comparisons.every_method(scores, best)
     assert len(table) == 2 * 2 * 4
     row = table.query("protocol == 'audited' and method == 'lime' and noise_scenario == 'white'").iloc[0]
     rows = clips_of(scores, row, "method")
-    assert row["FF"] == pytest.approx(rows["FF"].mean()) and row["FF_heard"] == pytest.approx(rows["FF"].mean() / 2)
-    assert row["FF_low"] < row["FF"] < row["FF_high"] and row["seconds"] == 9.0 and row["area"] == pytest.approx(0.1)
+    assert row["FF"] == pytest.approx(rows["FF"].mean()) and row["FF_heard"] == pytest.approx(
+        rows["FF"].mean() / 2
+    )
+    assert (
+        row["FF_low"] < row["FF"] < row["FF_high"]
+        and row["seconds"] == 9.0
+        and row["area"] == pytest.approx(0.1)
+    )
     read = comparisons.scored_and_heard(table, tuple(table.loc[0, comparisons.CONDITION]), "audited")
     assert list(read.columns[:4]) == ["method", "mask", "FF", "FF_heard"] and "COMP_low" not in read
     words = comparisons.printed(table)
-    assert list(words.columns[:5]) == ["protocol", *comparisons.CONDITION, "method", "mask"] and len(words) == len(table)
+    assert list(words.columns[:5]) == ["protocol", *comparisons.CONDITION, "method", "mask"] and len(
+        words
+    ) == len(table)
     assert not any(column.endswith(("_low", "_high")) for column in words)
     line = words.loc[row.name]
     assert line["FF"] == f"{row['FF']:.2f} ({row['FF_low']:.2f} to {row['FF_high']:.2f})"
-    assert line["AD"].count(".") == 3 and line["AD"] == f"{row['AD']:.1f} ({row['AD_low']:.1f} to {row['AD_high']:.1f})"
+    assert (
+        line["AD"].count(".") == 3
+        and line["AD"] == f"{row['AD']:.1f} ({row['AD_low']:.1f} to {row['AD_high']:.1f})"
+    )
     assert set(words.loc[words["protocol"] == "paper", "FF_heard"]) == {""}
 
 
 def test_masks_that_beat_both_controls_are_counted():
-    marks = pd.DataFrame({
-        "spectrogram_type": "mel_db", "noise_scenario": ["clean", "clean", "white", "clean"],
-        "method": ["lime", "lime", "lime", "shap"], "mask": ["bin", "topK_5", "bin", "bin"],
-        "not_better_than": ["", "", "energy (AD)", "random (FF)"],
-    })
+    marks = pd.DataFrame(
+        {
+            "spectrogram_type": "mel_db",
+            "noise_scenario": ["clean", "clean", "white", "clean"],
+            "method": ["lime", "lime", "lime", "shap"],
+            "mask": ["bin", "topK_5", "bin", "bin"],
+            "not_better_than": ["", "", "energy (AD)", "random (FF)"],
+        }
+    )
     counted = comparisons.count_beaten(marks).set_index("method")
     assert counted.loc["lime"].to_dict() == {"mel, clean": 2, "mel, white noise": 0}
     assert counted.loc["shap", "mel, clean"] == 0

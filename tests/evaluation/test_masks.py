@@ -118,9 +118,13 @@ def test_kept_and_removed_share_out_the_level():
     assert torch.equal(kept, torch.full_like(db, -7.0))
 
 
-@pytest.mark.parametrize("bad, words", [
-    (torch.zeros(3, 4), "batch, 1, frequency, time"), (torch.full((1, 1, 2, 2), math.nan), "finite"),
-])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (torch.zeros(3, 4), "batch, 1, frequency, time"),
+        (torch.full((1, 1, 2, 2), math.nan), "finite"),
+    ],
+)
 def test_bad_attributions_are_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         build_masks(bad)
@@ -137,14 +141,18 @@ def test_unknown_protocol_and_misfit_are_refused():
 def test_masks_asked_for_by_name_are_those_of_all_of_them(protocol):
     every = build_masks(attribution(), protocol)
     some = build_masks(attribution(), protocol, ["topK_30_pos", "minmax"])
-    assert list(some) == ["topK_30_pos", "minmax"] and all(torch.equal(some[name], every[name]) for name in some)
+    assert list(some) == ["topK_30_pos", "minmax"] and all(
+        torch.equal(some[name], every[name]) for name in some
+    )
     assert build_masks(attribution(), protocol, []) == {}
     with pytest.raises(ValueError, match="names must be one of minmax, .*; got 'best'"):
         build_masks(attribution(), protocol, ["best"])
 
 
 def test_a_registered_mask_is_built_with_the_others():
-    register_mask("median", lambda values, protocol: (values > values.median(1, keepdim=True).values).to(values))
+    register_mask(
+        "median", lambda values, protocol: (values > values.median(1, keepdim=True).values).to(values)
+    )
     try:
         assert build_masks(attribution())["median"].mean() == pytest.approx(38 / 77)
         with pytest.raises(ValueError, match="registered already"):

@@ -15,8 +15,14 @@ D = 6 * 9
 def masks():
     """Soft, binary, a single bin, constant, all ones, all zeros."""
     rng = np.random.default_rng(3)
-    rows = [rng.random((6, 9)), (rng.random((6, 9)) > 0.7).astype(float), np.eye(6, 9) * 0, np.full((6, 9), 0.4),
-            np.ones((6, 9)), np.zeros((6, 9))]
+    rows = [
+        rng.random((6, 9)),
+        (rng.random((6, 9)) > 0.7).astype(float),
+        np.eye(6, 9) * 0,
+        np.full((6, 9), 0.4),
+        np.ones((6, 9)),
+        np.zeros((6, 9)),
+    ]
     rows[2][2, 3] = 1
     return torch.from_numpy(np.stack(rows)[:, None])
 
@@ -26,7 +32,9 @@ def slow_gini(values, offset):
     total = sum(ordered)
     if total == 0:
         return math.nan
-    return 1 - 2 * sum(v / total * (len(ordered) - i + 0.5) / len(ordered) for i, v in enumerate(ordered, start=1))
+    return 1 - 2 * sum(
+        v / total * (len(ordered) - i + 0.5) / len(ordered) for i, v in enumerate(ordered, start=1)
+    )
 
 
 def slow_entropy(values):
@@ -49,7 +57,9 @@ def test_constant_masks_are_the_worst_not_the_best():
     """Audit 2: the published runs score a constant mask 0, the best value there is."""
     assert metrics.complexity(masks(), "paper")[[3, 4, 5]].tolist() == [0, 0, 0]
     assert metrics.complexity(masks(), "audited")[[3, 4]].tolist() == pytest.approx([math.log(D)] * 2)
-    assert math.isnan(metrics.complexity(masks(), "audited")[5]) and math.isnan(metrics.sparseness(masks(), "audited")[5])
+    assert math.isnan(metrics.complexity(masks(), "audited")[5]) and math.isnan(
+        metrics.sparseness(masks(), "audited")[5]
+    )
 
 
 def test_paper_values_equal_quantus():
@@ -85,7 +95,9 @@ def test_faithfulness_equals_its_definition(protocol, rise):
     p, kept, removed = (probabilities(seed) for seed in range(3))
     ours = metrics.faithfulness(p, kept, removed, protocol)
     for i in range(len(p)):
-        for name, value in slow_faithfulness(p[i].tolist(), kept[i].tolist(), removed[i].tolist(), rise).items():
+        for name, value in slow_faithfulness(
+            p[i].tolist(), kept[i].tolist(), removed[i].tolist(), rise
+        ).items():
             assert ours[name][i].item() == pytest.approx(value, abs=1e-12), name
 
 
@@ -104,7 +116,9 @@ def test_a_given_class_is_scored_clip_by_clip(protocol, rise):
         assert torch.equal(values, default[name])
 
 
-@pytest.mark.parametrize("target", [3, torch.tensor([0]), torch.tensor([0, 5]), torch.tensor([-1, 0]), torch.ones(2)])
+@pytest.mark.parametrize(
+    "target", [3, torch.tensor([0]), torch.tensor([0, 5]), torch.tensor([-1, 0]), torch.ones(2)]
+)
 def test_classes_that_do_not_fit_are_refused(target):
     p = probabilities(0)[:2]
     with pytest.raises(ValueError, match="target must") as error:

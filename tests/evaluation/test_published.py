@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audioxai_utils import constants
-from audioxai_utils import published
+from audioxai_utils import constants, published
 
 KEYS = ["spectrogram_type", "noise_scenario", "subset", "method", "mask"]
 METRICS = list(constants.STUDY_METRICS)
@@ -22,7 +21,10 @@ def test_results_hold_every_condition_subset_method_and_mask_once():
     expected = {
         (*condition, subset, method, mask)
         for condition, subset, method, mask in product(
-            constants.STUDY_CONDITIONS, ("all", "correct", "incorrect"), constants.STUDY_METHODS, constants.MASK_NAMES
+            constants.STUDY_CONDITIONS,
+            ("all", "correct", "incorrect"),
+            constants.STUDY_METHODS,
+            constants.MASK_NAMES,
         )
     }
     assert len(results) == 840
@@ -34,7 +36,9 @@ def test_all_is_the_mean_of_correct_and_incorrect_weighted_by_the_accuracy():
     tables = published.published_tables().drop_duplicates(KEYS[:2]).set_index(KEYS[:2])["accuracy"]
     results = published.published_results().set_index(KEYS).sort_index()
     for condition, accuracy in tables.items():
-        parts = {subset: results.loc[(*condition, subset)][METRICS] for subset in ("all", "correct", "incorrect")}
+        parts = {
+            subset: results.loc[(*condition, subset)][METRICS] for subset in ("all", "correct", "incorrect")
+        }
         share = accuracy / 100
         mixed = share * parts["correct"] + (1 - share) * parts["incorrect"]
         np.testing.assert_allclose(mixed, parts["all"], rtol=2e-5, atol=1e-6, err_msg=str(condition))

@@ -13,12 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from audioxai_utils.evaluation import metrics, tables
-from audioxai_utils.constants import STUDY_METHODS
 from audioxai_utils.audio.datasets import load_waveform
+from audioxai_utils.audio.spectrograms import get_spectrogram, kept_audio
+from audioxai_utils.constants import STUDY_METHODS
+from audioxai_utils.evaluation import metrics, tables
 from audioxai_utils.evaluation.masks import build_masks
-from audioxai_utils.audio.spectrograms import kept_audio
-from audioxai_utils.audio.spectrograms import get_spectrogram
 
 REFERENCE = Path(os.environ.get("AUDIOXAI_REFERENCE", ""))
 pytestmark = pytest.mark.skipif(
@@ -32,7 +31,9 @@ def published_masks(method):
         masks = {name: content[name] for name in content.files if name != "shape"}
     unpack = np.unpackbits
     rows = {n: m if m.dtype == np.float32 else unpack(m)[: SHAPE[0] * SHAPE[1]] for n, m in masks.items()}
-    return {name: torch.from_numpy(row.reshape(1, 1, *SHAPE).astype(np.float32)) for name, row in rows.items()}
+    return {
+        name: torch.from_numpy(row.reshape(1, 1, *SHAPE).astype(np.float32)) for name, row in rows.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,12 @@ def test_conciseness_of_all_masks(method, scores):
 def test_kept_sound(method, mask):
     """At least 80 dB above its difference from the published sound."""
     spectrogram = get_spectrogram("mel_db")
-    cat = next(path for folder in ("samples", "data/samples") for path in [REFERENCE.parent / folder / "cat.wav"] if path.is_file())
+    cat = next(
+        path
+        for folder in ("samples", "data/samples")
+        for path in [REFERENCE.parent / folder / "cat.wav"]
+        if path.is_file()
+    )
     batch = spectrogram(load_waveform(cat, spectrogram.sample_rate)[None])
     ours = kept_audio(batch, published_masks(method)[mask], spectrogram)[0].double()
     with np.load(REFERENCE / "cat_mel_db_clean" / f"{method}_{mask}_audio.npz") as content:

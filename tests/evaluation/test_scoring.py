@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from audioxai_utils.audio.spectrograms import get_spectrogram, kept_audio, removed_audio
 from audioxai_utils.evaluation.masks import apply_mask, build_masks
 from audioxai_utils.evaluation.metrics import faithfulness
-from audioxai_utils.audio.spectrograms import kept_audio, removed_audio
 from audioxai_utils.evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
-from audioxai_utils.audio.spectrograms import get_spectrogram
 
 
 class Counting(nn.Module):
@@ -37,7 +36,9 @@ def case():
 def test_scores_equal_a_direct_computation(case, protocol):
     model, spectrogram, batch, attribution = case
     masks = build_masks(attribution, protocol)
-    scores = score_masks(MaskScorer(model, spectrogram, batch), masks, protocol, heard=True).set_index(["mask", "index"])
+    scores = score_masks(MaskScorer(model, spectrogram, batch), masks, protocol, heard=True).set_index(
+        ["mask", "index"]
+    )
     with torch.no_grad():
         for name in ("bin", "minmax"):
             for i in range(3):
@@ -48,7 +49,9 @@ def test_scores_equal_a_direct_computation(case, protocol):
                 heard = faithfulness(p, *(model(db).softmax(1) for db in sounds), protocol)
                 for metric in expected:
                     assert scores.loc[(name, i), metric] == pytest.approx(expected[metric].item(), abs=1e-9)
-                    assert scores.loc[(name, i), f"{metric}_heard"] == pytest.approx(heard[metric].item(), abs=1e-7)
+                    assert scores.loc[(name, i), f"{metric}_heard"] == pytest.approx(
+                        heard[metric].item(), abs=1e-7
+                    )
                 assert scores.loc[(name, i), "p_kept"] == pytest.approx(kept[0, p.argmax()].item())
 
 
@@ -85,7 +88,9 @@ def test_most_probable_names_the_class():
     assert list(most_probable(p, ("cat", "dog"))) == [("dog", 0.8), ("cat", 0.9)]
 
 
-@pytest.mark.parametrize("output, got", [(lambda db: {"logits": db}, "dict"), (lambda db: db, r"\(3, 1, 257, 16\)")])
+@pytest.mark.parametrize(
+    "output, got", [(lambda db: {"logits": db}, "dict"), (lambda db: db, r"\(3, 1, 257, 16\)")]
+)
 def test_a_model_without_logits_is_refused(case, output, got):
     class Wrong(nn.Module):
         def forward(self, db):
@@ -104,6 +109,9 @@ def test_given_classes_are_scored(case):
     scores = score_masks(MaskScorer(model, spectrogram, batch, target), {"m": mask})
     with torch.no_grad():
         for i, c in enumerate(target.tolist()):
-            whole, removed = (model(db[i : i + 1]).softmax(1)[0, c].item() for db in (batch.db, apply_mask(batch.db, mask)[1]))
+            whole, removed = (
+                model(db[i : i + 1]).softmax(1)[0, c].item()
+                for db in (batch.db, apply_mask(batch.db, mask)[1])
+            )
             assert scores.loc[i, "target"] == c
             assert scores.loc[i, "FF"] == pytest.approx(whole - removed, abs=1e-12)

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audioxai_utils import constants
+from audioxai_utils import constants, published
 from audioxai_utils.evaluation import bootstrap, table_styles, tables
-from audioxai_utils import published
 
 METRICS = list(constants.STUDY_METRICS)
 KEYS = ["spectrogram_type", "noise_scenario", "method", "mask"]
@@ -55,12 +54,21 @@ def clip_scores(n_clips: int = 6, seed: int = 0) -> pd.DataFrame:
             for method in ("gradcam", "saliency"):
                 for mask in ("bin", "minmax"):
                     for clip in range(n_clips):
-                        rows.append({
-                            "protocol": protocol, "spectrogram_type": kind, "noise_scenario": scenario,
-                            "method": method, "mask": mask, "clip": f"clip{clip}", "correct": clip % 3 > 0,
-                            **dict(zip(METRICS, generator.random(7))), "FF_heard": generator.random(),
-                            "area": generator.random(), "degenerate": clip == 0,
-                        })
+                        rows.append(
+                            {
+                                "protocol": protocol,
+                                "spectrogram_type": kind,
+                                "noise_scenario": scenario,
+                                "method": method,
+                                "mask": mask,
+                                "clip": f"clip{clip}",
+                                "correct": clip % 3 > 0,
+                                **dict(zip(METRICS, generator.random(7))),
+                                "FF_heard": generator.random(),
+                                "area": generator.random(),
+                                "degenerate": clip == 0,
+                            }
+                        )
     return pd.DataFrame(rows)
 
 
@@ -157,14 +165,17 @@ def test_only_the_methods_asked_for():
     assert chosen(best) == slow_best(published_all().query("method in ('gradcam', 'lime')"))
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda frame: frame.drop(columns=["AD", "mask"]), "columns mask, AD"),
-    (lambda frame: frame[frame["subset"] == "correct"], 'subset "all"'),
-    (lambda frame: pd.concat([frame, frame.head(1)]), "two of"),
-    (lambda frame: frame.assign(FF=frame["FF"].astype(str)), "FF must hold numbers"),
-    (lambda frame: frame.assign(AG=np.inf), "AG must be finite"),
-    (lambda frame: frame.head(0), "empty"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda frame: frame.drop(columns=["AD", "mask"]), "columns mask, AD"),
+        (lambda frame: frame[frame["subset"] == "correct"], 'subset "all"'),
+        (lambda frame: pd.concat([frame, frame.head(1)]), "two of"),
+        (lambda frame: frame.assign(FF=frame["FF"].astype(str)), "FF must hold numbers"),
+        (lambda frame: frame.assign(AG=np.inf), "AG must be finite"),
+        (lambda frame: frame.head(0), "empty"),
+    ],
+)
 def test_wrong_results_end_in_one_line(spoil, message):
     with pytest.raises(ValueError, match=message) as error:
         tables.best_masks(spoil(published.published_results()))
@@ -216,7 +227,8 @@ def test_summary_against_plain_sums():
     d = {"stft_db": 257 * 313, "mel_db": 64 * 501}
     for row in summary.to_dict("records"):
         clips = [
-            score for score in scores.to_dict("records")
+            score
+            for score in scores.to_dict("records")
             if all(score[key] == row[key] for key in ("protocol", *KEYS))
             and row["subset"] in ("all", "correct" if score["correct"] else "incorrect")
         ]
@@ -388,15 +400,33 @@ def test_only_rows_of_one_group_are_compared():
     table = pd.DataFrame({"condition": list("aabb"), "mask": "bin", "FF": [0.1, 0.2, 0.3, 0.4]})
     found = colours(table_styles.style_table(table, compared=["condition"]).to_html())
     assert {row: found[row, 2] for row in range(4)} == {
-        0: table_styles.ORANGE, 1: table_styles.GREEN, 2: table_styles.ORANGE, 3: table_styles.GREEN
+        0: table_styles.ORANGE,
+        1: table_styles.GREEN,
+        2: table_styles.ORANGE,
+        3: table_styles.GREEN,
     }
 
 
 def test_names_are_printed_in_words_and_errors_with_their_size():
-    table = pd.DataFrame({"spectrogram_type": ["stft_db"], "noise_scenario": ["white"], "best": ["gradcam + bin"],
-                          "relative_error": [3.2e-9], "test_acc": [45.0], "test_acc_low": [25.84], "test_acc_high": [65.79]})
+    table = pd.DataFrame(
+        {
+            "spectrogram_type": ["stft_db"],
+            "noise_scenario": ["white"],
+            "best": ["gradcam + bin"],
+            "relative_error": [3.2e-9],
+            "test_acc": [45.0],
+            "test_acc_low": [25.84],
+            "test_acc_high": [65.79],
+        }
+    )
     html = table_styles.style_table(table).to_html()
-    for words in (">STFT<", ">white noise<", ">Grad-CAM + bin<", ">3.2e-09<", "45.0 [25.8,\N{NO-BREAK SPACE}65.8]"):
+    for words in (
+        ">STFT<",
+        ">white noise<",
+        ">Grad-CAM + bin<",
+        ">3.2e-09<",
+        "45.0 [25.8,\N{NO-BREAK SPACE}65.8]",
+    ):
         assert words in html
     assert ">noise<" in html and "noise_scenario" not in html
 
@@ -407,7 +437,10 @@ def test_a_table_without_bounds_has_its_means():
 
 
 def test_tables_have_the_study_s_numbers_and_others_their_names():
-    assert tables.table_name(("mel_db", "horse")) == "VI" and tables.table_name(("stft_db", "horse")) == "stft_db_horse"
+    assert (
+        tables.table_name(("mel_db", "horse")) == "VI"
+        and tables.table_name(("stft_db", "horse")) == "stft_db_horse"
+    )
 
 
 def test_latex_is_coloured_and_escaped():

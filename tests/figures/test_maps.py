@@ -61,7 +61,9 @@ def test_loudest_bin_of_a_sine_is_drawn_at_its_frequency():
         height = low + (row + 0.5) * (high - low) / n_bins
         wanted = hz_to_mel(3000.0) if kind == "mel_db" else 3000.0
         assert abs(height - wanted) <= (high - low) / n_bins
-        assert figure.axes[0].get_xlim() == pytest.approx((axes_of(kind, n_frames).start, axes_of(kind, n_frames).end))
+        assert figure.axes[0].get_xlim() == pytest.approx(
+            (axes_of(kind, n_frames).start, axes_of(kind, n_frames).end)
+        )
 
 
 def test_axes_of_another_spectrogram_and_of_nonsense():
@@ -109,9 +111,17 @@ def test_mask_grid_says_the_kept_area():
 
 
 def test_method_grid_has_a_row_per_condition_and_a_column_per_method(db):
-    rows = [{"label": kind, "spectrogram": kind, "db": db[kind],
-             "maps": {method: np.random.default_rng(3).standard_normal(SHAPES[kind]) for method in STUDY_METHODS}}
-            for kind in SHAPES]
+    rows = [
+        {
+            "label": kind,
+            "spectrogram": kind,
+            "db": db[kind],
+            "maps": {
+                method: np.random.default_rng(3).standard_normal(SHAPES[kind]) for method in STUDY_METHODS
+            },
+        }
+        for kind in SHAPES
+    ]
     figure = maps.method_grid(rows)
     panels = [ax for ax in figure.axes if ax.images]
     assert len(panels) == len(rows) * (1 + len(STUDY_METHODS))
@@ -151,7 +161,8 @@ def test_figures_import_without_matplotlib():
     import subprocess
     import sys
 
-    code = "import sys; import audioxai_utils.figures.maps, audioxai_utils.figures.scores; sys.exit('matplotlib' in sys.modules or 'seaborn' in sys.modules)"
+    code = "import sys; import audioxai_utils.figures.maps, audioxai_utils.figures.scores; "
+    code += "sys.exit('matplotlib' in sys.modules or 'seaborn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -160,7 +171,9 @@ def test_maps_of_a_condition_stand_under_their_clips(condition):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(condition.spectrograms.shape, generator=generator, dtype=torch.float64)
     figure = maps.show_maps(condition, values, n_clips=2)
-    above, below = ([ax for ax in figure.axes if ax.get_title().startswith(words)] for words in ("clip: ", "for "))
+    above, below = (
+        [ax for ax in figure.axes if ax.get_title().startswith(words)] for words in ("clip: ", "for ")
+    )
     assert len(above) == len(below) == 2
     chosen = condition.clips.first(2).frame["clip"]
     rows = [list(condition.clips.frame["clip"]).index(clip) for clip in chosen]

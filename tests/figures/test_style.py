@@ -5,17 +5,30 @@ import itertools
 import numpy as np
 import pytest
 
-from audioxai_utils.figures import style
-from audioxai_utils.constants import (
-    LOWER_IS_BETTER, STUDY_METHODS, STUDY_METRICS, NOISE_SCENARIOS, SPECTROGRAM_TYPES, known_methods,
-)
 from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.constants import (
+    LOWER_IS_BETTER,
+    NOISE_SCENARIOS,
+    SPECTROGRAM_TYPES,
+    STUDY_METHODS,
+    STUDY_METRICS,
+    known_methods,
+)
+from audioxai_utils.figures import style
 
 # Machado et al. (2009): linear RGB as seen with protanopia and deuteranopia.
 DEFICIENCIES = {
     "none": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
 }
 
 
@@ -47,10 +60,17 @@ def test_every_method_there_is_has_its_own_colour_and_they_are_more_than_fourtee
 
 
 def test_methods_have_a_colour_a_marker_and_a_label_each():
-    assert set(STUDY_METHODS) <= set(style.METHOD_COLOURS) == set(style.METHOD_MARKERS) == set(style.METHOD_LABELS)
+    assert (
+        set(STUDY_METHODS)
+        <= set(style.METHOD_COLOURS)
+        == set(style.METHOD_MARKERS)
+        == set(style.METHOD_LABELS)
+    )
     assert len(set(style.METHOD_MARKERS.values())) == len(style.METHOD_MARKERS)
     assert len(set(style.METHOD_LABELS.values())) == len(style.METHOD_LABELS)
-    assert set(style.SCENARIO_LABELS) == set(NOISE_SCENARIOS) and set(style.SPECTROGRAM_LABELS) == set(SPECTROGRAM_TYPES)
+    assert set(style.SCENARIO_LABELS) == set(NOISE_SCENARIOS) and set(style.SPECTROGRAM_LABELS) == set(
+        SPECTROGRAM_TYPES
+    )
     assert set(style.BEST_WORST) == set(STUDY_METRICS) and set(LOWER_IS_BETTER) <= set(STUDY_METRICS)
 
 
@@ -68,7 +88,9 @@ def test_a_bin_lies_at_its_own_frequency_and_a_frame_at_its_own_time(kind, n_fra
     expected = (np.arange(axes.n_bins) + 0.5) / axes.n_bins
     np.testing.assert_allclose(axes.height_of(transform.frequencies.numpy()), expected, atol=1e-5)
     times = np.arange(n_frames) * transform.hop_length / transform.sample_rate
-    np.testing.assert_allclose((times - axes.start) / (axes.end - axes.start), (np.arange(n_frames) + 0.5) / n_frames)
+    np.testing.assert_allclose(
+        (times - axes.start) / (axes.end - axes.start), (np.arange(n_frames) + 0.5) / n_frames
+    )
     assert style.axes_of(transform, n_frames) == style.axes_of(transform.settings, n_frames) == axes
 
 
@@ -77,11 +99,20 @@ def test_a_bin_lies_at_its_own_frequency_and_a_frame_at_its_own_time(kind, n_fra
 def test_ticks_are_few_round_and_inside(kind, n_frames):
     axes = style.axes_of(kind, n_frames)
     heights = axes.height_of(np.array(axes.frequency_ticks()))
-    assert 3 <= len(heights) <= 9 and (heights >= 0).all() and (heights <= 1).all() and (np.diff(heights) > 0).all()
+    assert (
+        3 <= len(heights) <= 9
+        and (heights >= 0).all()
+        and (heights <= 1).all()
+        and (np.diff(heights) > 0).all()
+    )
     labels = [style.frequency_label(f) for f in axes.frequency_ticks()]
     assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 4
     times = axes.time_ticks()
-    assert times[0] == 0 and len(times) <= 8 and times[-1] <= axes.end + 0.25 * (times[1] if len(times) > 1 else 1)
+    assert (
+        times[0] == 0
+        and len(times) <= 8
+        and times[-1] <= axes.end + 0.25 * (times[1] if len(times) > 1 else 1)
+    )
 
 
 def test_mel_and_hertz_are_inverse_and_the_known_value_is_met():

@@ -1,4 +1,6 @@
-"""A transform whose sound is its picture, for methods that want a waveform of any decibels."""
+"""A transform whose sound is its picture, for methods that want a waveform of any decibels. Not a test
+itself.
+"""
 
 from types import SimpleNamespace
 

@@ -41,7 +41,7 @@ def wait():
     time.sleep(0.7 if Path(results_dir, "slow").exists() else 0)
 """
 TRAIN = """
-model = study.new_model(spectrogram_type)
+model = study.new_model(spectrogram_type).to(study.device)
 study.save_classifier(model, spectrogram_type, {"best_epoch": 1, "gradient_error": 1e-9})
 """
 ATTRIBUTE = """

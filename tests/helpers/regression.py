@@ -1,4 +1,4 @@
-"""What the regression holds on to: tables of the smoke study as numbers, and what its notebooks found as words.
+"""What the regression holds on to: tables of the smoke study, and what its notebooks found in words.
 
 Not a test itself; used by test_notebooks.py and store_notebooks.py.
 """
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REGRESSION = ROOT / "tests" / "regression"
 KEYS = ["protocol", "spectrogram_type", "noise_scenario", "method", "mask"]
-# AI under the paper's protocol counts rises in the last digit, so it is no number to hold on to (audit 3), nor is
-# the choice of a best mask, which takes AI in; the audited protocol chooses the same masks on every machine.
+# AI under the paper's protocol counts rises in the last digit, so it is no number to hold on to (audit 3),
+# nor is the choice of a best mask, which takes AI in; the audited protocol chooses the same on every machine.
 VALUES = ["FF", "AG", "FidIn", "SPS", "AD", "COMP", "area", "degenerate"]
 OF_THE_MACHINE = re.compile(r"paper protocol|\bs a clip\b|\bseconds?\b|\bGB\b|\bcolumns? of these tables\b")
 
@@ -35,12 +35,14 @@ def numbers(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def found(folder: Path) -> dict[str, list[str]]:
-    """Lines of the summaries that a run's notebooks show, numbers left out; those of the machine are left out whole."""
+    """Lines of the summaries that a run's notebooks show, without numbers and those of the machine."""
     texts = {}
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         outputs = [o for cell in cells if "summary" in cell.metadata.get("tags", []) for o in cell.outputs]
-        lines = "\n".join(o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})).splitlines()
+        lines = "\n".join(
+            o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})
+        ).splitlines()
         kept = [line for line in lines if line.strip() and not OF_THE_MACHINE.search(line)]
         texts[path.stem] = [re.sub(r"`[0-9a-f]{8,}`|-?\d+([.,]\d+)*(e[+-]?\d+)?", "#", line) for line in kept]
     return texts

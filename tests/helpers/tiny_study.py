@@ -20,7 +20,10 @@ CATEGORIES = ("low", "middle", "high")
 
 
 def write_dataset(
-    root: Path, takes: str = "A", seconds: float = 0.5, categories: Sequence[str] = CATEGORIES,
+    root: Path,
+    takes: str = "A",
+    seconds: float = 0.5,
+    categories: Sequence[str] = CATEGORIES,
     frequency: Callable[[int], float] = lambda target: 300 * 3**target,
 ) -> None:
     """A tone in soft noise per fold, class and take, in ESC-50's layout."""
@@ -40,7 +43,12 @@ def make(folder: Path, takes: str = "A", profile: str = "smoke", seconds: float 
     """A study below ``folder`` with a mel classifier whose weights are drawn; its settings are on file."""
     write_dataset(folder / "tones", takes, seconds, **dataset)
     settings = Settings(
-        profile, "esc50", data_root=str(folder / "tones"), device="cpu", seed=0, results_dir=str(folder / "results")
+        profile,
+        "esc50",
+        data_root=str(folder / "tones"),
+        device="cpu",
+        seed=0,
+        results_dir=str(folder / "results"),
     )
     settings.write()
     study = Study(settings)

@@ -1,4 +1,5 @@
-"""CUDA: on a machine without it, that the fast paths keep to the device and never wait for it; on one with it, the numbers.
+"""CUDA: on a machine without it, that the fast paths keep to the device and never wait for it; on one with
+it, the numbers.
 
 Fake tensors know their device and shape and hold no values. An operation on two devices fails with them, and
 so does every look at a value from the host.
@@ -12,17 +13,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from audioxai_utils.audio import spectrograms
-from audioxai_utils.evaluation import masks, metrics, scoring
-from audioxai_utils.study import pipeline
-from audioxai_utils.attributions import neighbourhoods, rescale
-from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions import METHODS, neighbourhoods, rescale
 from audioxai_utils.attributions.shap_fast import PairedModel
-from audioxai_utils.constants import SPECTROGRAM_TYPES
-from audioxai_utils.numerics import to_host, to_device
-from audioxai_utils.models.cnn14 import Cnn14
-from audioxai_utils.numerics import tensor_float32
+from audioxai_utils.audio import spectrograms
 from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.constants import SPECTROGRAM_TYPES
+from audioxai_utils.evaluation import masks, metrics, scoring
+from audioxai_utils.models.cnn14 import Cnn14
+from audioxai_utils.numerics import tensor_float32, to_device, to_host
+from audioxai_utils.study import attribute, clips
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -53,8 +52,11 @@ DTYPES = {"i": torch.int64, "b": torch.bool, "f": torch.float64}
 
 
 def test_lime_classifies_in_tf32_without_waiting_for_the_device_and_scores_are_in_float32(faked, monkeypatch):
-    monkeypatch.setattr(neighbourhoods, "to_device", lambda values, device: values.to(device))  # pinning wants a driver
-    monkeypatch.setattr(torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind]))
+    # pinning wants a driver
+    monkeypatch.setattr(neighbourhoods, "to_device", lambda values, device: values.to(device))
+    monkeypatch.setattr(
+        torch, "from_numpy", lambda array: torch.empty(array.shape, dtype=DTYPES[array.dtype.kind])
+    )
     seen, model, db = [], fake_model(), torch.empty(1, 1, 64, 501, device="cuda")
     model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     drawn = neighbourhoods.Neighbourhood(
@@ -94,6 +96,7 @@ def test_the_rescale_rule_stays_on_the_device(faked):
 @pytest.mark.parametrize("spectrogram_type", SPECTROGRAM_TYPES)
 def test_masks_sounds_and_scores_stay_on_the_device(spectrogram_type, monkeypatch):
     """All but PyTorch's inverse STFT, which looks at its window once a call."""
+
     def istft(spectrum, *_, window, length, **__):
         assert spectrum.device == window.device
         return torch.empty(len(spectrum), length, device=spectrum.device)
@@ -172,32 +175,31 @@ def test_lime_reads_each_clip_when_the_next_one_is_under_way():
 
 def test_spectrograms_of_a_split_are_computed_where_the_transform_is(condition, monkeypatch):
     """Training wants them on the CPU; a clip that stays there would meet a window on the GPU."""
-    from audioxai_utils.study import study
-
-    settings, classifier = condition
-    sent_to = []
-    monkeypatch.setattr(study, "to_device", lambda values, device: sent_to.append(device) or values)
-    db, labels, _ = study.split_spectrograms(settings, classifier.spectrogram, "test")
-    assert set(sent_to) == {classifier.spectrogram.window.device} and db.device.type == "cpu" and len(db) == len(labels)
+    sent = []
+    monkeypatch.setattr(clips, "to_device", lambda values, device: sent.append(device) or values)
+    db, labels, _ = condition.study.split("mel_db", "test")
+    assert (
+        set(sent) == {condition.spectrogram.window.device}
+        and db.device.type == "cpu"
+        and len(db) == len(labels)
+    )
 
 
 def test_clips_that_are_attributed_together_are_what_they_are_alone(condition, monkeypatch):
     """As on a GPU, blocks of clips; a block that is partly there computes the rest."""
-    from audioxai_utils.study import study
+    folder = condition.attribution_folder("saliency")
 
-    settings, classifier = condition
-    classifier.info["gradient_error"] = 0.0
-    clips = study.explained_clips(settings, 32000, "clean")
-    alone = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
-    values, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
-    folder = pipeline.attribution_folder(settings, "mel_db", "clean", "saliency")
+    def attributed() -> list[dict]:
+        return list(attribute.attribute(condition.classifier, condition.clips, "saliency", {}, folder))
+
+    alone = attributed()
+    values = condition.attributions("saliency")
     for path in sorted(folder.glob("*.npz"))[1:]:
         path.unlink()
-    monkeypatch.setitem(pipeline.AT_ONCE, "cpu", 16)
-    again = list(pipeline.attribute(settings, classifier, clips, ("mel_db", "clean"), "saliency"))
-    together, _ = pipeline.load_attributions(settings, clips, ("mel_db", "clean"), "saliency")
-    torch.testing.assert_close(together, values, atol=1e-6, rtol=1e-5)
-    assert sum(row["computed"] for row in again) == len(clips) - 1 > 0
+    monkeypatch.setitem(attribute.AT_ONCE, "cpu", 16)
+    again = attributed()
+    torch.testing.assert_close(condition.attributions("saliency"), values, atol=1e-6, rtol=1e-5)
+    assert sum(row["computed"] for row in again) == len(condition.clips) - 1 > 0
     assert [(r["clip"], r["target"]) for r in again] == [(r["clip"], r["target"]) for r in alone]
 
 
@@ -211,7 +213,11 @@ def test_cpu_and_cuda_agree(method):
     target = here(db).argmax(1)
     options = {"lime": {"n_samples": 100}, "shap": {"background": background}}.get(method, {})
     found = METHODS[method](here, db, target, **options)
-    options = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
+    options = {
+        name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in options.items()
+    }
     other = METHODS[method](there, db.cuda(), target.cuda(), **options).cpu()
     assert float((found - other).abs().max() / found.abs().max()) < (1e-2 if method == "lime" else 1e-3)
-    torch.testing.assert_close(scoring.probabilities(there, db.cuda()).cpu(), scoring.probabilities(here, db), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        scoring.probabilities(there, db.cuda()).cpu(), scoring.probabilities(here, db), atol=1e-3, rtol=0
+    )

@@ -321,14 +321,26 @@ def spoiled(change):
     return state
 
 
-@pytest.mark.parametrize("content, message", [
-    (lambda: spoiled(lambda state: state.pop("features.0.1.bias")), r"lacks features.0.1.bias \(1 in all\)"),
-    (lambda: spoiled(lambda state: state.update(more=torch.zeros(1))), r"has an unknown more \(1 in all\)"),
-    (lambda: EfficientAT(3, 0.4).state_dict(), "no EfficientAT mn checkpoint of width 0.1, it lacks"),
-    (lambda: EfficientAT(3, 0.11).state_dict(), r"shape \(56, 8, 1, 1\), at width 0.1 it is \(48, 8, 1, 1\)"),
-    (lambda: [1, 2], "expected a dictionary of tensors"),
-    (lambda: EfficientAT(3, 0.1), "not a readable PyTorch checkpoint"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            lambda: spoiled(lambda state: state.pop("features.0.1.bias")),
+            r"lacks features.0.1.bias \(1 in all\)",
+        ),
+        (
+            lambda: spoiled(lambda state: state.update(more=torch.zeros(1))),
+            r"has an unknown more \(1 in all\)",
+        ),
+        (lambda: EfficientAT(3, 0.4).state_dict(), "no EfficientAT mn checkpoint of width 0.1, it lacks"),
+        (
+            lambda: EfficientAT(3, 0.11).state_dict(),
+            r"shape \(56, 8, 1, 1\), at width 0.1 it is \(48, 8, 1, 1\)",
+        ),
+        (lambda: [1, 2], "expected a dictionary of tensors"),
+        (lambda: EfficientAT(3, 0.1), "not a readable PyTorch checkpoint"),
+    ],
+)
 def test_another_checkpoint_is_one_line(tmp_path, content, message):
     torch.save(content(), tmp_path / "net.pt")
     with pytest.raises(ValueError, match=message) as error:
@@ -421,12 +433,15 @@ def test_pooled_features_leave_every_flag_as_it_was():
         probe.pooled_features(network, [])
 
 
-@pytest.mark.parametrize("features, labels, message", [
-    (torch.zeros(4, 2), torch.tensor([0, 1, 0]), r"got \(4, 2\) and \(3,\)"),
-    (torch.full((2, 2), math.nan), torch.tensor([0, 1]), "must be finite"),
-    (torch.zeros(3, 2), torch.tensor([0, 2, 0]), r"0 to K-1 with none left out and K >= 2; got \[0, 2\]"),
-    (torch.zeros(3, 2), torch.tensor([0, 0, 0]), r"K >= 2; got \[0\]"),
-])
+@pytest.mark.parametrize(
+    "features, labels, message",
+    [
+        (torch.zeros(4, 2), torch.tensor([0, 1, 0]), r"got \(4, 2\) and \(3,\)"),
+        (torch.full((2, 2), math.nan), torch.tensor([0, 1]), "must be finite"),
+        (torch.zeros(3, 2), torch.tensor([0, 2, 0]), r"0 to K-1 with none left out and K >= 2; got \[0, 2\]"),
+        (torch.zeros(3, 2), torch.tensor([0, 0, 0]), r"K >= 2; got \[0\]"),
+    ],
+)
 def test_probe_refuses(features, labels, message):
     with pytest.raises(ValueError, match=message):
         probe.fit_probe(features, labels)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from audioxai_utils.models.inference import inference_copy
 from audioxai_utils.models.cnn14 import Cnn14
+from audioxai_utils.models.inference import inference_copy
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -49,9 +49,14 @@ def test_cnn14_keeps_its_logits_with_all_twelve_norms_folded(dtype, tolerance):
     before = copy.deepcopy(model.state_dict())
     fast = inference_copy(model, clips(1).to(dtype))
     assert difference(model, fast, clips(4).to(dtype)) < tolerance
-    assert n_norms(model) == 13 and n_norms(fast) == 1 and not fast.training  # bn0 comes before any convolution
-    assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert all(p.requires_grad for p in model.parameters()) and not any(p.requires_grad for p in fast.parameters())
+    # bn0 comes before any convolution
+    assert n_norms(model) == 13 and n_norms(fast) == 1 and not fast.training
+    assert model.training and all(
+        torch.equal(before[key], value) for key, value in model.state_dict().items()
+    )
+    assert all(p.requires_grad for p in model.parameters()) and not any(
+        p.requires_grad for p in fast.parameters()
+    )
     assert not any(module._forward_hooks for module in model.modules())
     convolution = fast.conv_block2.conv1
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last) == (dtype == torch.float32)
@@ -104,7 +109,9 @@ def test_only_what_stays_the_same_is_folded(way, folds):
 
 
 def test_one_pair_that_cannot_be_folded_does_not_stop_the_others():
-    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU(), Small("weights_read")).double()
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU(), Small("weights_read")
+    ).double()
     shaken(model)
     fast = inference_copy(model, clips(1).double())
     assert n_norms(fast) == 1 and isinstance(fast[1], nn.Identity)

@@ -25,7 +25,9 @@ def model():
 
 
 def panns_forward(state, x):
-    """PANNs' Cnn14 with functional calls on (batch, 1, time, frequency), as the paper's repository orders its axes."""
+    """PANNs' Cnn14 with functional calls on (batch, 1, time, frequency), as the paper's repository orders its
+    axes.
+    """
 
     def norm(x, name):
         keys = [f"{name}.{key}" for key in ("running_mean", "running_var", "weight", "bias")]
@@ -53,7 +55,8 @@ def test_same_outputs_as_panns(model, frames):
 
 def test_full_width_has_panns_parameters():
     model = Cnn14(64, 527)
-    assert sum(p.numel() for p in model.parameters()) == 80_753_615  # the published 80.8 M, with bn0 and a 527-class head
+    # the published 80.8 M, with bn0 and a 527-class head
+    assert sum(p.numel() for p in model.parameters()) == 80_753_615
 
 
 def test_input_gradient_equals_central_differences(model):
@@ -64,7 +67,9 @@ def test_input_gradient_equals_central_differences(model):
         direction = torch.randn(db.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         step = 1e-6
         with torch.no_grad():
-            difference = (model(db + step * direction)[:, 1] - model(db - step * direction)[:, 1]) / (2 * step)
+            difference = (model(db + step * direction)[:, 1] - model(db - step * direction)[:, 1]) / (
+                2 * step
+            )
         torch.testing.assert_close((gradient * direction).sum((1, 2, 3)), difference, rtol=1e-5, atol=1e-7)
 
 
@@ -94,14 +99,19 @@ def test_every_nonlinearity_is_a_module_used_once(model):
     calls = {}
     for name, module in model.named_modules():
         if isinstance(module, (torch.nn.ReLU, torch.nn.MaxPool1d)):
-            module.register_forward_hook(lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1}))
+            module.register_forward_hook(
+                lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1})
+            )
     model(torch.zeros(1, 1, 64, 33, dtype=torch.float64))
     assert len(calls) == 14 and set(calls.values()) == {1}
 
 
 def panns_checkpoint(model, path, **changes):
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
-    state |= {"fc_audioset.weight": torch.zeros(527, 64), "spectrogram_extractor.stft.conv_real.weight": torch.zeros(3)}
+    state |= {
+        "fc_audioset.weight": torch.zeros(527, 64),
+        "spectrogram_extractor.stft.conv_real.weight": torch.zeros(3),
+    }
     torch.save({"iteration": 1, "model": state | changes}, path)
     return path
 
@@ -110,7 +120,9 @@ def test_audioset_weights_fill_all_but_the_head(model, tmp_path):
     path = panns_checkpoint(model, tmp_path / "cnn14.pth")
     other = Cnn14(64, 7, WIDTH).double()
     assert {name.split(".")[0] for name in load_panns_weights(other, path)} == {"head"}
-    assert torch.equal(other.fc1.weight, model.fc1.weight) and torch.equal(other.bn0.running_mean, model.bn0.running_mean)
+    assert torch.equal(other.fc1.weight, model.fc1.weight) and torch.equal(
+        other.bn0.running_mean, model.bn0.running_mean
+    )
     narrow = Cnn14(257, 7, WIDTH).double()
     assert {name.split(".")[0] for name in load_panns_weights(narrow, path)} == {"head", "bn0"}
 
@@ -151,7 +163,9 @@ def test_wrong_shapes_are_refused(model):
         model(torch.zeros(1, 1, 64, 31, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("number", [np.float64(0.43), np.float32(0.43), np.int64(3), np.mean(np.ones(3, np.float32))])
+@pytest.mark.parametrize(
+    "number", [np.float64(0.43), np.float32(0.43), np.int64(3), np.mean(np.ones(3, np.float32))]
+)
 def test_a_checkpoint_may_hold_numpy_numbers_and_nothing_that_runs(tmp_path, number):
     torch.save({"model": torch.ones(2), "mAP": number}, tmp_path / "scalar.pth")
     assert load_state(tmp_path / "scalar.pth")["mAP"] == number

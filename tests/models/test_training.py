@@ -5,14 +5,19 @@ import dataclasses
 import pytest
 import torch
 
-from audioxai_utils.constants import PROFILES
 from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.training import (
-    _make_module, augment, channels_last_convolutions, predict, train_classifier,
+    _make_module,
+    augment,
+    channels_last_convolutions,
+    predict,
+    train_classifier,
 )
+from audioxai_utils.study.profiles import PROFILES
 
-SIZES = dataclasses.replace(PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant",
-                            averaging=0.0)
+SIZES = dataclasses.replace(
+    PROFILES["smoke"], epochs=4, batch_size=8, learning_rate=0.05, schedule="constant", averaging=0.0
+)
 
 
 class Linear(torch.nn.Module):
@@ -47,7 +52,13 @@ def run():
 
 def test_it_learns_and_keeps_a_row_per_epoch(run):
     assert run.history["epoch"].tolist() == [1, 2, 3, 4]
-    assert set(run.history.columns) == {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+    assert set(run.history.columns) == {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+    }
     assert run.history["validation_loss"].is_monotonic_decreasing
     assert run.history["validation_accuracy"].iloc[-1] == 1
     assert not run.model.training
@@ -87,7 +98,9 @@ def test_augmentation_shifts_crops_masks_and_mixes():
     plain = dataclasses.replace(SIZES, time_shift=False, crop=1.0, mixup=0.0)
     masked, same = augment(db, one_hot, plain)
     changed = (masked != db).double().mean((1, 2, 3))
-    assert torch.equal(same, one_hot) and changed.max() > 0 and changed.max() <= (10 * 80 + 20 * 64) / (64 * 80)
+    assert (
+        torch.equal(same, one_hot) and changed.max() > 0 and changed.max() <= (10 * 80 + 20 * 64) / (64 * 80)
+    )
     cropped, _ = augment(db, one_hot, dataclasses.replace(plain, time_shift=True, crop=0.5))
     assert cropped.shape == (6, 1, 64, 40)
     _, soft = augment(db, one_hot, dataclasses.replace(plain, mixup=0.4))
@@ -98,8 +111,19 @@ def test_augmentation_shifts_crops_masks_and_mixes():
 def test_the_paper_profile_is_the_published_one():
     paper = PROFILES["paper"]
     assert (paper.width, paper.epochs, paper.batch_size, paper.learning_rate) == (1.0, 20, 32, 1e-4)
-    assert (paper.schedule, paper.mixup, paper.time_shift, paper.dropout, paper.averaging) == ("constant", 0, False, 1, 0)
-    assert (paper.n_clips, paper.lime_samples, paper.background_clips, paper.iid_masks) == (None, 1000, None, False)
+    assert (paper.schedule, paper.mixup, paper.time_shift, paper.dropout, paper.averaging) == (
+        "constant",
+        0,
+        False,
+        1,
+        0,
+    )
+    assert (paper.n_clips, paper.lime_samples, paper.background_clips, paper.iid_masks) == (
+        None,
+        1000,
+        None,
+        False,
+    )
 
 
 def test_the_paper_optimiser_is_adam_at_a_constant_rate():
@@ -109,7 +133,9 @@ def test_the_paper_optimiser_is_adam_at_a_constant_rate():
 
 
 def test_masks_are_stripes_of_the_published_width():
-    """At most 10 bins and 20 frames, whole rows and columns, the same for the whole batch under the paper's profile."""
+    """At most 10 bins and 20 frames, whole rows and columns, the same for the whole batch under the paper's
+    profile.
+    """
     torch.manual_seed(0)
     db = torch.full((4, 1, 64, 80), -50.0)
     plain = dataclasses.replace(PROFILES["paper"])
@@ -123,7 +149,9 @@ def test_masks_are_stripes_of_the_published_width():
 
 
 def test_averaged_weights_are_what_is_validated_and_kept():
-    """With a decay of 0.9 the kept weights lag behind the last ones, and their accuracy is the one in the history."""
+    """With a decay of 0.9 the kept weights lag behind the last ones, and their accuracy is the one in the
+    history.
+    """
     torch.manual_seed(1)
     plain = train_classifier(Linear(), tones(32, 0), tones(16, 1), SIZES, seed=3)
     torch.manual_seed(1)

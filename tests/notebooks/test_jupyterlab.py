@@ -46,7 +46,7 @@ HEARD = f"""before => {{
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study of three tones up to its best masks, with a classifier of the quick study's size, not trained."""
+    """A study of three tones up to its best masks, with an untrained classifier of the quick study's size."""
     folder = tmp_path_factory.mktemp("study")
     made = tiny_study.make(folder, profile="quick", seconds=constants.DURATION)
     chosen = dataclasses.replace(
@@ -70,23 +70,37 @@ def write_notebook(folder: Path) -> None:
 
 
 @contextmanager
-def jupyterlab(folder: Path):
-    """Address of a server on this machine that offers ``folder``; neither it nor its kernels outlive the test."""
+def jupyterlab(folder: Path, results_parent: Path):
+    """Address of a server that offers ``folder``; neither it nor its kernels outlive the test.
+
+    ``results_parent`` is where its kernels look for runs.
+    """
     state, log = folder.parent / "jupyter", folder.parent / "jupyterlab.log"
     do_not_ask(state / "config")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-P", "-m", "jupyterlab", "--no-browser", "--allow-root",
-        f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
+        sys.executable,
+        "-P",
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--ServerApp.root_dir={folder}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
-        "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+        "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.extension_manager=readonly",
     ]
     environment = os.environ | {"IPYTHONDIR": str(state / "ipython"), "AUDIOXAI_RESULTS": str(results_parent)}
     environment |= {"PYTHONPATH": str(constants.REPOSITORY)}
     environment.pop("AUDIOXAI_RUN", None)
-    environment |= {f"JUPYTER_{name.upper()}_DIR": str(state / name) for name in ("config", "data", "runtime")}
+    environment |= {
+        f"JUPYTER_{name.upper()}_DIR": str(state / name) for name in ("config", "data", "runtime")
+    }
     with open(log, "w", encoding="utf-8") as file:
         server = psutil.Popen(watch.bound(command), env=environment, cwd=folder, stdout=file, stderr=file)
     try:
@@ -126,7 +140,9 @@ def run_notebook(page, address: str) -> None:
     page.goto(f"{address}/lab/tree/{NOTEBOOK}?reset")
     page.wait_for_function("window.jupyterapp")
     page.evaluate("jupyterapp.restored.then(() => true)")
-    page.wait_for_function("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    page.wait_for_function(
+        "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
     ran = page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
     assert ran, page.locator(".jp-OutputArea").all_inner_texts()
     page.locator(".widget-tab").scroll_into_view_if_needed()
@@ -164,10 +180,14 @@ class Hand:
         return self.page.get_by_label(label, exact=True).locator("visible=true")
 
     def options(self, label: str) -> list[str]:
-        return self.box(label).locator("option").evaluate_all("options => options.map(option => option.value)")
+        return (
+            self.box(label).locator("option").evaluate_all("options => options.map(option => option.value)")
+        )
 
     def opens(self, tab: str) -> None:
-        self.does(f"{tab} opened", lambda: self.page.locator(".widget-tab .lm-TabBar").get_by_text(tab).click())
+        self.does(
+            f"{tab} opened", lambda: self.page.locator(".widget-tab .lm-TabBar").get_by_text(tab).click()
+        )
 
     def picks(self, name: str, label: str, option: str) -> None:
         self.does(name, lambda: self.box(label).select_option(option))
@@ -229,7 +249,11 @@ def use_live(hand: Hand) -> None:
     for method, pixels, clip in (("Saliency", 40, clips[1]), ("Grad-CAM", -20, clips[2])):
         hand.picks(f"live {method}", "Method", method)
         area = hand.slides(f"{method} area", pixels)
-        assert area != 20 and f"{method}, largest {area} %" in hand.said() and f"kept area {area}.0 %" in hand.said()
+        assert (
+            area != 20
+            and f"{method}, largest {area} %" in hand.said()
+            and f"kept area {area}.0 %" in hand.said()
+        )
         hand.picks(f"{method} mask", "Mask", "topK_30")
         assert f"{method}, topK_30" in hand.said()
         hand.picks(f"{method} mask by area", "Mask", BY_AREA)
@@ -254,7 +278,7 @@ def decoded(source: str) -> np.ndarray:
 
 
 def test_the_explorer_of_notebook_06_in_jupyterlab(study, tmp_path, monkeypatch):
-    """Prepared and live explanations and files of one's own are heard; prints the seconds from change to sound."""
+    """Prepared and live explanations and own files are heard; prints the seconds from change to sound."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     write_notebook(notebooks)
@@ -272,4 +296,6 @@ def test_the_explorer_of_notebook_06_in_jupyterlab(study, tmp_path, monkeypatch)
             use_file(hand, give, path, chirps(32000, seed))
         hand.picks("file, Saliency", "Method", "Saliency")
         assert visit.outside == [] and len(visit.context.pages) == 1
-    print("seconds until heard:", ", ".join(f"{name} {seconds:.2f}" for name, seconds in hand.seconds.items()))
+    print(
+        "seconds until heard:", ", ".join(f"{name} {seconds:.2f}" for name, seconds in hand.seconds.items())
+    )

@@ -1,4 +1,4 @@
-"""What every notebook promises: few parameters, small cells, its formulas, an answer first, nothing of a machine."""
+"""What every notebook promises: few parameters, small cells, formulas, an answer, nothing of a machine."""
 
 import ast
 import json
@@ -42,7 +42,13 @@ def outputs(notebook):
 
 
 def test_there_are_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS if path.stem[:2] != "00"][:5] == ["01", "02", "03", "04", "05"]
+    assert [path.stem[:2] for path in NOTEBOOKS if path.stem[:2] != "00"][:5] == [
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+    ]
 
 
 def test_it_is_valid_and_small(notebook):
@@ -72,11 +78,16 @@ def test_no_cell_exists_for_a_test(notebook):
         assert not any(isinstance(node, ast.Assert) for node in statements), cell.source[:120]
         last = statements[-1] if statements else None
         if isinstance(last, ast.Expr):
-            assert not ast.unparse(last.value).endswith((".shape", ".columns.tolist()", ".dtype")), cell.source[:120]
+            assert not ast.unparse(last.value).endswith((".shape", ".columns.tolist()", ".dtype")), (
+                cell.source[:120]
+            )
 
 
 def test_it_opens_with_a_title_and_a_question_and_closes_with_a_summary(notebook):
-    first, markdown = notebook.cells[0].source, [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    first, markdown = (
+        notebook.cells[0].source,
+        [c.source for c in notebook.cells if c.cell_type == "markdown"],
+    )
     assert first.startswith("# ") and "**Question.**" in first and first.count("?") >= 1
     assert markdown[-1] == "## Summary"
     assert tagged(notebook, "summary") == [notebook.cells[-1]]
@@ -108,7 +119,9 @@ def test_every_formula_can_be_drawn_offline(notebook):
             for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", text, flags=re.DOTALL):
                 drawn = convert(block or inline)
                 assert drawn.startswith("<math") and "\\" not in drawn, block or inline
-                assert inline == inline.strip(), inline  # with spaces inside the dollars it stays as it was typed
+                assert inline == inline.strip(), (
+                    inline
+                )  # with spaces inside the dollars it stays as it was typed
 
 
 def test_numbers_in_prose_are_not_typed_results(notebook):

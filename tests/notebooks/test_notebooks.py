@@ -1,8 +1,9 @@
 """The smoke study end to end, held against what was stored of it.
 
-Its tables are compared with tolerances, and what its notebooks found in words, without their numbers. The smoke
-profile computes in float64, so that threads and vector units change no printed digit; AUDIOXAI_TEST_THREADS and
-ATEN_CPU_CAPABILITY can be set to see that. ``tests/store_notebooks.py --regression`` accepts new ones.
+Its tables are compared with tolerances, and what its notebooks found in words, without their numbers. The
+smoke profile computes in float64, so that threads and vector units change no printed digit;
+AUDIOXAI_TEST_THREADS and ATEN_CPU_CAPABILITY can be set to see that.
+``tests/store_notebooks.py --regression`` accepts new ones.
 """
 
 import json
@@ -64,7 +65,9 @@ def test_the_report_is_there_and_offline(results):
     assert "gallery/index.html" in page
     for path in (results / "report").rglob("*.html"):
         text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", path.read_text(encoding="utf-8"))
-        loaded = re.findall(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(?:https?:)?//[^"')\s]+""", text)
+        loaded = re.findall(
+            r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(?:https?:)?//[^"')\s]+""", text
+        )
         assert loaded == [], path.name
 
 
@@ -95,8 +98,17 @@ def test_one_method_one_protocol_and_one_scenario_make_a_study(tmp_path):
 def test_every_notebook_runs_from_top_to_bottom_on_a_finished_run(results):
     """As a person opens them after a run, with nothing to set; last, since they write into the results."""
     command = [
-        sys.executable, "-P", "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", "python3",
-        "-p", "no:cacheprovider", "-q", str(ROOT / "notebooks"),
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-kernel-name",
+        "python3",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        str(ROOT / "notebooks"),
     ]
     env = environment(AUDIOXAI_RUN=str(results))
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
@@ -106,8 +118,24 @@ def test_every_notebook_runs_from_top_to_bottom_on_a_finished_run(results):
 def test_a_notebook_runs_by_hand_from_any_folder(results, tmp_path):
     """papermill with a condition's names, outside the repository."""
     notebook, output = ROOT / "notebooks" / "03_attributions.ipynb", tmp_path / "white.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "-k", "python3",
-               "-p", "results_dir", str(results), "-p", "spectrogram_type", "mel_db", "-p", "noise_scenario", "white"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(notebook),
+        str(output),
+        "-k",
+        "python3",
+        "-p",
+        "results_dir",
+        str(results),
+        "-p",
+        "spectrogram_type",
+        "mel_db",
+        "-p",
+        "noise_scenario",
+        "white",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert "mel, white noise" in output.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The public face of a notebook: another one's outputs, its own parameters, what was found under the title."""
+"""The public face of a notebook: a run's outputs, its own parameters, what was found under the title."""
 
 import base64
 import io
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import store_notebooks  # noqa: E402
-from regression import found  # noqa: E402
+import store_notebooks
+from regression import found
 
 new = nbformat.v4
 
@@ -26,12 +26,19 @@ def png(size: int = 64) -> str:
 
 def pair():
     """(notebook as it is written, the same one as a run leaves it)."""
+
     def cells(value):
-        return [new.new_markdown_cell("# Title"), new.new_code_cell('results_dir = ""'),
-                new.new_code_cell("display(1)"), new.new_code_cell("summary", metadata={"tags": ["summary"]})]
+        return [
+            new.new_markdown_cell("# Title"),
+            new.new_code_cell('results_dir = ""'),
+            new.new_code_cell("display(1)"),
+            new.new_code_cell("summary", metadata={"tags": ["summary"]}),
+        ]
 
     written, done = new.new_notebook(cells=cells("")), new.new_notebook(cells=cells(""))
-    done.cells.insert(2, new.new_code_cell('results_dir = "/there"', metadata={"tags": ["injected-parameters"]}))
+    done.cells.insert(
+        2, new.new_code_cell('results_dir = "/there"', metadata={"tags": ["injected-parameters"]})
+    )
     done.cells[3].outputs = [
         new.new_output("stream", name="stderr", text="lime on mel, clean: 1/2\n"),
         new.new_output("execute_result", data={"image/png": png()}, execution_count=3),
@@ -51,7 +58,9 @@ def test_outputs_are_taken_over_without_progress_and_parameters():
     assert "/there" not in nbformat.writes(written) and "1/2" not in nbformat.writes(written)
     (picture,) = code[1].outputs
     assert picture.execution_count == 2 and len(picture.data["image/png"]) < len(png())
-    assert written.cells[1].metadata == {"tags": ["found"]} and written.cells[1].source.startswith("- 0.5 of 3")
+    assert written.cells[1].metadata == {"tags": ["found"]} and written.cells[1].source.startswith(
+        "- 0.5 of 3"
+    )
 
 
 def test_what_was_found_is_replaced_and_not_repeated():

@@ -35,7 +35,7 @@ def settings(*words: str) -> Settings:
     return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words]).settings
 
 
-def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):  # noqa: F811
+def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):
     server.files = {"/w": WEIGHTS}
     monkeypatch.setattr(downloads, "PANNS_URL", f"{server.url}/w")
     monkeypatch.setattr(downloads, "PANNS_SIZE", len(WEIGHTS))

@@ -147,7 +147,7 @@ def test_a_kernel_that_does_not_start_is_started_once_more():
     ):
         begun.clear()
         with pytest.raises(RuntimeError, match="Kernel died"):
-            notebook._with_a_kernel(lambda: work(error, 9))
+            notebook._with_a_kernel(lambda error=error: work(error, 9))
         assert len(begun) == n_begun
 
 
@@ -234,7 +234,9 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
 
 
 def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path):
-    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that ended."""
+    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that
+    ended.
+    """
     for refusal in (
         "del os.pidfd_open",
         "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))",
@@ -251,7 +253,7 @@ def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path)
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        assert toy_study.wait_for(lambda: not toy_study.alive(child), 5)
+        assert toy_study.wait_for(lambda child=child: not toy_study.alive(child), 5)
     own = {os.getpid(): watch._about(os.getpid())}
     assert own[os.getpid()] and watch._about(2**22 + 1) == []
     watch._by_looking({os.getpid(): ["another start"]})()  # returns at once

@@ -1,4 +1,6 @@
-"""The graph on a real SLURM of one machine: shards equal the whole, lost jobs are retried, none is left behind."""
+"""The graph on a real SLURM of one machine: shards equal the whole, lost jobs are retried, none is left
+behind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A condition of a tiny study on files: what is on file is not made again, scores have their controls, refusals are clear."""
+"""A condition of a tiny study: what is on file is not made again, scores have controls, refusals say why."""
 
 import dataclasses
 import shutil
@@ -106,7 +106,9 @@ def test_what_is_explained_is_told_clip_by_clip(condition):
     assert list(frame) == ["clip", "category", "predicted", "seconds", "target", "p"]
     assert frame["clip"].tolist() == condition.clips.frame["clip"].tolist()
     assert frame["target"].tolist() == condition.targets.tolist()
-    assert frame["predicted"].tolist() == [condition.classifier.classes[k] for k in condition.targets.tolist()]
+    assert frame["predicted"].tolist() == [
+        condition.classifier.classes[k] for k in condition.targets.tolist()
+    ]
     np.testing.assert_allclose(frame["p"], condition.probabilities.amax(1), rtol=1e-9)
 
 
@@ -132,7 +134,9 @@ def test_options_follow_from_what_a_method_says_of_itself(study, condition, own_
     options, sizes = condition.method_options("mine"), study.settings.sizes
     assert options["n_tries"] == sizes.lime_samples == 30 and set(options) == {"n_tries", "background"}
     assert options["background"].shape == (sizes.background_clips, 1, 64, 501)
-    assert all(Path(p).name[0] in "123" for p in background_clips(study.dataset, 4)["path"])  # of the training folds
+    assert all(
+        Path(p).name[0] in "123" for p in background_clips(study.dataset, 4)["path"]
+    )  # of the training folds
     for method, budget in (("lime", "n_samples"), ("slime", "n_samples"), ("rise", "n_masks")):
         assert condition.method_options(method) == {budget: 30}
     assert condition.method_options("smoothgrad") == {}
@@ -151,7 +155,9 @@ def test_a_method_that_wants_the_sound_is_given_the_clip_s(condition, own_method
     one = condition.first(1)
     list(attribute.attribute(one.classifier, one.clips, "again", {}, tmp_path))
     found, _ = attribute.load_attributions(one.classifier, one.clips, "again", {}, tmp_path)
-    alone = one.spectrogram(one.clips.waveforms.to(one.classifier.dtype)).db  # in a batch the last bit may differ
+    alone = one.spectrogram(
+        one.clips.waveforms.to(one.classifier.dtype)
+    ).db  # in a batch the last bit may differ
     assert torch.equal(found, alone)
 
 
@@ -183,7 +189,10 @@ def test_one_row_per_clip_method_mask_and_control(scores):
 def test_controls_keep_exactly_the_area_of_their_mask(condition, scores):
     attribution = condition.attributions("saliency")
     n_bins = {name: kept_bins(mask).tolist() for name, mask in build_masks(attribution, "audited").items()}
-    rows, names = scores.query("method == 'saliency' and control in ['random', 'energy']"), list(condition.clips.frame["clip"])
+    rows, names = (
+        scores.query("method == 'saliency' and control in ['random', 'energy']"),
+        list(condition.clips.frame["clip"]),
+    )
     assert len(rows) == 2 * 14 * 3
     for row in rows.itertuples():
         assert round(row.area * 64 * 501) == n_bins[row.mask][names.index(row.clip)]
@@ -226,7 +235,9 @@ def test_a_scored_block_is_read_and_one_of_another_attribution_is_scored_again(c
 
 def test_shards_make_the_scores_of_the_whole(condition, scores):
     blocks = [condition.shard((number, 2)).clips for number in range(2)]
-    assert sorted(clip for part in blocks for clip in part.frame["clip"]) == sorted(condition.clips.frame["clip"])
+    assert sorted(clip for part in blocks for clip in part.frame["clip"]) == sorted(
+        condition.clips.frame["clip"]
+    )
     assert [len(part) for part in blocks] == [2, 1]
 
 
@@ -239,9 +250,11 @@ def test_masks_of_one_s_own_are_scored(condition):
 
 def test_methods_are_those_of_the_run_with_attributions(study, condition):
     assert condition.methods == ["saliency", "gradcam"]
-    assert Study(dataclasses.replace(study.settings, methods=("gradcam", "lime"))).condition("mel_db", "white").methods == ["gradcam"]
+    assert Study(dataclasses.replace(study.settings, methods=("gradcam", "lime"))).condition(
+        "mel_db", "white"
+    ).methods == ["gradcam"]
     with pytest.raises(FileNotFoundError, match="run 03_attributions"):
-        study.condition("mel_db", "room").methods
+        print(study.condition("mel_db", "room").methods)
 
 
 def test_accuracy_is_counted_on_the_whole_test_fold(condition):
@@ -251,7 +264,9 @@ def test_accuracy_is_counted_on_the_whole_test_fold(condition):
 
 
 def test_a_number_of_clips_goes_before_the_profiles_and_keeps_its_clips(study):
-    few, more = (Study(dataclasses.replace(study.settings, n_clips=n)).condition("mel_db").clips for n in (1, 2))
+    few, more = (
+        Study(dataclasses.replace(study.settings, n_clips=n)).condition("mel_db").clips for n in (1, 2)
+    )
     assert (len(few), len(more)) == (1, 2) and set(few.frame["clip"]) < set(more.frame["clip"])
 
 

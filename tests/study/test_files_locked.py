@@ -1,4 +1,4 @@
-"""A folder held by one at a time; where a file system cannot lock, work goes on, and other errors are told."""
+"""A folder held by one at a time; where a file system cannot lock, work goes on; other errors are told."""
 
 import errno
 import fcntl
@@ -28,7 +28,9 @@ def test_the_second_one_waits_until_the_first_lets_go(tmp_path):
     assert order == ["first", "second"]
 
 
-@pytest.mark.parametrize("code, goes_on", [(errno.ENOLCK, True), (errno.EBADF, True), (errno.EIO, False), (errno.EINTR, False)])
+@pytest.mark.parametrize(
+    "code, goes_on", [(errno.ENOLCK, True), (errno.EBADF, True), (errno.EIO, False), (errno.EINTR, False)]
+)
 def test_only_a_file_system_that_cannot_lock_is_passed_over(tmp_path, monkeypatch, code, goes_on):
     def refused(*_):
         raise OSError(code, "refused")

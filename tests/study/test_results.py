@@ -28,7 +28,9 @@ def test_a_file_appears_only_when_its_block_has_ended(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+)
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.csv"
     with pytest.raises(type(error)), files.atomic_path(path) as temporary:
@@ -69,8 +71,10 @@ def test_a_refusing_system_is_a_clear_error(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".a-xyz.csv"))
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    for write in (lambda: files.save_table(pd.DataFrame({"a": [1]}), tmp_path / "a"),
-                  lambda: files.save_parquet(pd.DataFrame({"a": [1]}), tmp_path / "a.csv")):
+    for write in (
+        lambda: files.save_table(pd.DataFrame({"a": [1]}), tmp_path / "a"),
+        lambda: files.save_parquet(pd.DataFrame({"a": [1]}), tmp_path / "a.csv"),
+    ):
         with pytest.raises(PermissionError, match="Permission denied") as raised:
             write()
         one_line(raised, tmp_path / "a.csv")
@@ -108,7 +112,10 @@ def test_a_table_is_read_back_from_latex(tmp_path):
     files.save_table(FRAME, tmp_path / "t")
     text = (tmp_path / "t.tex").read_text()
     body = re.search(r"\\midrule\n(.*?)\\bottomrule", text, re.S)[1]
-    conditions = [[condition.strip() for condition in re.split(r"(?<!\\)&", line.rstrip("\\ "))] for line in body.strip().splitlines()]
+    conditions = [
+        [condition.strip() for condition in re.split(r"(?<!\\)&", line.rstrip("\\ "))]
+        for line in body.strip().splitlines()
+    ]
     assert [row[0] for row in conditions] == [r"topK\_5", r"a \& b", r"100 \%"]
     assert [row[1] for row in conditions] == ["0.3333", "-0.0000", "NaN"]
     assert [row[2] for row in conditions] == ["1", "20", "300"]
@@ -132,7 +139,11 @@ def test_a_figure_is_written_as_png_and_svg(tmp_path):
     files.save_figure(figure, tmp_path / "f.a", dpi=100)
     assert names(tmp_path) == ["f.a.png", "f.a.svg"]
     with Image.open(tmp_path / "f.a.png") as image:
-        assert image.format == "PNG" and max(image.size) <= 210 and image.convert("RGB").getpixel((1, 1)) == (51, 102, 153)
+        assert (
+            image.format == "PNG"
+            and max(image.size) <= 210
+            and image.convert("RGB").getpixel((1, 1)) == (51, 102, 153)
+        )
     root = ElementTree.parse(tmp_path / "f.a.svg").getroot()
     assert root.tag.endswith("}svg") and not [node for node in root.iter() if node.tag.endswith("}date")]
 
@@ -154,7 +165,13 @@ def test_hover_words_stand_in_the_svg_alone_and_without_ids(tmp_path):
     axes.plot([2], [2], "o", gid="another", label="silent")
     shown = files.save_figure(figure, tmp_path / "f", hover=True)
     root = ElementTree.parse(tmp_path / "f.svg").getroot()
-    titles = [node.text for group in root.iter() if group.tag.endswith("}g") for node in group if node.tag.endswith("}title")]
+    titles = [
+        node.text
+        for group in root.iter()
+        if group.tag.endswith("}g")
+        for node in group
+        if node.tag.endswith("}title")
+    ]
     assert titles == ["LIME + bin: a < b", "SHAP & bin"] and "<title>SHAP &amp; bin</title>" in shown.data
     ids = [node.get("id") for node in root.iter() if node.get("id")]
     assert "another" in ids and not [name for name in ids if name.startswith("hover")]

@@ -1,4 +1,4 @@
-"""A step depends on its notebook and exactly the modules that this imports; what is stored is keyed by the same."""
+"""A step depends on its notebook and the modules that this imports; what is stored is keyed by the same."""
 
 from __future__ import annotations
 
@@ -47,19 +47,22 @@ def write_notebook(path: Path, *codes: str, parameters: str | None = None) -> No
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-@pytest.mark.parametrize(("code", "modules"), [
-    ("import numpy", ""),
-    ("from package import base", "__init__ base"),
-    ("import package", "__init__"),
-    ("from package import explain", "__init__ late base"),
-    ("import package\npackage.explain()", "__init__ late base"),
-    ("import package as p\np.explain()", "__init__ late base"),
-    ("def f():\n    from package.middle import later", "__init__ middle base"),
-    ("import package.top", "__init__ top middle base"),
-    ("from package import typed", "__init__ typed"),
-    ("import package.room.two", "__init__ room/__init__ room/two room/one alone"),
-    ("%matplotlib inline\n!ls\nfrom package import alone", "__init__ alone"),
-])
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("import numpy", ""),
+        ("from package import base", "__init__ base"),
+        ("import package", "__init__"),
+        ("from package import explain", "__init__ late base"),
+        ("import package\npackage.explain()", "__init__ late base"),
+        ("import package as p\np.explain()", "__init__ late base"),
+        ("def f():\n    from package.middle import later", "__init__ middle base"),
+        ("import package.top", "__init__ top middle base"),
+        ("from package import typed", "__init__ typed"),
+        ("import package.room.two", "__init__ room/__init__ room/two room/one alone"),
+        ("%matplotlib inline\n!ls\nfrom package import alone", "__init__ alone"),
+    ],
+)
 def test_closure(package, tmp_path, code, modules):
     notebook = tmp_path / "a.ipynb"
     write_notebook(notebook, code, "%%bash\nimport package.top", parameters='seed = ""')
@@ -74,7 +77,11 @@ def loaded_files(code: str) -> set[str]:
     code += "\nimport sys, json\nprint(json.dumps([m.__file__ for n, m in sys.modules.items() "
     code += "if n.split('.')[0] == 'audioxai_utils']))"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=300,
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
         env=os.environ | {"PYTHONPATH": str(constants.REPOSITORY)},
     )
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -114,11 +121,16 @@ def used_by(statement: str) -> set[str]:
     return loaded_files(SETUP + statement) - loaded_files(SETUP)
 
 
-@pytest.mark.parametrize(("method", "options"), [
-    ("guided_gradcam", "{}"), ("shap", '{"background": background}'), ("slime_hpss", '{"n_samples": 4}'),
-])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("guided_gradcam", "{}"),
+        ("shap", '{"background": background}'),
+        ("slime_hpss", '{"n_samples": 4}'),
+    ],
+)
 def test_the_key_of_an_attribution_knows_every_module_that_made_it(method, options):
-    """A module that takes part and is missed by the digest would leave stale maps on file when it is changed."""
+    """A module that takes part and is missed by the digest would leave stale maps when it is changed."""
     run = "from audioxai_utils.study import attribute\n"
     run += f"list(attribute.attribute(classifier, clips, {method!r}, {options}, folder))"
     package = sources.PACKAGE.name
@@ -136,7 +148,9 @@ attributed = {"saliency": (torch.rand(1, 1, 64, 51) - 0.5, [0.1])}
 score.score_block(classifier, clips, 0, attributed, ["paper", "audited"], folder, {"noise_scenario": "clean"})
 """
     known, used = set(map(str, sources.module_closure(["audioxai_utils.study.score"]))), used_by(run)
-    assert used <= known and any(path.endswith("evaluation/metrics.py") for path in used), sorted(used - known)
+    assert used <= known and any(path.endswith("evaluation/metrics.py") for path in used), sorted(
+        used - known
+    )
 
 
 def test_the_digest_changes_with_the_modules_a_method_imports_and_no_others(monkeypatch):
@@ -159,7 +173,11 @@ def test_the_digest_changes_with_the_modules_a_method_imports_and_no_others(monk
         assert changed("attributions", "gradcam.py") == {"guided_gradcam", "gradcam"}
         assert changed("attributions", "lime.py") == {"slime"}
         assert changed("attributions", "saliency.py") == {"saliency"}
-        for everywhere in (("attributions", "registry.py"), ("audioxai_utils", "numerics.py"), ("study", "attribute.py")):
+        for everywhere in (
+            ("attributions", "registry.py"),
+            ("audioxai_utils", "numerics.py"),
+            ("study", "attribute.py"),
+        ):
             assert changed(*everywhere) == set(methods)
         assert changed("figures", "maps.py") == changed("evaluation", "tables.py") == set()
     finally:
@@ -172,7 +190,9 @@ def test_an_unreadable_notebook_names_itself(tmp_path):
     with pytest.raises(ValueError, match=r"broken\.ipynb must be a notebook with Python cells"):
         sources.notebook_sources(broken)
     write_notebook(tmp_path / "wrong.ipynb", "def (")
-    with pytest.raises(ValueError, match=r"wrong\.ipynb must be a notebook with Python cells: invalid syntax"):
+    with pytest.raises(
+        ValueError, match=r"wrong\.ipynb must be a notebook with Python cells: invalid syntax"
+    ):
         sources.notebook_sources(tmp_path / "wrong.ipynb")
     with pytest.raises(FileNotFoundError):
         sources.notebook_sources(Path(tmp_path, "missing.ipynb"))

@@ -20,17 +20,17 @@ class NotExact(ValueError):
 
 
 # Affine in all inputs at once.
-LINEAR = set(
+LINEAR = frozenset(
     """
     add sub rsub neg sum mean view _unsafe_view reshape permute transpose t expand squeeze unsqueeze
     slice select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy
     lift_fresh_copy constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
     replication_pad2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
     adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
-    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat cumsum
-    triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex _fft_r2c _fft_c2c
-    _fft_c2r real imag _conj _conj_physical conj_physical complex native_batch_norm
-    _native_batch_norm_legit_no_training scatter_add index_add index_put
+    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat
+    cumsum triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex
+    _fft_r2c _fft_c2c _fft_c2r real imag _conj _conj_physical conj_physical complex
+    native_batch_norm _native_batch_norm_legit_no_training scatter_add index_add index_put
     """.split()
 )
 # Bilinear in these two arguments, affine in each and in the rest.
@@ -261,7 +261,7 @@ def maximum(multipliers: Callable) -> Callable:
         if operation.name == "maximum":
             pair = [torch.stack(torch.broadcast_tensors(*operation.arguments(v)), -1) for v in (x, b)]
             return operation.chosen(list((grad[..., None] * multipliers(*pair)).unbind(-1)))
-        _, dims, keepdim = (*operation.arguments(b), [], False)[:3]
+        _, dims, _ = (*operation.arguments(b), [], False)[:3]
         dims = sorted(d % b[0].ndim for d in dims) or list(range(b[0].ndim))
         last = list(range(-len(dims), 0))
         windows = [v[0].movedim(dims, last).flatten(-len(dims)) for v in (x, b)]  # (..., entries)
@@ -317,7 +317,7 @@ RULES = {
     "logsumexp": logsumexp,
 }
 RULES |= {name: univariate(slope) for name, slope in SLOPES.items()}
-RULES |= {name: path(1) for name in LOGIC} | {name: decide for name in COMPARISONS}
+RULES |= {name: path(1) for name in LOGIC} | dict.fromkeys(COMPARISONS, decide)
 MIDPOINT, QUADRATURE = path(1), path(8)
 
 
