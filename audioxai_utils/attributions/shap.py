@@ -91,6 +91,7 @@ class OneLogit(nn.Module):
         self.model, self.label = model, label
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
+        """(batch, 1)"""
         return self.model(db)[:, self.label : self.label + 1]
 
 

@@ -28,6 +28,7 @@ class Scores(nn.Module):
         self.n_frames = getattr(getattr(prepare, "__self__", None), "n_frames", None)  # of a `LogMel`'s input
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, classes) of what ``prepare`` takes."""
         prepared, dtype = self.prepare(x), net_dtype(self.net)
         if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
             prepared = prepared.to(dtype)
@@ -49,6 +50,7 @@ class FromWaveform(nn.Module):
         self.spectrogram, self.on_picture, self.reading = spectrogram, on_picture, on_picture.reading
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, classes) of waveforms (batch, samples)."""
         if hasattr(self.spectrogram, "decibels"):
             return self.on_picture(self.spectrogram.decibels(waveform))
         return self.on_picture(self.spectrogram(waveform).db)
@@ -56,12 +58,13 @@ class FromWaveform(nn.Module):
 
 @dataclass(frozen=True)
 class WaveformInput:
-    """A waveform (B, N) in the shape a network wants; ``normalised`` is mean 0 and variance 1, as wav2vec2's."""
+    """A waveform (B, N) in a network's shape; ``normalised`` is mean 0 and variance 1, as wav2vec2's."""
 
     channel: bool = False
     normalised: bool = False
 
     def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+        """The network's input of waveforms (batch, samples)."""
         if self.normalised:
             variance = waveform.var(1, keepdim=True, correction=0)
             waveform = (waveform - waveform.mean(1, keepdim=True)) / (variance + 1e-7).sqrt()
