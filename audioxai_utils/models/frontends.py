@@ -92,7 +92,8 @@ class LogMel:
         check_choice("axes", self.axes, AXES)
         if not self.offset > 0 or not self.scale > 0 or self.std == 0:
             raise ValueError(
-                f"offset and scale must be above 0 and std not 0; got {self.offset}, {self.scale} and {self.std}"
+                "offset and scale must be above 0 and std not 0; got "
+                f"{self.offset}, {self.scale} and {self.std}"
             )
 
     @property
@@ -102,17 +103,17 @@ class LogMel:
 
     @classmethod
     def panns(cls, **changes) -> LogMel:
-        """PANNs at 32 kHz (Kong et al. 2020): Slaney's filters as librosa has them, decibels, (B, 1, T, F)."""
+        """PANNs at 32 kHz (Kong et al. 2020): librosa's Slaney filters, decibels, (B, 1, T, F)."""
         return cls(
-            **dict(
-                sample_rate=32000,
-                n_mels=64,
-                f_min=50.0,
-                f_max=14000.0,
-                mel_scale="slaney",
-                norm="slaney",
-                axes="(B, 1, T, F)",
-            )
+            **{
+                "sample_rate": 32000,
+                "n_mels": 64,
+                "f_min": 50.0,
+                "f_max": 14000.0,
+                "mel_scale": "slaney",
+                "norm": "slaney",
+                "axes": "(B, 1, T, F)",
+            }
             | changes
         )
 
@@ -122,20 +123,20 @@ class LogMel:
         dB.
         """
         return cls(
-            **dict(
-                sample_rate=32000,
-                win_length=800,
-                n_mels=128,
-                f_max=15000.0,
-                periodic=False,
-                mel_scale="kaldi",
-                log="ln",
-                offset=1e-5,
-                clamped=False,
-                mean=-4.5,
-                std=5.0,
-                pre_emphasis=0.97,
-            )
+            **{
+                "sample_rate": 32000,
+                "win_length": 800,
+                "n_mels": 128,
+                "f_max": 15000.0,
+                "periodic": False,
+                "mel_scale": "kaldi",
+                "log": "ln",
+                "offset": 1e-5,
+                "clamped": False,
+                "mean": -4.5,
+                "std": 5.0,
+                "pre_emphasis": 0.97,
+            }
             | changes
         )
 
@@ -145,24 +146,24 @@ class LogMel:
         T, F).
         """
         return cls(
-            **dict(
-                sample_rate=16000,
-                n_fft=512,
-                win_length=400,
-                hop_length=160,
-                n_mels=128,
-                f_min=20.0,
-                periodic=False,
-                framing="kaldi",
-                mel_scale="kaldi",
-                log="ln",
-                offset=torch.finfo(torch.float32).eps,
-                mean=-4.2677393,
-                std=2 * 4.5689974,
-                pre_emphasis=0.97,
-                axes="(B, T, F)",
-                n_frames=1024,
-            )
+            **{
+                "sample_rate": 16000,
+                "n_fft": 512,
+                "win_length": 400,
+                "hop_length": 160,
+                "n_mels": 128,
+                "f_min": 20.0,
+                "periodic": False,
+                "framing": "kaldi",
+                "mel_scale": "kaldi",
+                "log": "ln",
+                "offset": torch.finfo(torch.float32).eps,
+                "mean": -4.2677393,
+                "std": 2 * 4.5689974,
+                "pre_emphasis": 0.97,
+                "axes": "(B, T, F)",
+                "n_frames": 1024,
+            }
             | changes
         )
 
