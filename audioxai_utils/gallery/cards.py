@@ -1,4 +1,4 @@
-"""Explanations as plain cards of HTML that hold their pictures and sounds; they need no kernel and no script."""
+"""Explanations as cards of HTML that hold their pictures and sounds and need no kernel."""
 
 from __future__ import annotations
 

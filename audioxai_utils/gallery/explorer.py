@@ -31,7 +31,7 @@ from ..explanation import Explanation, explain
 from ..figures.style import template
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
-from .entries import GalleryEntry
+from .entries import PARTS, GalleryEntry
 from .html import escape, readable_size
 
 BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
