@@ -88,7 +88,8 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
-            "the model has no convolution with a map larger than 1 x 1 that its score reads; name a layer with layer="
+            "the model has no convolution with a map larger than 1 x 1 that its score reads; "
+            "name a layer with layer="
         )
     return sequences[-1]
 
@@ -102,7 +103,7 @@ def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
 
 
 def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the last convolution's map larger than 1 x 1 on a clip; None where there is none."""
+    """Rows and columns of the last convolution's map larger than 1 x 1; None where there is none."""
     with torch.no_grad(), recorded([m for m in model.modules() if isinstance(m, nn.Conv2d)]) as calls:
         model(db)
     shapes = [

@@ -135,7 +135,7 @@ def register(
     layers: bool = False,
     engines: tuple[str, ...] = ENGINES,
 ) -> Callable[[Callable], Callable]:
-    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see :class:`Traits`."""
+    """Enter a function in ``METHODS`` with the checks and cleaning-up around it; see :class:`Traits`."""
     traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines)
 
     def decorate(function: Callable) -> Callable:
@@ -221,11 +221,13 @@ def _check_model(name: str, traits: Traits, model: nn.Module) -> None:
     """Refuse a black box where the method wants more than answers."""
     if traits.gradients and not is_differentiable(model):
         raise ValueError(
-            f"{name} differentiates the model, which is a black box; methods that only ask: {methods_that_ask()}"
+            f"{name} differentiates the model, which is a black box; methods that only ask: "
+            f"{methods_that_ask()}"
         )
     if traits.layers and not shows_layers(model):
         raise ValueError(
-            f"{name} looks at the model's layers, which it does not show; methods that only ask: {methods_that_ask()}"
+            f"{name} looks at the model's layers, which it does not show; methods that only ask: "
+            f"{methods_that_ask()}"
         )
 
 

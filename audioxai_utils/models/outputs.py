@@ -29,7 +29,8 @@ def pick(raw, output=None, check: bool = True):
         found = found[:, None]
     if found.ndim != 2:
         raise ValueError(
-            f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function that makes them"
+            f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function "
+            "that makes them"
         )
     return found
 
@@ -81,8 +82,8 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
         )
         if look:
             raise ValueError(
-                f"the model returns {look}: say what they are with head='binary' (one logit), 'sigmoid' (logits of "
-                "labels), 'softmax' (logits of classes) or 'probabilities'"
+                f"the model returns {look}: say what they are with head='binary' (one logit), 'sigmoid' "
+                "(logits of labels), 'softmax' (logits of classes) or 'probabilities'"
             )
         head = "softmax"
     if head == "softmax" and n == 1:
@@ -104,7 +105,8 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
         )
     if head == "sigmoid" and unit:
         warnings.warn(
-            "all outputs lie in [0, 1]: head='sigmoid' is for logits, head='probabilities' for scores"
+            "all outputs lie in [0, 1]: head='sigmoid' is for logits, head='probabilities' for scores",
+            stacklevel=2,
         )
     return head, sums or n == 1
 

@@ -28,6 +28,7 @@ def check_levels(batch: SpectrogramBatch, floor: float) -> None:
         i = int(torch.where(level > floor + 20, error - 0.1, error - 4).argmax())
         got, expected = float(batch.db.flatten()[i]), float(level.clamp_min(floor).flatten()[i])
         raise ValueError(
-            f"the spectrogram's db must be 10 log10(power) down to its floor of {floor:g} dB; got {got:.1f} where "
-            f"that is {expected:.1f} (natural logarithms, a range below the maximum or another floor? give floor=)"
+            f"the spectrogram's db must be 10 log10(power) down to its floor of {floor:g} dB; got {got:.1f} "
+            f"where that is {expected:.1f} (natural logarithms, a range below the maximum or another floor? "
+            "give floor=)"
         )
