@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     """A flag for every option of `Settings`, and those that are none; lists are repeated or have commas."""
     parser = _OneLineParser(
         prog="run_all.sh",
-        description="Explain an audio classifier's decisions in pictures and sound, and score the explanations.",
+        description="Explain an audio classifier's decisions in pictures and sound, and score them.",
         epilog=EPILOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

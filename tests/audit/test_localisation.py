@@ -205,7 +205,7 @@ def test_the_figures_draw_the_means_and_say_the_correlation(scored):
 
 
 def test_the_points_and_the_summary_are_of_the_localisation(scored):
-    condition, scores, found = scored
+    _, scores, found = scored
     axes = figures.localisation(found).axes
     assert [ax.get_title() for ax in axes] == ["mass", "rank", "pointing"] and axes[
         0
