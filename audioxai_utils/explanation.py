@@ -28,7 +28,7 @@ from .models.wrapping import unwrapped
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
-    "decoder": ", the file of one trained for this model with decoder_training.train_decoder",
+    "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
 }
 
 

@@ -103,7 +103,7 @@ def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
 
 
 def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the last convolution's map larger than 1 x 1 on a clip; None for none."""
+    """Rows and columns of the last convolution's map larger than 1 x 1; None where there is none."""
     with torch.no_grad(), recorded([m for m in model.modules() if isinstance(m, nn.Conv2d)]) as calls:
         model(db)
     shapes = [

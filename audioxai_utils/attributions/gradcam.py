@@ -98,8 +98,8 @@ def _axes(
 ) -> tuple[str, ...]:
     if not getattr(model, "shares_axes", True):
         raise ValueError(
-            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they are "
-            'with feature_axes=, such as ("time",), or use another method'
+            "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what they "
+            'are with feature_axes=, such as ("time",), or use another method'
         )
     declared = declared_axes(model, layer)
     if declared is not None:

@@ -105,8 +105,7 @@ def _float64(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
-            "the model's gradient cannot be checked, because it cannot be copied in float64 "
-            f"({reason[:100]}); "
+            f"the model's gradient cannot be checked: it cannot be copied in float64 ({reason[:100]}); "
             "pass check_gradient=False, or a method that needs no gradient"
         ) from error
     for module in exact.modules():

@@ -135,7 +135,7 @@ def register(
     layers: bool = False,
     engines: tuple[str, ...] = ENGINES,
 ) -> Callable[[Callable], Callable]:
-    """Enter a function in ``METHODS`` with the shared checks and cleaning-up around it; see `Traits`."""
+    """Enter a function in ``METHODS`` with the checks and cleaning-up around it; see :class:`Traits`."""
     traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines)
 
     def decorate(function: Callable) -> Callable:

@@ -230,7 +230,7 @@ def register_metric(name: str, rule: Callable[[Split], torch.Tensor], better: st
 
 
 def further_scores(split: Split) -> dict[str, torch.Tensor]:
-    """Scores of the registered metrics beside the study's seven, (batch,) each; else ValueError."""
+    """Scores of the metrics beside the study's seven, (batch,) each; ValueError for another shape."""
     scores = {name: metric.rule(split) for name, metric in METRICS.items() if name not in STUDY}
     for name, values in scores.items():
         if not isinstance(values, torch.Tensor) or values.shape != split.target.shape:

@@ -114,7 +114,7 @@ class MaskScorer:
         self._si_sdr: dict[tuple, torch.Tensor] = {}
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
-        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of its sound, analysed."""
+        """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound."""
         key, heard = self._key(mask), heard or self.by_sound
         if (key, heard) not in self._known:
             fill = self.reading.floor if self.fill is None else self.fill

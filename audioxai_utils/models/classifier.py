@@ -114,8 +114,8 @@ class AudioClassifier:
     def __repr__(self) -> str:
         n = "?" if self.classes is None else len(self.classes)
         name, head = type(self.net).__name__, self.head or "softmax unless its outputs look otherwise"
-        about = f"{n} classes, {self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB"
-        return f"AudioClassifier({name}, {about})"
+        rest = f"{self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB"
+        return f"AudioClassifier({name}, {n} classes, {rest})"
 
     def reading(self) -> Reading:
         """How scores and levels are read, once a sound was looked at."""
@@ -259,7 +259,7 @@ class AudioClassifier:
             number = operator.index(target)
         except TypeError:
             raise TypeError(
-                f"target must be the index or name of a class, several of them or a function; got {target!r}"
+                f"target must be the index or the name of a class, several or a function; got {target!r}"
             ) from None
         if not 0 <= number < len(self.classes):
             raise ValueError(f"target must lie between 0 and {len(self.classes) - 1}; got {number}")
@@ -298,7 +298,7 @@ class AudioClassifier:
         return joint_log_odds(scores, columns, self.head)
 
     def _derived(self, output: Callable, name: str, waveform: torch.Tensor) -> AudioClassifier:
-        """The classifier with one column of its own making, so with two classes: not ``name``, ``name``."""
+        """The classifier with one column made of its outputs, and so two classes: not name, and name."""
         head = "probabilities" if self.head == "probabilities" else "binary"
         derived = AudioClassifier(
             self.net,

@@ -24,6 +24,16 @@ WINDOWS = {"hann": 1.0, "hamming": 1.0, "povey": 0.85}  # exponent of the raised
 FRAMINGS = ("centred", "kaldi")
 
 
+KALDI = {"periodic": False, "mel_scale": "kaldi", "log": "ln", "pre_emphasis": 0.97}
+PANNS = {"sample_rate": 32000, "n_mels": 64, "f_min": 50.0, "f_max": 14000.0}
+PANNS |= {"mel_scale": "slaney", "norm": "slaney", "axes": "(B, 1, T, F)"}
+EFFICIENTAT = KALDI | {"sample_rate": 32000, "win_length": 800, "n_mels": 128, "f_max": 15000.0}
+EFFICIENTAT |= {"offset": 1e-5, "clamped": False, "mean": -4.5, "std": 5.0}
+AST = KALDI | {"sample_rate": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 128}
+AST |= {"f_min": 20.0, "framing": "kaldi", "axes": "(B, T, F)", "n_frames": 1024}
+AST |= {"offset": torch.finfo(torch.float32).eps, "mean": -4.2677393, "std": 2 * 4.5689974}
+
+
 @dataclass(frozen=True)
 class LogMel:
     """A log-mel front end in numbers; ``LogMel.panns()``, ``.efficientat()`` and ``.ast()`` are those of
@@ -92,8 +102,7 @@ class LogMel:
         check_choice("axes", self.axes, AXES)
         if not self.offset > 0 or not self.scale > 0 or self.std == 0:
             raise ValueError(
-                "offset and scale must be above 0 and std not 0; got "
-                f"{self.offset}, {self.scale} and {self.std}"
+                f"offset and scale must be above 0, std not 0; got {self.offset}, {self.scale} and {self.std}"
             )
 
     @property
@@ -104,68 +113,17 @@ class LogMel:
     @classmethod
     def panns(cls, **changes) -> LogMel:
         """PANNs at 32 kHz (Kong et al. 2020): librosa's Slaney filters, decibels, (B, 1, T, F)."""
-        return cls(
-            **{
-                "sample_rate": 32000,
-                "n_mels": 64,
-                "f_min": 50.0,
-                "f_max": 14000.0,
-                "mel_scale": "slaney",
-                "norm": "slaney",
-                "axes": "(B, 1, T, F)",
-            }
-            | changes
-        )
+        return cls(**PANNS | changes)
 
     @classmethod
     def efficientat(cls, **changes) -> LogMel:
-        """EfficientAT (Schmid et al. 2023): pre-emphasis, 25 ms windows, 128 Kaldi filters, silence at -50
-        dB.
-        """
-        return cls(
-            **{
-                "sample_rate": 32000,
-                "win_length": 800,
-                "n_mels": 128,
-                "f_max": 15000.0,
-                "periodic": False,
-                "mel_scale": "kaldi",
-                "log": "ln",
-                "offset": 1e-5,
-                "clamped": False,
-                "mean": -4.5,
-                "std": 5.0,
-                "pre_emphasis": 0.97,
-            }
-            | changes
-        )
+        """EfficientAT (Schmid et al. 2023): pre-emphasis, 25 ms, 128 Kaldi filters, silence at -50 dB."""
+        return cls(**EFFICIENTAT | changes)
 
     @classmethod
     def ast(cls, **changes) -> LogMel:
-        """AST (Gong et al. 2021) as Hugging Face's ASTFeatureExtractor: Kaldi's filter bank, 1024 frames, (B,
-        T, F).
-        """
-        return cls(
-            **{
-                "sample_rate": 16000,
-                "n_fft": 512,
-                "win_length": 400,
-                "hop_length": 160,
-                "n_mels": 128,
-                "f_min": 20.0,
-                "periodic": False,
-                "framing": "kaldi",
-                "mel_scale": "kaldi",
-                "log": "ln",
-                "offset": torch.finfo(torch.float32).eps,
-                "mean": -4.2677393,
-                "std": 2 * 4.5689974,
-                "pre_emphasis": 0.97,
-                "axes": "(B, T, F)",
-                "n_frames": 1024,
-            }
-            | changes
-        )
+        """AST (Gong et al. 2021) as Hugging Face's ASTFeatureExtractor: Kaldi's bank, 1024 frames."""
+        return cls(**AST | changes)
 
     def to_input(self, db: torch.Tensor) -> torch.Tensor:
         """What the network is given, in its order of axes, of a picture (batch, 1, F, T) in dB."""

@@ -29,8 +29,8 @@ def pick(raw, output=None, check: bool = True):
         found = found[:, None]
     if found.ndim != 2:
         raise ValueError(
-            f"net must return logits (batch, classes); got {tuple(found.shape)}: "
-            "give output=a function that makes them"
+            f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function "
+            "that makes them"
         )
     return found
 
@@ -82,9 +82,8 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
         )
         if look:
             raise ValueError(
-                f"the model returns {look}: say what they are with head='binary' (one logit), "
-                "'sigmoid' (logits of "
-                "labels), 'softmax' (logits of classes) or 'probabilities'"
+                f"the model returns {look}: say what they are with head='binary' (one logit), 'sigmoid' "
+                "(logits of labels), 'softmax' (logits of classes) or 'probabilities'"
             )
         head = "softmax"
     if head == "softmax" and n == 1:

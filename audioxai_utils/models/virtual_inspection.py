@@ -65,6 +65,7 @@ class VirtualInspection(nn.Module):
         self.shares_axes = getattr(on_waveform, "spectrogram", None) is spectrogram
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
+        """Scores (n, classes) of pictures (n, 1, F, T) in dB."""
         return self.on_waveform(
             self.spectrogram.invert(power_of(self.spectrogram, db), self.phasor, self.length)
         )
@@ -89,12 +90,15 @@ class PictureAsSound:
         self.batch, self.shape = batch, batch.db.shape[1:]
 
     def __call__(self, waveform: torch.Tensor) -> SpectrogramBatch:
+        """The clip's picture, whatever the waveform."""
         return self.batch
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
+        """The power itself, (n, F * T)."""
         return power.flatten(1)
 
     def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Level (n, 1, F, T) of what `invert` returned."""
         return power_to_db(waveform.view(-1, *self.shape))
 
 
@@ -148,6 +152,7 @@ class CarriedBatch(SpectrogramBatch):
 
     @functools.cached_property
     def phasor(self) -> torch.Tensor:
+        """The complex STFT, which ``invert`` takes."""
         return self.carrier
 
     def __getitem__(self, index: slice) -> CarriedBatch:
@@ -192,6 +197,7 @@ class Bands(Stft):
         return self.centres
 
     def forward(self, waveform: torch.Tensor) -> CarriedBatch:
+        """Pictures (batch, 1, n_bins, time) of waveforms (batch, samples)."""
         carrier = self._stft(waveform)
         power = self._power(carrier)
         return CarriedBatch(power_to_db(power), power, carrier.angle(), waveform.shape[1], carrier)

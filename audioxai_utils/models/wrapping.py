@@ -60,6 +60,7 @@ class BlackBox(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor):
+        """What the function answers, as tensors on ``x``'s device."""
         return _as_tensors(self.function(x.detach()), x)
 
 
@@ -89,6 +90,7 @@ class OnnxSession:
         self.session, self.input = session, inputs[0]
 
     def __call__(self, x: torch.Tensor):
+        """The session's outputs for a batch, in pieces of its fixed size where it has one."""
         values = x.cpu().numpy().astype(ONNX_TYPES[self.input.type])
         # a fixed batch, or any
         size = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)

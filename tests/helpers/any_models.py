@@ -12,7 +12,7 @@ from torch.nn import functional
 from audioxai_utils import AudioClassifier, Cnn14, LogMel
 
 RATE = 8000
-MEL = dict(sample_rate=RATE, n_fft=256, hop_length=128, n_mels=32)
+MEL = {"sample_rate": RATE, "n_fft": 256, "hop_length": 128, "n_mels": 32}
 CLASSES = ["dog", "rain", "siren"]
 
 
