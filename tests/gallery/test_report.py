@@ -18,7 +18,8 @@ from gallery_entries import entries
 
 from audioxai_utils import files
 from audioxai_utils.audit.sentences import SENTENCES
-from audioxai_utils.figures import plots
+from audioxai_utils.figures import scores as score_figures
+from audioxai_utils.figures.scheme import transform_scheme
 from audioxai_utils.gallery import report_parts
 from audioxai_utils.gallery.listening_gallery import write_gallery
 from audioxai_utils.gallery.listening_page import write_listening_test
@@ -95,8 +96,8 @@ def save_figures(figures):
         "train_accuracy": [0.2, 0.5],
         "validation_accuracy": [0.3, 0.4],
     }
-    files.save_figure(plots.transform_scheme(), figures / "transform_scheme")
-    files.save_figure(plots.training_curves(pd.DataFrame(history)), figures / "training_mel_db")
+    files.save_figure(transform_scheme(), figures / "transform_scheme")
+    files.save_figure(score_figures.training_curves(pd.DataFrame(history)), figures / "training_mel_db")
 
 
 def every_kind_of_cell():

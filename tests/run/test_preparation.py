@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_data import server  # noqa: F401  (a server on this machine)
+from local_server import server  # noqa: F401  (a server on this machine)
 
 from audioxai_utils import constants
 from audioxai_utils.audio import datasets, downloads, inputs

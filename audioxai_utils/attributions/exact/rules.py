@@ -20,17 +20,17 @@ class NotExact(ValueError):
 
 
 # Affine in all inputs at once.
-LINEAR = frozenset(
+LINEAR = set(
     """
     add sub rsub neg sum mean view _unsafe_view reshape permute transpose t expand squeeze unsqueeze
     slice select cat stack split split_with_sizes unbind getitem clone alias detach _to_copy
     lift_fresh_copy constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
     replication_pad2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
     adaptive_avg_pool1d upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
-    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat
-    cumsum triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex
-    _fft_r2c _fft_c2c _fft_c2r real imag _conj _conj_physical conj_physical complex
-    native_batch_norm _native_batch_norm_legit_no_training scatter_add index_add index_put
+    upsample_bicubic2d im2col col2im unfold as_strided index gather index_select flip roll repeat cumsum
+    triu tril diagonal select_scatter slice_scatter copy view_as_real view_as_complex _fft_r2c _fft_c2c
+    _fft_c2r real imag _conj _conj_physical conj_physical complex native_batch_norm
+    _native_batch_norm_legit_no_training scatter_add index_add index_put
     """.split()
 )
 # Bilinear in these two arguments, affine in each and in the rest.
@@ -225,48 +225,42 @@ def softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
 
 
 def deeplift_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multipliers (..., k): a rise goes to the clip's largest entry, a fall to the reference's."""
-    (y_x, at_x), (y_b, at_b) = x.max(-1, keepdim=True), b.max(-1, keepdim=True)
-    x, at_x, b, at_b, y_x, y_b = torch.broadcast_tensors(x, at_x, b, at_b, y_x, y_b)
-    at = torch.where(y_x > y_b, at_x, at_b)[..., :1]
-    share = ratio((y_x - y_b)[..., :1], (x - b).gather(-1, at))
-    return torch.zeros_like(b).scatter(-1, at, share)
+    """Multipliers (k, ...): a rise goes to the clip's largest entry, a fall to the reference's."""
+    (y_x, at_x), (y_b, at_b) = x.max(0, keepdim=True), b.max(0, keepdim=True)
+    at = torch.where(y_x > y_b, at_x, at_b)
+    share = ratio(y_x - y_b, x.expand_as(b).gather(0, at) - b.gather(0, at))
+    return torch.zeros_like(b).scatter_(0, at, share)
 
 
 def shapley_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multipliers (..., k) of a tree of pairs, each shared out by its Shapley values."""
-    half = b.shape[-1] // 2
+    """Multipliers (k, ...) of a tree of pairs, each shared out by its Shapley values."""
+    half = len(b) // 2
     if half == 0:
         return torch.ones_like(b)
-    (x_1, x_2, x_rest), (b_1, b_2, b_rest) = (
-        v.split([half, half, v.shape[-1] - 2 * half], -1) for v in (x, b)
-    )
+    (x_1, x_2, x_rest), (b_1, b_2, b_rest) = (v.split([half, half, len(v) - 2 * half]) for v in (x, b))
     first = (relu_slope(x_1 - x_2, b_1 - x_2) + relu_slope(x_1 - b_2, b_1 - b_2)) / 2
     second = (relu_slope(x_2 - x_1, b_2 - x_1) + relu_slope(x_2 - b_1, b_2 - b_1)) / 2
-    winners = (
-        torch.cat([torch.maximum(x_1, x_2), x_rest], -1),
-        torch.cat([torch.maximum(b_1, b_2), b_rest], -1),
-    )
-    above = shapley_max(*winners)
-    return torch.cat([first * above[..., :half], second * above[..., :half], above[..., half:]], -1)
+    winners = [(torch.maximum(x_1, x_2), x_rest), (torch.maximum(b_1, b_2), b_rest)]
+    above = shapley_max(*(torch.cat(pair) for pair in winners))
+    return torch.cat([first.mul_(above[:half]), second.mul_(above[:half]), above[half:]])
 
 
 MAX_RULES = {"deeplift": deeplift_max, "shapley": shapley_max}
 
 
 def maximum(multipliers: Callable) -> Callable:
-    """The rule of ``maximum`` and ``amax``: their entries side by side on a last axis."""
+    """The rule of ``maximum`` and ``amax``: their entries one behind the other on a first axis."""
 
     def rule(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
         if operation.name == "maximum":
-            pair = [torch.stack(torch.broadcast_tensors(*operation.arguments(v)), -1) for v in (x, b)]
-            return operation.chosen(list((grad[..., None] * multipliers(*pair)).unbind(-1)))
+            pair = [torch.stack(torch.broadcast_tensors(*operation.arguments(v))) for v in (x, b)]
+            return operation.chosen(list((grad * multipliers(*pair)).unbind()))
         _, dims, _ = (*operation.arguments(b), [], False)[:3]
         dims = sorted(d % b[0].ndim for d in dims) or list(range(b[0].ndim))
-        last = list(range(-len(dims), 0))
-        windows = [v[0].movedim(dims, last).flatten(-len(dims)) for v in (x, b)]  # (..., entries)
-        grad = grad.reshape(*windows[1].shape[:-1], 1) * multipliers(*windows)
-        return [grad.unflatten(-1, [b[0].shape[d] for d in dims]).movedim(last, dims)]
+        first = list(range(len(dims)))
+        windows = [v[0].movedim(dims, first).flatten(0, len(dims) - 1) for v in (x, b)]  # (entries, ...)
+        grad = multipliers(*windows) * grad.reshape(windows[1].shape[1:])
+        return [grad.unflatten(0, [b[0].shape[d] for d in dims]).movedim(first, dims)]
 
     return rule
 
