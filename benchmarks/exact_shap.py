@@ -26,7 +26,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 from audioxai_utils.attributions.exact import exact_deep_shap  # noqa: E402
-from audioxai_utils.models import Cnn14  # noqa: E402
+from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
 
 N_MELS, N_FRAMES, N_SAMPLES, N_CLASSES = 64, 501, 32000, 10
 PATHS = ("ours, first", "ours", "shap", "captum")

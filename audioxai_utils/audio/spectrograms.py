@@ -104,7 +104,8 @@ class Spectrogram(nn.Module):
     def _stft(self, waveform: torch.Tensor) -> torch.Tensor:
         if waveform.ndim != 2 or not waveform.is_floating_point():
             raise ValueError(
-                f"waveform must be floating and (batch, samples); got {waveform.dtype} {tuple(waveform.shape)}"
+                "waveform must be floating and (batch, samples); got "
+                f"{waveform.dtype} {tuple(waveform.shape)}"
             )
         p = self.settings
         if waveform.shape[1] <= p.n_fft // 2:

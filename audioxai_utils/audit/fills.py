@@ -14,7 +14,7 @@ from ..evaluation.scoring import probabilities
 from ..words import method_label
 
 if TYPE_CHECKING:
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 FILLS = ("-100 dB", "clip minimum", "training mean")
 FILL_METRICS = ("FF", "AD", "FidIn")

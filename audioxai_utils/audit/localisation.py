@@ -29,7 +29,8 @@ from ..evaluation.frames import CONDITION, methods_only, of_condition
 from ..words import condition_label, method_label, percent
 
 if TYPE_CHECKING:
-    from ..study.study import Condition, Study
+    from ..study.condition import Condition
+    from ..study.study import Study
 
 MEASURES = ("mass", "pointing", "si_sdr_gain")  # of localisation, in the figure
 FAITHFULNESS = ("FidIn_heard", "FF_heard", "AD_heard")

@@ -24,7 +24,7 @@ from ..words import SCENARIO_LABELS, percent
 
 if TYPE_CHECKING:
     from ..study.clips import Clips
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 SWEPT_METRICS = ("FF", "FidIn", "AD")
 

@@ -23,7 +23,7 @@ from ..study.attribute import clip_options
 from .sanity_checks import constant, spearman
 
 if TYPE_CHECKING:
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 SSIM_WINDOW = 7  # bins; skimage's default
 KINDS = {"absolute": 1, "signed": 2}  # of values compared -> extent of their range

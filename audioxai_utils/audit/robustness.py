@@ -29,7 +29,7 @@ from ..models.inference import inference_copy
 from ..words import percent
 
 if TYPE_CHECKING:
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 SHIFTS = {"bin up": (1, 0), "bin down": (-1, 0), "frame later": (0, 1), "frame earlier": (0, -1)}
 ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")

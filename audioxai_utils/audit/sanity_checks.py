@@ -26,7 +26,8 @@ from ..numerics import tensor_float32
 from ..words import method_label, percent
 
 if TYPE_CHECKING:
-    from ..study.study import Condition, Study
+    from ..study.condition import Condition
+    from ..study.study import Study
 
 CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
 N_GRADIENT_CLIPS = 2  # clips whose gradient is checked

@@ -24,7 +24,7 @@ from .bootstrap import (
     resampled_means,
     share_interval,
 )
-from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only, of_condition
+from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only
 
 MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask they stand beside
 
@@ -373,62 +373,3 @@ def tally(against: pd.DataFrame) -> pd.DataFrame:
     ]
     order = np.lexsort([key.to_numpy() for key in reversed(conditions)])
     return table.iloc[order].drop(columns=["sum_better", "sum_worse"]).reset_index(drop=True)
-
-
-# --- all methods in one table ----------------------------------------------------------------
-
-
-def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
-    """Each method at its best mask: mean and bounds of all metrics, heard ones too, area and seconds.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Tidy scores; `seconds` is what a clip's attribution took.
-    best : DataFrame
-        From ``tables.best_masks``.
-
-    Returns
-    -------
-    DataFrame
-        A row per (protocol,) condition and method. What a protocol does not have (heard metrics) is NaN.
-    """
-    heard = [f"{metric}_heard" for metric in STUDY_METRICS if f"{metric}_heard" in scores]
-    further = [name for name in ("area", "seconds") if name in scores]
-    return with_intervals(mean_intervals(scores, [*STUDY_METRICS, *heard, *further], best=best))
-
-
-def scored_and_heard(every: pd.DataFrame, condition: tuple[str, str], protocol: str) -> pd.DataFrame:
-    """The rows of `every_method` of one condition and protocol: what is scored beside what is heard.
-
-    FF, FidIn and AD with their heard versions and bounds, SPS, COMP, area and seconds, as far as they are
-    there.
-    """
-    rows = of_condition(every[every["protocol"] == protocol], condition).dropna(axis="columns", how="all")
-    metrics = [f"{metric}{suffix}" for metric in ("FF", "FidIn", "AD") for suffix in ("", "_heard")]
-    bounds = [f"{metric}_{side}" for metric in metrics for side in ("low", "high")]
-    wanted = ["method", "mask", *metrics, "SPS", "COMP", "area", "seconds", *bounds]
-    return rows[[column for column in wanted if column in rows]].reset_index(drop=True)
-
-
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """`every_method` as it is read: "mean (low to high)" in one column a metric."""
-    words = table[
-        [column for column in table if f"{column}_low" not in table and not _is_bound(column, table)]
-    ].copy()
-    for metric in [column.removesuffix("_low") for column in table if column.endswith("_low")]:
-        digits = 1 if metric.removesuffix("_heard") in ("AI", "AG", "AD") else 2
-        bounds = table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy(float)
-        words[metric] = [
-            ""
-            if np.isnan(mean)
-            else f"{mean:.{digits}f}"
-            if np.isnan(low)
-            else f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-            for mean, low, high in bounds
-        ]
-    return words
-
-
-def _is_bound(column: str, table: pd.DataFrame) -> bool:
-    return column.endswith(("_low", "_high")) and column.rpartition("_")[0] in table

@@ -18,7 +18,7 @@ from .style import ATTRIBUTION_COLOURS, PANELS, axes_of, method_label, two_dimen
 if TYPE_CHECKING:
     import torch
 
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 
 @styled

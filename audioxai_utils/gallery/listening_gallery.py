@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +37,10 @@ from ..figures.style import (
     template,
     two_dimensional,
 )
+from .entries import BEST_MASK, PARTS, GalleryEntry
 from .html import escape, navigation, page, read_script_data, script_data, whole_directory, write_stylesheet
 from .players import playback_volumes
 
-PARTS = ("original", "kept", "removed")
-BEST_MASK = "best mask"  # tag of the entry that stands for its method in comparisons
 VERDICTS = {
     "class kept by ear": "good",
     "class lost by ear": "bad",
@@ -51,72 +49,6 @@ VERDICTS = {
 }  # tags
 DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
-
-
-@dataclass
-class GalleryEntry:
-    """One explanation to look at and listen to.
-
-    Attributes
-    ----------
-    clip, category : str
-        File stem and true class.
-    spectrogram_type, noise_scenario, method, mask_name, protocol : str
-        Which condition, method and mask of the study.
-    db, attribution, mask : array (frequency, time)
-        Decibels, signed raw attribution, mask in [0, 1]; leading axes of size one are dropped.
-    original, kept, removed : array (samples,)
-        Sounds; numpy or torch, full scale 1, at their true levels.
-    sample_rate : int
-        Hz, of all three.
-    probabilities : mapping of part to (class, probability)
-        Predicted class of original, kept and removed.
-    scores : mapping
-        The seven metrics of this clip; NaN where one is not defined.
-    explained : mapping of part to float, optional
-        Probability of the explained class (the one predicted for the original) in each part.
-    spectrogram : object, optional
-        Gives the axes where ``spectrogram_type`` is not one of the study's.
-    tags : sequence of str
-        Words to filter by, such as "most faithful"; `BEST_MASK` marks the method's best mask.
-    """
-
-    clip: str
-    category: str
-    spectrogram_type: str
-    noise_scenario: str
-    method: str
-    mask_name: str
-    db: np.ndarray
-    attribution: np.ndarray
-    mask: np.ndarray
-    original: np.ndarray
-    kept: np.ndarray
-    removed: np.ndarray
-    sample_rate: int
-    probabilities: Mapping[str, tuple[str, float]]
-    scores: Mapping[str, float]
-    protocol: str = "paper"
-    correct: bool = True
-    degenerate: bool | None = None
-    area: float | None = None
-    explained: Mapping[str, float] | None = None
-    spectrogram: object = None
-    tags: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def name(self) -> str:
-        """Unique name, used in addresses."""
-        return "~".join(
-            (
-                self.spectrogram_type,
-                self.noise_scenario,
-                self.clip,
-                self.method,
-                self.mask_name,
-                self.protocol,
-            )
-        )
 
 
 class _Assets:

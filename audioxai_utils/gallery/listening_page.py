@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ..figures.style import template
 from ..files import atomic_path
+from .entries import BEST_MASK
 from .html import escape, navigation, page, script_data
 from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
-from .listening_gallery import BEST_MASK, read_gallery
+from .listening_gallery import read_gallery
 from .players import matched_cuts
 
 PAGE = "listening.html"

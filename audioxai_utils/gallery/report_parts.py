@@ -13,7 +13,7 @@ from IPython.display import HTML, Image, Markdown
 
 from ..audit.sentences import SENTENCES, read_table
 from ..constants import STUDY_CONDITIONS, STUDY_METHODS, TABLE_NUMBERS
-from ..evaluation.comparisons import scored_and_heard
+from ..evaluation.overview import scored_and_heard
 from ..evaluation.table_styles import BLUE, GREEN, ORANGE, YELLOW, style_table
 from ..published import published_accuracies
 from ..words import SPECTROGRAM_LABELS, condition_label, method_label

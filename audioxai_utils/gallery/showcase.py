@@ -17,9 +17,10 @@ from ..constants import MASK_NAMES, STUDY_METRICS
 from ..evaluation.frames import methods_only, of_condition
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.scoring import most_probable, probabilities
-from ..study.study import Condition, Study
+from ..study.condition import Condition
+from ..study.study import Study
 from ..words import method_label
-from .listening_gallery import BEST_MASK, PARTS, GalleryEntry
+from .entries import BEST_MASK, PARTS, GalleryEntry
 
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
 ORDER = "best by ear"

@@ -25,7 +25,7 @@ from .records import write_step
 from .watch import watch_run
 
 if TYPE_CHECKING:
-    from ..study.study import Condition
+    from ..study.condition import Condition
 
 
 def shard_of(text: str) -> tuple[int, int]:

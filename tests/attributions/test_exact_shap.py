@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from audioxai_utils.attributions.exact import NotExact, exact_deep_shap
 from audioxai_utils.attributions.exact.recurrence import gru_gates, lstm_gates
-from audioxai_utils.models import Cnn14
+from audioxai_utils.models.cnn14 import Cnn14
 
 SPECTROGRAM, WAVEFORM = (1, 16, 24), (3000,)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.evaluation import bootstrap, comparisons, tables
+from audioxai_utils.evaluation import bootstrap, comparisons, overview, tables
 
 METRICS = list(constants.STUDY_METRICS)
 CONDITIONS = (("stft_db", "clean"), ("mel_db", "white"))
@@ -326,7 +326,7 @@ def test_one_table_holds_every_method_with_its_bounds_and_seconds():
             for m, k in FOUR
         ]
     )
-    table = comparisons.every_method(scores, best)
+    table = overview.every_method(scores, best)
     assert len(table) == 2 * 2 * 4
     row = table.query("protocol == 'audited' and method == 'lime' and noise_scenario == 'white'").iloc[0]
     rows = clips_of(scores, row, "method")
@@ -338,9 +338,9 @@ def test_one_table_holds_every_method_with_its_bounds_and_seconds():
         and row["seconds"] == 9.0
         and row["area"] == pytest.approx(0.1)
     )
-    read = comparisons.scored_and_heard(table, tuple(table.loc[0, comparisons.CONDITION]), "audited")
+    read = overview.scored_and_heard(table, tuple(table.loc[0, comparisons.CONDITION]), "audited")
     assert list(read.columns[:4]) == ["method", "mask", "FF", "FF_heard"] and "COMP_low" not in read
-    words = comparisons.printed(table)
+    words = overview.printed(table)
     assert list(words.columns[:5]) == ["protocol", *comparisons.CONDITION, "method", "mask"] and len(
         words
     ) == len(table)

@@ -23,8 +23,8 @@ from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.constants import STUDY_METRICS
 from audioxai_utils.evaluation.masks import apply_mask
 from audioxai_utils.explanation import explain
-from audioxai_utils.gallery import explorer
-from audioxai_utils.gallery.listening_gallery import PARTS
+from audioxai_utils.gallery import cards, explorer
+from audioxai_utils.gallery.entries import PARTS
 from audioxai_utils.words import SCENARIO_LABELS
 
 
@@ -90,10 +90,10 @@ def test_page_without_a_kernel_shows_entries_with_players(prepared):
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "application/vnd.jupyter.widget-view+json" in data
     shown = data["text/html"].count('class="card"')
-    assert 4 <= shown <= explorer.N_STATIC == 6 < len(prepared)
+    assert 4 <= shown <= cards.N_STATIC == 6 < len(prepared)
     assert data["text/html"].count("<audio") == 3 * shown
     assert data["text/html"].count("<img") == 4 * shown
-    assert len(data["text/html"]) < explorer.STATIC_SIZE + 1000
+    assert len(data["text/html"]) < cards.STATIC_SIZE + 1000
 
 
 @pytest.fixture(scope="module")
@@ -122,23 +122,23 @@ def test_scenes_methods_and_masks_are_offered(grid, prepared):
 
 
 def test_a_page_without_a_kernel_shows_six_that_differ(grid):
-    shown = explorer.static_entries(grid)
+    shown = cards.static_entries(grid)
     assert len(shown) == 6 and len({entry.name for entry in shown}) == 6
     assert len({e.clip for e in shown}) == len({e.noise_scenario for e in shown}) == 2
     assert len({e.method for e in shown}) == 4
     assert [grid.index(entry) for entry in shown] == sorted(grid.index(entry) for entry in shown)
-    assert explorer.static_entries(grid[:3]) == grid[:3]
+    assert cards.static_entries(grid[:3]) == grid[:3]
     bundle = explorer.explorer(grid)._repr_mimebundle_()
     html = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"]
     assert html.count('class="card"') >= 4 and html.count("<audio") == 3 * html.count('class="card"')
-    assert len(html) < explorer.STATIC_SIZE + 1000
-    assert explorer.cards_html(grid, most=1).count('class="card"') == 1
+    assert len(html) < cards.STATIC_SIZE + 1000
+    assert cards.cards_html(grid, most=1).count('class="card"') == 1
 
 
 def test_players_hold_the_sounds_at_their_rate(prepared):
     import base64
 
-    html = explorer.entry_html(prepared[0])
+    html = cards.entry_html(prepared[0])
     for data in re.findall(r"data:audio/mpeg;base64,([^\"]+)", html):
         sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
         assert rate == 32000 and len(sound) == 160000
@@ -360,10 +360,7 @@ def test_names_are_text(prepared):
         noise_scenario=name,
         probabilities=dict.fromkeys(PARTS, (name, 0.5)),
     )
-    assert (
-        "<script>" not in explorer.entry_html(entry)
-        and explorer.entry_html(entry).count("&lt;script&gt;") == 6
-    )
+    assert "<script>" not in cards.entry_html(entry) and cards.entry_html(entry).count("&lt;script&gt;") == 6
 
 
 def test_explorer_of_nothing_is_refused():

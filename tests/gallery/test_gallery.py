@@ -19,8 +19,9 @@ from audioxai_utils.constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS
 from audioxai_utils.figures import pictures
 from audioxai_utils.figures.style import axes_of
 from audioxai_utils.gallery import players
+from audioxai_utils.gallery.entries import PARTS
 from audioxai_utils.gallery.html import whole_directory
-from audioxai_utils.gallery.listening_gallery import PARTS, write_gallery
+from audioxai_utils.gallery.listening_gallery import write_gallery
 
 N_ENTRIES = 2 * 2 * 4 + len(MASK_NAMES) - 1  # what the fixture writes
 

@@ -15,7 +15,8 @@ from audioxai_utils.constants import MASK_NAMES, STUDY_METRICS
 from audioxai_utils.evaluation.masks import apply_mask, build_masks
 from audioxai_utils.files import save_parquet
 from audioxai_utils.gallery import showcase
-from audioxai_utils.gallery.listening_gallery import BEST_MASK, VERDICTS
+from audioxai_utils.gallery.entries import BEST_MASK
+from audioxai_utils.gallery.listening_gallery import VERDICTS
 from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 

@@ -11,7 +11,7 @@ import torch
 from audioxai_utils.audio.spectrograms import get_spectrogram, kept_audio, removed_audio
 from audioxai_utils.constants import SPECTROGRAMS, STUDY_METHODS
 from audioxai_utils.evaluation.masks import build_masks
-from audioxai_utils.gallery.listening_gallery import BEST_MASK, GalleryEntry
+from audioxai_utils.gallery.entries import BEST_MASK, GalleryEntry
 
 CLASSES = ("dog", "rooster", "sea_waves", "crying_baby")
 
