@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -58,8 +59,7 @@ def test_growth_leaves_its_points_and_their_fit_with_the_machine(tmp_path):
     about = json.loads((tmp_path / "benchmarks" / "growth.json").read_text())
     assert about["hardware"] == hardware() and about["threads"] == 1 and about["device"] == "cpu"
     assert speed.about_words(about) in done.stdout
-    text = build(tmp_path).read_text(encoding="utf-8")
-    assert 'id="speed"' in text and text.count("<td>clips</td>") == 6
+    assert speed.speed(SimpleNamespace(results=tmp_path)).data.count("<td>clips</td>") == 6
 
 
 def test_the_fit_is_the_exponent(benchmarks):
@@ -100,18 +100,19 @@ def test_a_results_folder_that_is_not_there_is_said_at_once(tmp_path):
 
 
 def test_the_report_shows_what_was_measured_where(tmp_path):
-    assert 'id="speed"' not in build(tmp_path).read_text(encoding="utf-8")
+    study = SimpleNamespace(results=tmp_path)
+    assert "None was run" in speed.speed(study).data
     folder = tmp_path / speed.FOLDER
     folder.mkdir()
     tables = {"explain": {"path": ["lime <fast>"], "s/clip": [1.23456]}, "growth": {"grows": ["clips"]}}
     for name, table in tables.items():
         pd.DataFrame(table).to_csv(folder / f"{name}.csv", index=False)
         (folder / f"{name}.json").write_text(json.dumps(ABOUT))
-    text = build(tmp_path).read_text(encoding="utf-8")
-    part = text[text.index('id="speed"') : text.index('id="notebooks"')]
+    part = speed.speed(study).data
     assert "lime &lt;fast&gt;" in part and "1.235" in part and "Quantus" not in part
     words = "2 &lt; 3 clips; A &amp; B, 2 cores, AVX2, 16 GiB, device cpu, 1 thread, torch 2.0, 2026-01-02"
     words += ", commit 012"
     assert part.count(words) == 2
-    assert part.index("explain.csv") < part.index("growth.csv")
+    assert part.index("Speed, explain") < part.index("Speed, growth")
+    build(tmp_path)
     assert (tmp_path / "report" / "benchmarks" / "explain.csv").is_file()

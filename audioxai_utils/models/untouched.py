@@ -33,9 +33,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         for module, flag in flags:
             module.training = flag
         with torch.no_grad():
-            changed = _changed([(buffer, value) for _, _, buffer, value in buffers])
-            for (module, name, buffer, value), differs in zip(buffers, changed):
-                if differs:
+            for module, name, buffer, value in buffers:
+                if _differs(buffer, value):
                     buffer.copy_(value)
                 if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
                     setattr(module, name, buffer)
@@ -49,14 +48,9 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _changed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
-    """Whether the two of each pair differ; devices are waited for once."""
-    flags = [(now != before).any() for now, before in pairs]
-    devices = {flag.device for flag in flags}
-    read = {
-        device: iter(torch.stack([f for f in flags if f.device == device]).tolist()) for device in devices
-    }
-    return [next(read[flag.device]) for flag in flags]
+def _differs(now: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether a buffer is to be put back; one on a GPU is, so that nobody waits for the comparison."""
+    return now.device.type != "cpu" or not torch.equal(now, before)
 
 
 @contextmanager
