@@ -330,6 +330,30 @@ def test_levels_that_are_not_decibels_of_the_power_are_refused():
     assert found.scores.loc["bin", "p_kept"] == pytest.approx(float(kept[found.target]), abs=1e-6)
 
 
+def test_what_is_optimised_as_heard_is_the_sound_of_the_batch_s_own_power():
+    """Where silence is -50 dB because 1e-5 is added, the power is not 10 ** (db / 10)."""
+    from audioxai_utils.attributions.heard import Sounds
+
+    spectrogram = LogMel(log="ln", offset=1e-5, clamped=False, **MEL).spectrogram()
+    batch = spectrogram(clip()[None])
+    sounds = Sounds.of(clip()[None], spectrogram, batch.db)
+    mask = torch.rand(batch.db.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = spectrogram.decibels(spectrogram.invert(batch.power * mask, batch.phasor, batch.length))
+    torch.testing.assert_close(sounds.masked(batch.db, mask), expected, rtol=0, atol=1e-6)
+    louder = spectrogram.invert(batch.power * mask * 10**0.3, batch.phasor, batch.length)
+    torch.testing.assert_close(
+        sounds.masked(batch.db + 3, mask), spectrogram.decibels(louder), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN's recurrences are on CUDA")
+def test_a_recurrence_on_cuda_has_gradients_in_evaluation_mode():
+    net = any_models.make("GRU").net.cuda().train()
+    classifier = AudioClassifier(net, CLASSES, input=LogMel(**MEL), head="softmax")
+    found = explain(classifier, clip(), RATE, method="saliency")
+    assert found.attribution.any() and net.training and net.gru.training
+
+
 # Targets and heads
 
 

@@ -33,8 +33,8 @@ Methods that say ``gradients=True`` differentiate the model, and those that say 
 both refuse a black box. The others only ask for outputs and take anything.
 
 Raises TypeError for what is no model, no tensor or an unknown option, and ValueError for
-wrong shapes, types, classes or values, before anything is computed; a class out of range, or a
-single column, shows at the model's first output.
+wrong shapes, types, classes or values, before anything is computed; a class out of range
+shows at the model's first output.
 
 A new method ------------ Write a function ``(model, db, target, *, options...)`` under
 ``@register("<name>")`` in a file of ``attributions``: it is found by that line and imported at first use, by

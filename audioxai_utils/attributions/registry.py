@@ -263,10 +263,6 @@ def _check_output(
         raise ValueError(
             f"model must return logits (batch, classes); got {getattr(logits, 'shape', type(logits))}"
         )
-    if logits.shape[1] < 2:
-        raise ValueError(
-            "model must have two classes or more; of one logit, use AudioClassifier(..., head='binary')"
-        )
     if highest >= logits.shape[1]:
         raise ValueError(
             f"target must be below {logits.shape[1]}, the model's number of classes; got {highest}"

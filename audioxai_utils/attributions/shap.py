@@ -3,8 +3,8 @@
 The values of a clip add up to g_c(X) - mean_b g_c(b) (additivity). All engines check that. ``fast`` and
 ``reference`` see only what are modules: a functional ``relu`` passes its plain gradient and the sum breaks.
 ``exact`` has rules for operations instead of modules and takes any differentiable network; see
-`attributions.exact`. Unless an engine is named, ``fast`` is tried and ``exact`` takes over where it does not
-add up.
+`attributions.exact`. Unless an engine is named, a first pair of clip and reference is tried in float64: where
+modules add up ``fast`` is taken, else ``exact``.
 
 A maximum is shared out as ``shap`` does by ``fast`` and ``reference``, to the largest entry of clip and
 reference ("deeplift"), and by the Shapley values of pairs by ``exact``, unless ``max_rule`` says otherwise.
@@ -24,7 +24,7 @@ from torch import nn
 from ..models.untouched import untouched
 from ..numerics import tensor_float32
 from .registry import ENGINES, check_spectrograms, register
-from .shap_fast import CAUSE, NotAdditive
+from .shap_fast import CAUSE, NotAdditive, attribute, fits
 
 
 @register("shap", background=True, additive=True, gradients=True, engines=(*ENGINES, "exact"))
@@ -57,18 +57,13 @@ def shap(
     ValueError
         The values do not add up to the logit's difference, or an operation has no rule.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be 1 or more; got {chunk_size}")
     background = checked_background(background, db, model)
     if engine == "reference":
         return _reference(model, db, target, background)
-    if engine != "exact":
-        from .shap_fast import STRICT, TOLERANCE, attribute
-
-        try:
-            tolerance = TOLERANCE if engine == "fast" else STRICT
-            return attribute(model, db, target, background, chunk_size, tolerance)
-        except (NotAdditive, RuntimeError):  # a RuntimeError is an operation in place on an expanded clip
-            if engine == "fast":
-                raise
+    if engine == "fast" or (engine is None and fits(model, db, target, background)):
+        return attribute(model, db, target, background, chunk_size)
     from .exact import exact_deep_shap
 
     return exact_deep_shap(model, db, background, target, max_rule=max_rule, chunk_size=chunk_size)

@@ -44,17 +44,13 @@ def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) 
     reading = reading_of(model)
     with evaluation_mode(model), tensor_float32(False, db.device):
         parts = db.split(chunk or CHUNK.get(db.device.type, 32))
-        return torch.cat([reading.probabilities(_checked(model(part), reading.head)) for part in parts])
+        return torch.cat([reading.probabilities(_checked(model(part))) for part in parts])
 
 
-def _checked(logits: torch.Tensor, head: str) -> torch.Tensor:
+def _checked(logits: torch.Tensor) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"model must return logits (batch, classes); got {got}")
-    if head == "softmax" and logits.shape[1] == 1:
-        raise ValueError(
-            "model returns one column, whose softmax is always 1; use AudioClassifier(..., head='binary')"
-        )
     return logits
 
 

@@ -42,13 +42,13 @@ class Reading:
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         """Probabilities (batch, classes) of scores (batch, classes)."""
         if self.head == "softmax":
-            return scores.softmax(1)
+            return _of_several(scores).softmax(1)
         return scores if self.head == "probabilities" else scores.sigmoid()
 
     def log_present(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """log p_c (batch,), in nats."""
         if self.head == "softmax":
-            return -functional.cross_entropy(scores, target, reduction="none")
+            return -functional.cross_entropy(_of_several(scores), target, reduction="none")
         own = scores.gather(1, target[:, None])[:, 0]
         return _log(own) if self.head == "probabilities" else functional.logsigmoid(own)
 
@@ -59,6 +59,15 @@ class Reading:
             return others.logsumexp(1) - scores.logsumexp(1)
         own = scores.gather(1, target[:, None])[:, 0]
         return _log(1 - own) if self.head == "probabilities" else functional.logsigmoid(-own)
+
+
+def _of_several(scores: torch.Tensor) -> torch.Tensor:
+    """The scores; ValueError for a softmax of one column, which is 1 whatever the sound."""
+    if scores.shape[1] < 2:
+        raise ValueError(
+            "model must have two classes or more; of one logit, use AudioClassifier(..., head='binary')"
+        )
+    return scores
 
 
 def _log(p: torch.Tensor) -> torch.Tensor:

@@ -239,3 +239,10 @@ def test_a_clip_runs_forward_once_per_chunk():
     pairs.record(background)
     pairs.explain(clips(1, seed=1), background, 0)
     assert seen == [5, 1]
+
+
+@pytest.mark.parametrize("name", ["lime", "rise", "occlusion", "slime"])
+def test_one_logit_has_no_probability_and_is_refused_instead_of_zeros(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 32, 1))
+    with pytest.raises(ValueError, match="of one logit, use AudioClassifier"):
+        METHODS[name](model, torch.randn(1, 1, 16, 32), torch.tensor([0]))
