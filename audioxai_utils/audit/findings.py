@@ -52,7 +52,7 @@ def measure_findings(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-# --- masks ------------------------------------------------------------------------------------
+# Masks
 
 
 def all_ones_masks(study: Study) -> dict:
@@ -107,7 +107,7 @@ def sigmoid_masks(study: Study) -> dict:
     }
 
 
-# --- attributions -----------------------------------------------------------------------------
+# Attributions
 
 
 def which_shap(study: Study) -> dict:
@@ -136,7 +136,7 @@ def wrong_gradients(study: Study) -> dict:
     }
 
 
-# --- sound and silence ------------------------------------------------------------------------
+# Sound and silence
 
 
 def scored_is_not_heard(study: Study) -> dict:
@@ -169,7 +169,7 @@ def silence(study: Study) -> dict:
     }
 
 
-# --- what may be concluded --------------------------------------------------------------------
+# What may be concluded
 
 
 def controls(study: Study) -> dict:
@@ -240,7 +240,7 @@ FINDINGS = (
 )
 
 
-# --- measures ---------------------------------------------------------------------------------
+# Measures
 
 
 def mean_of(scores: pd.DataFrame, value: str, **where: str) -> float:
@@ -308,7 +308,7 @@ def stored_sound(waveform: torch.Tensor, sample_rate: int) -> dict:
         return {"sample_rate": file.samplerate, "seconds": file.frames / file.samplerate}
 
 
-# --- sentences of notebook 07's summary -------------------------------------------------------
+# Sentences of notebook 07's summary
 
 
 def summary(study: Study) -> str:

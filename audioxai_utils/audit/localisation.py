@@ -41,7 +41,7 @@ COLUMNS = [*CONDITION, "clip", "correct", "method", "mass", "rank", "pointing", 
 AGREED = [*CONDITION, "measure", "metric", "n_methods", "n_clips", "spearman", "low", "high"]
 
 
-# --- one attribution -------------------------------------------------------------------------
+# One attribution
 
 
 def relevance_localisation(
@@ -78,7 +78,7 @@ def relevance_localisation(
     }
 
 
-# --- a condition of the study ---------------------------------------------------------------------
+# A condition of the study
 
 
 def localisation(condition: Condition, methods: Sequence[str] | None = None) -> pd.DataFrame:

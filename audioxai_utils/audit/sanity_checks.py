@@ -40,7 +40,7 @@ ANEW = " on a model drawn anew"
 SAME_WINNER = "the same winner with other clips"
 
 
-# --- Is the gradient that of the model? -------------------------------------------------------
+# Is the gradient that of the model?
 
 
 def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def _gradient(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> torch
         return torch.autograd.grad(logit, db)[0]
 
 
-# --- Do the values add up? --------------------------------------------------------------------
+# Do the values add up?
 
 
 def additivity(condition: Condition, methods: tuple[str, ...] = ("shap", "shap_functional")) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def additivity(condition: Condition, methods: tuple[str, ...] = ("shap", "shap_f
     return pd.concat(frames, ignore_index=True)
 
 
-# --- LIME: does the regression fit, and do its weights depend on the seed? --------------------
+# LIME: does the regression fit, and do its weights depend on the seed?
 
 
 def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
@@ -206,7 +206,7 @@ def _r2(ridge, visible: np.ndarray, probability: np.ndarray) -> float:
     return float(ridge.score(visible, probability, sample_weight=proximity(visible)))
 
 
-# --- what came out ----------------------------------------------------------------------------
+# What came out
 
 
 def summary(study: Study) -> pd.DataFrame:
@@ -255,7 +255,7 @@ def sentence(checks: pd.DataFrame) -> str:
     return f"{text} The most frequent winner wins {percent(values[SAME_WINNER])} of the resamples."
 
 
-# --- ranks -----------------------------------------------------------------------------------
+# Ranks
 
 
 def spearman(first, second) -> float:

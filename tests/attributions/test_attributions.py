@@ -73,7 +73,7 @@ def in_eval(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval()
 
 
-# --- values -------------------------------------------------------------------------------
+# Values
 
 
 def test_saliency_is_the_derivative_by_central_differences(model, db):
@@ -274,7 +274,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(name, model, db, background):
         assert relative(alone, together[clip : clip + 1]) < 1e-9
 
 
-# --- what is left behind ------------------------------------------------------------------
+# What is left behind
 
 
 def snapshot(model: nn.Module) -> list:
@@ -341,7 +341,7 @@ def test_methods_work_inside_inference_mode(model, db, background):
     assert torch.equal(inside, expected)
 
 
-# --- refusals and the table ---------------------------------------------------------------
+# Refusals and the table
 
 
 @pytest.mark.parametrize(

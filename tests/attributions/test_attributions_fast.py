@@ -55,7 +55,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 PRECISIONS = [(torch.float64, 1e-9), (torch.float32, 1e-4)]
 
 
-# --- LIME ---------------------------------------------------------------------------------
+# LIME
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -116,7 +116,7 @@ def test_ridge_by_its_normal_equations():
     assert regress(found, y) == pytest.approx(expected, rel=1e-8, abs=1e-12)
 
 
-# --- Deep SHAP ----------------------------------------------------------------------------
+# Deep SHAP
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)

@@ -82,7 +82,7 @@ POINTS = torch.linspace(-90, -10, 40, dtype=torch.float64).view(2, 1, 4, 5)
 SQUARE, LINEAR = torch.tensor([0, 0]), torch.tensor([1, 1])
 
 
-# --- gradients ----------------------------------------------------------------------------
+# Gradients
 
 
 @pytest.mark.parametrize("with_background", [False, True])
@@ -181,7 +181,7 @@ def test_guided_gradcam_refuses_what_it_cannot_guide():
         )
 
 
-# --- occlusion, random masks --------------------------------------------------------------
+# Occlusion, random masks
 
 
 def test_occlusion_patch_by_patch(model, db):
@@ -247,7 +247,7 @@ def test_planted_evidence_is_found(name):
     assert 2 <= f <= 9 and 6 <= t <= 24
 
 
-# --- SLIME --------------------------------------------------------------------------------
+# SLIME
 
 
 @pytest.mark.parametrize("grid", ["time", "frequency", "both"])
@@ -296,7 +296,7 @@ def test_hidden_slices_are_their_mean_or_the_level_that_is_asked_for():
     assert gridded(clip, segments, -80.0, 3, 0).hidden == pytest.approx(-80.0)
 
 
-# --- the shared contract ------------------------------------------------------------------
+# The shared contract
 
 
 @pytest.mark.parametrize("name", list(SMALL))

@@ -204,7 +204,7 @@ def test_clips_are_shifted_mixed_and_noised_as_the_recipe_says():
     )
 
 
-# --- fine-tuning --------------------------------------------------------------------------
+# Fine-tuning
 
 
 class Everything(Bands):
@@ -313,7 +313,7 @@ def test_fine_tuning_is_bounded_by_the_batch_size(stages):
     assert max(SIZES) == 8
 
 
-# --- refusals -----------------------------------------------------------------------------
+# Refusals
 
 
 def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):

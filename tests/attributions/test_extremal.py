@@ -84,7 +84,7 @@ def test_minmax_of_it_is_a_mask_that_keeps_the_class_and_takes_it_away():
     assert 0.25 < float(mask.mean()) < 0.35  # the patch is a quarter
 
 
-# --- area ---------------------------------------------------------------------------------
+# Area
 
 
 @pytest.mark.parametrize("area", [0.05, 0.2, 0.5])
@@ -126,7 +126,7 @@ def test_a_larger_weight_gives_a_smaller_mask():
     assert areas[1] < 0.8 * areas[0]
 
 
-# --- the objective ------------------------------------------------------------------------
+# The objective
 
 
 @pytest.mark.parametrize("domain", ["db", "power"])
@@ -174,7 +174,7 @@ def test_jitter_shifts_and_repeats_edges():
     assert float(torch.cat(noises).std()) == pytest.approx(0.5, rel=0.05)
 
 
-# --- what is heard ------------------------------------------------------------------------
+# What is heard
 
 TINY = {"name": "tiny", "sample_rate": 8000, "n_fft": 64, "hop_length": 32}
 STFT = Spectrogram(SpectrogramParameters(**TINY))
@@ -293,7 +293,7 @@ def test_waveforms_that_are_not_the_clips_are_refused():
             METHODS["extremal"](Band(db), db, ZERO, waveform=other, **options)
 
 
-# --- the contract -------------------------------------------------------------------------
+# The contract
 
 
 @pytest.fixture(scope="module")

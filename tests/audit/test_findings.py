@@ -177,7 +177,7 @@ def test_shares_of_constant_masks_are_counted_by_hand():
     assert shares["bin"].to_dict() == {"lime": 0.0, "b": 0.5} and list(shares.index) == ["lime", "b"]
 
 
-# --- the twelve of a study --------------------------------------------------------------------
+# The twelve of a study
 
 
 @pytest.fixture(scope="module")

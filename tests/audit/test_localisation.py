@@ -61,7 +61,7 @@ def test_identities():
     )
 
 
-# --- agreement ----------------------------------------------------------------------------
+# Agreement
 
 
 def both_of(mass: np.ndarray, faithful: np.ndarray, names="abcd") -> pd.DataFrame:
@@ -120,7 +120,7 @@ def test_two_methods_cannot_be_ranked_and_neither_can_equal_ones():
     assert localisation.agreement(both)["spearman"].isna().all()
 
 
-# --- on files -----------------------------------------------------------------------------
+# On files
 
 
 METHODS = ["saliency", "gradcam", "guided_gradcam"]

@@ -176,7 +176,7 @@ def test_a_condition_is_randomised_by_its_methods_with_the_study_s_options(condi
     pd.testing.assert_frame_equal(found[found["method"] == "lime"].reset_index(drop=True), alone)
 
 
-# --- figures: the data behind them ---------------------------------------------------------------
+# Figures: the data behind them
 
 
 def test_figures_draw_what_the_tables_hold():

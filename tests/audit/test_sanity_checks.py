@@ -12,7 +12,7 @@ from audioxai_utils.audit import sanity_checks
 DB = 20 * torch.randn(1, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 40
 
 
-# --- rank correlation ------------------------------------------------------------------------
+# Rank correlation
 
 
 def test_spearman_with_ties_is_scipys():
@@ -30,7 +30,7 @@ def test_a_constant_map_has_no_correlation_even_when_rounded():
     assert np.isnan(sanity_checks.spearman(np.zeros(8), np.arange(8)))
 
 
-# --- LIME ------------------------------------------------------------------------------------
+# LIME
 
 
 def test_neighbours_of_a_seed_are_limes_own():
@@ -112,7 +112,7 @@ def test_lime_stability_of_a_condition(condition):
         sanity_checks.lime_stability(few, n_seeds=1)
 
 
-# --- gradient and additivity -------------------------------------------------------------------
+# Gradient and additivity
 
 
 def test_the_gradient_of_a_condition_is_right_and_the_usual_layout_s_is_not(condition):

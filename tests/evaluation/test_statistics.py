@@ -35,7 +35,7 @@ def slow_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-# resamples --------------------------------------------------------------------------------------
+# Resamples
 
 
 def test_resamples_draw_as_many_clips_as_there_are_and_each_as_often():
@@ -83,7 +83,7 @@ def test_a_constant_is_exact():
     assert list(bootstrap.column_means(values)) == expected
 
 
-# intervals --------------------------------------------------------------------------------------
+# Intervals
 
 
 @pytest.mark.parametrize("n_clips", [10, 60])
@@ -188,7 +188,7 @@ def test_wrong_arguments_end_in_one_line(call, message):
         call()
 
 
-# ranks and fronts -------------------------------------------------------------------------------
+# Ranks and fronts
 
 
 def slow_rank_shares(means: np.ndarray, lower_is_better: bool) -> np.ndarray:

@@ -72,7 +72,7 @@ def clip_scores(n_clips: int = 6, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# best_masks -------------------------------------------------------------------------------------
+# Best_masks
 
 
 def test_rule_gives_the_twenty_published_choices():
@@ -187,7 +187,7 @@ def test_results_that_are_no_frame():
         tables.best_masks([1, 2])
 
 
-# selection_stability ----------------------------------------------------------------------------
+# Selection_stability
 
 
 def test_stability_against_applying_the_rule_to_every_resample():
@@ -217,7 +217,7 @@ def test_a_mask_that_is_best_on_every_clip_is_always_chosen():
     assert (found["share"] == (found["mask"] == "bin")).all()
 
 
-# summarise --------------------------------------------------------------------------------------
+# Summarise
 
 
 def test_summary_against_plain_sums():
@@ -278,7 +278,7 @@ def test_a_clip_that_occurs_twice_is_refused():
         tables.summarise(pd.concat([scores, scores.head(1)]))
 
 
-# study_table, beside_published, colours -----------------------------------------------------------
+# Study_table, beside_published, colours
 
 
 @pytest.mark.parametrize("condition", constants.STUDY_CONDITIONS)
