@@ -298,8 +298,7 @@ def test_setup_is_folded_and_the_science_is_not(tmp_path):
     text = notebook_body(tmp_path / "a.ipynb", tmp_path, {})
     assert re.findall(r'<details class="input"><summary>(\w+)</summary>', text) == [
         "Imports",
-        "Parameters",
-        "Parameters",
+        "Parameters",  # what was given, without the defaults
     ]
     shown = re.sub(r"<[^>]+>", "", text[text.rindex('<div class="input">') :])
     assert "maps = condition.attribute(method)" in shown
@@ -459,7 +458,7 @@ def test_methods_that_are_not_the_studys_bring_a_table_of_all_scored_and_heard(t
     new = every.tail(1).assign(method="extremal", FF=0.99, seconds=1.5)
     files.save_table(pd.concat([every, new]), tmp_path / "tables" / "methods")
     part = report_parts.every_method(study).data
-    assert "FF_heard" in part and "0.990 [0.100," in part and "Optimised" in part and "1.500" in part
+    assert "FF_heard" in part and "0.990 [0.100," in part and "Extremal perturbation" in part and "1.500" in part
 
 
 # Names from a user's files
