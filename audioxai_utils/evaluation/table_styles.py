@@ -119,7 +119,7 @@ def _format(column: str) -> str:
 
 def _heading(column: str, latex: bool) -> str:
     metric = metric_of(column)
-    name = COLUMN_LABELS.get(column, column)
+    name = COLUMN_LABELS.get(column, column.replace("_heard", ", heard"))
     name = name.replace("_", r"\_").replace("%", r"\%") if latex else name
     if metric is None:
         return name
