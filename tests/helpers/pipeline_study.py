@@ -67,7 +67,7 @@ def make(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """(repository, options of a run): six test clips, scored two at a time."""
     repository = toy_study.make(folder / "repository", fast=False)
     package, notebooks = repository / "audioxai_utils", repository / "notebooks"
-    change(package / "study" / "profiles.py", r'("smoke", .*?n_clips=)\d+', r"\g<1>6")
+    change(package / "study" / "profiles.py", r'("smoke",.*?n_clips=)\d+', r"\g<1>6")
     change(package / "study" / "score.py", r"(\nBLOCK = )\d+", r"\g<1>2")
     write, common, condition = toy_study.write_notebook, toy_study.COMMON, toy_study.CONDITION
     write(notebooks / "02_fine_tuning.ipynb", (*common, condition[0]), OPEN, TRAIN)

@@ -200,7 +200,7 @@ BAD = [
     (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
-    (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, gradient_shap, "),
+    (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, extremal, "),
     (
         ["--scenario", "clean,"],
         "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''",
