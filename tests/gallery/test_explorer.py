@@ -206,9 +206,7 @@ def test_the_mask_that_is_shown_is_scored_and_no_other(classifier):
     """
     controls = explorer.explorer(classifier=classifier)
     controls.upload.value = upload("mine.wav", wav(chirps(32000, 3), 32000))
-    whole = explain(
-        classifier.model, sound_of(controls), 32000, spectrogram="mel_db", method="gradcam"
-    )
+    whole = explain(classifier.model, sound_of(controls), 32000, spectrogram="mel_db", method="gradcam")
     for name in ("topK_30_pos", "sigmoid"):
         controls.mask.value = name
         entry = controls._live_entry()
