@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -23,9 +22,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
 from ..numerics import round_to_bfloat16, tensor_float32
-
-if TYPE_CHECKING:
-    from ..study.profiles import Profile
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
 
@@ -51,7 +47,7 @@ class TrainingRun:
     seconds: float
 
 
-def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
+def augment(db: torch.Tensor, labels: torch.Tensor, profile) -> tuple[torch.Tensor, torch.Tensor]:
     """Masking, and where the profile asks for them a circular time shift with a crop, and mixup.
 
     Parameters
@@ -77,7 +73,7 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile: Profile) -> tuple[t
     return db, labels
 
 
-def _make_module(model: nn.Module, profile: Profile, n_steps: int):
+def _make_module(model: nn.Module, profile, n_steps: int):
     """A LightningModule around ``model``; defined here so that importing this file stays light."""
     import lightning
 
@@ -186,7 +182,7 @@ def train_classifier(
     model: nn.Module,
     train: tuple[torch.Tensor, torch.Tensor],
     validation: tuple[torch.Tensor, torch.Tensor],
-    profile: Profile,
+    profile,
     seed: int = 42,
     device: str = "cpu",
 ) -> TrainingRun:
