@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -292,10 +293,13 @@ def check_value(option, value: Any, name: str) -> None:
 
 
 def remember_latest(results: Path) -> None:
-    """Note which run was the last, for notebooks that are opened without saying which."""
+    """Note which run was the last, for notebooks that are opened without saying which.
+
+    Where the default parent of results cannot be written, nothing is noted: the run itself may lie elsewhere.
+    """
     from ..files import atomic_path
 
-    with atomic_path(profiles.default_results_dir("", "").parent / LATEST) as path:
+    with suppress(OSError), atomic_path(profiles.default_results_dir("", "").parent / LATEST) as path:
         path.write_text(f"{results}\n", encoding="utf-8")
 
 

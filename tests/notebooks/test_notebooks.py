@@ -34,7 +34,8 @@ def study(folder, *options):
     cores = os.environ.get("AUDIOXAI_TEST_THREADS")
     command = [sys.executable, "-P", "-m", "audioxai_utils.run.command_line", "--profile", "smoke"]
     command += ["--results", str(folder), *options, *(["--cores", cores] if cores else [])]
-    return subprocess.run(command, capture_output=True, text=True, env=environment())
+    own = environment(AUDIOXAI_RESULTS=str(folder.parent))  # the user's latest run stays the latest
+    return subprocess.run(command, capture_output=True, text=True, env=own)
 
 
 def environment(**changes):

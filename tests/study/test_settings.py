@@ -136,3 +136,10 @@ def test_the_main_condition_is_clean_mel_where_it_is_there():
     assert Study(Settings(spectrograms=("stft_db",))).main_condition.pair == ("stft_db", "clean")
     assert Study(Settings()).noise_scenarios == ["clean", "white", "room", "horse"]
     assert Study(Settings()).spectrogram_types == ["stft_db", "mel_db"]
+
+
+def test_a_run_goes_on_where_the_latest_cannot_be_noted(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "file" / "results"))
+    settings.remember_latest(tmp_path)
+    assert settings.latest_results() is None
