@@ -98,8 +98,15 @@ def load_classifier(
         bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
         raise ValueError(f"{path}: was trained on {bins}; {AGAIN}")
     model = _restored_model(path, content).eval().to(device)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], digest)
+    return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], weights_digest(model))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Digest of a model's weights and buffers: one that is trained again to the same weights is the same."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _restored_model(path: Path, content: dict) -> Cnn14:

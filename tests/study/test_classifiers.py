@@ -136,3 +136,12 @@ def test_a_file_that_runs_code_is_not_run(damaged, tmp_path):
     path.write_bytes(pickle.dumps({"model": Call()}, protocol=2))
     assert_refused(study, path, "not a readable PyTorch checkpoint")
     assert not marker.exists()
+
+
+def test_a_model_that_is_trained_again_to_the_same_weights_is_the_same_one(tmp_path):
+    """Notebook 02 run by hand writes the checkpoint anew; what was explained before still belongs to it."""
+    study = tiny_study.make(tmp_path)
+    first = study.classifier("mel_db")
+    study.save_classifier(first.model, "mel_db", first.info | {"gradient_error": 2e-9})
+    again = study.classifier("mel_db")
+    assert again is not first and again.info != first.info and again.digest == first.digest
