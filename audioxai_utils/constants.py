@@ -15,6 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+PRETRAINED = ("mn04", "cnn14")  # networks with AudioSet weights to start from
 DATASETS = ("generated", "esc10", "esc50")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
 # the published ones; known_methods() has all that there are

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .. import constants
 from ..evaluation.frames import CONDITION, of_condition
 from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.metrics import faithfulness
@@ -16,12 +15,13 @@ from ..words import method_label
 if TYPE_CHECKING:
     from ..study.condition import Condition
 
-FILLS = ("-100 dB", "clip minimum", "training mean")
+FILLS = ("silence", "clip minimum", "training mean")
 FILL_METRICS = ("FF", "AD", "FidIn")
 
 
 def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "audited") -> pd.DataFrame:
-    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked.
+    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked (silence is the
+    classifier's floor).
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
         spectrogram_type, noise_scenario, protocol, method, mask, fill, FF, AD, FidIn (means over the clips).
     """
     db, classifier = condition.spectrograms, condition.classifier
-    values = (constants.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
+    values = (classifier.reading.floor, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
     names, rows = dict(zip(CONDITION, condition.pair)), []
     for chosen in (
         of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples()

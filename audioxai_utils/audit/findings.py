@@ -163,7 +163,7 @@ def silence(study: Study) -> dict:
     return {
         "finding": "The fill decides the ranking",
         "measured": "methods by FF at their best masks",
-        "paper": f"-100 dB: {order['-100 dB']}",
+        "paper": f"silence: {order['silence']}",
         "audited": f"training mean: {order['training mean']}",
         "published": "-100 dB only",
     }

@@ -144,7 +144,8 @@ def _faithfulness(
             for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
         ]
     )
-    kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
+    built = build_masks(attribution, "audited", [mask])[mask]
+    kept, removed = apply_mask(db, built, classifier.reading.floor)
     parts = (probabilities(classifier.fused, part) for part in (kept, removed))
     scores = faithfulness(p, *parts, "audited")
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}

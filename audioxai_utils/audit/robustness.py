@@ -52,8 +52,8 @@ def second_classifier(condition: Condition) -> tuple[nn.Module, training.Trainin
     settings = study.settings
     sizes, seed = replace(settings.sizes, epochs=max(1, settings.sizes.epochs // SHORTER)), settings.seed + 1
     model = study.new_model(kind, seed)
-    if settings.audioset_weights:
-        load_panns_weights(model, settings.audioset_weights)
+    if settings.network == "cnn14" and settings.weights:
+        load_panns_weights(model, settings.weights)
     train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
     run = training.train_classifier(model, train, validation, sizes, seed, study.device)
     return inference_copy(run.model.to(condition.spectrograms.device), condition.spectrograms), run
@@ -137,9 +137,10 @@ def mask_robustness(
         heard = [decibels(sound, scorer.spectrogram) for sound in sounds]
         for test, parts in _tested(scorer, mask, sounds, heard, compression):
             rows.append(_scores(scorer.p, parts, scorer.target).assign(test=test, mask=name, agrees=True))
+        scored = apply_mask(scorer.batch.db, mask, scorer.reading.floor)
         for other, (model, p) in others.items():
             agrees = (p.argmax(1) == scorer.target).cpu().numpy()
-            for suffix, parts in (("", apply_mask(scorer.batch.db, mask)), (" heard", heard)):
+            for suffix, parts in (("", scored), (" heard", heard)):
                 scores = _scores(p, _probabilities(model, parts), scorer.target)
                 rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))
     return pd.concat(rows, ignore_index=True)[["mask", "test", "index", "agrees", *ROBUSTNESS_METRICS]]

@@ -198,7 +198,8 @@ def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[
 def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked) -> GalleryEntry:
     """The entry of the ``i``-th clip of a condition and one mask."""
     classifier, row = condition.classifier, condition.clips.frame.iloc[i]
-    p = probabilities(classifier.fused, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
+    parts = apply_mask(batch.db, shown.mask, classifier.reading.floor)
+    p = probabilities(classifier.fused, torch.cat([batch.db, *parts])).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
         clip=row["clip"],

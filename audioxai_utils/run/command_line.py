@@ -94,6 +94,7 @@ def _how(option) -> dict[str, Any]:
     how = {"metavar": metavar, "help": help}
     if kind is tuple:
         how["action"] = "append"
+        how |= {"nargs": traits["nargs"]} if "nargs" in traits else {}
     return how | ({"nargs": "?", "const": traits["bare"]} if "bare" in traits else {})
 
 
@@ -228,18 +229,23 @@ def _data_root(given: str | None, values: dict) -> str | None:
     return folder
 
 
-def _weights(given: str | None, values: dict) -> str | None:
+def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, str] | None:
+    """(network, file of its weights or ``download``); a network alone is downloaded."""
+    if given is None:
+        return None
+    network, *where = given[-1]
+    constants.check_choice("--pretrained", network, constants.PRETRAINED)
+    if len(where) > 1:
+        raise ValueError(f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}")
     profile = PROFILES[values["profile"]]
-    if given is not None and profile.width != 1:
+    if network == "cnn14" and profile.width != 1:
         raise ValueError(
-            f"--audioset-weights fit a Cnn14 of full width, that of --profile paper; {profile.name} has "
+            f"--pretrained cnn14 fits a Cnn14 of full width, that of --profile paper; {profile.name} has "
             f"1/{1 / profile.width:g} of it"
         )
-    return (
-        given
-        if given in (None, "download")
-        else _readable_file("--audioset-weights", given, " or 'download'")
-    )
+    if where in ([], ["download"]):
+        return network, "download"
+    return network, _readable_file("--pretrained", where[0], " or 'download'")
 
 
 def _slurm_profile(given: str | None, values: dict) -> str | None:
@@ -257,7 +263,7 @@ def _results_dir(given: str | None, values: dict) -> str:
 
 READERS = {
     "data_root": _data_root,
-    "audioset_weights": _weights,
+    "pretrained": _pretrained,
     "scenarios": _scenarios,
     "methods": _methods,
     "slurm": _slurm_profile,

@@ -104,11 +104,11 @@ def states_of(settings: Settings) -> dict[str, Any]:
     """What the run reads besides its options, as it is now; a change reruns what depends on it."""
     scenarios = (scenario for _, scenario in settings.conditions)
     noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
-    weights = settings.audioset_weights
+    weights = settings.weights
     return {
         "data": inputs.dataset_state(inputs.dataset_folder(settings.dataset, settings.data_root)),
         "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
-        "audioset_weights": f"md5:{inputs.file_digest(weights, 'md5')}" if weights else "",
+        "weights": f"sha256:{inputs.file_digest(weights)}" if weights else "",
         "answers": inputs.csv_state(settings.results / "listening"),
         "benchmarks": inputs.csv_state(settings.results / "benchmarks"),
     }

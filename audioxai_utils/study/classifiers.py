@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..audio.spectrograms import Spectrogram
 from ..files import atomic_path
 from ..models.checkpoints import load_state
 from ..models.cnn14 import Cnn14
+from ..models.efficientat import EfficientAT
 from ..models.inference import inference_copy
+from ..models.reading import Reading, reading_of
 from ..numerics import default_dtype
+from .pretrained import NETWORK, picture_model, spectrogram_of
 
 AGAIN = "run notebook 02_fine_tuning again"
 NEEDED = ("model", "n_bins", "n_classes", "width", "classes", "info")
@@ -25,11 +28,16 @@ NEEDED = ("model", "n_bins", "n_classes", "width", "classes", "info")
 class Classifier:
     """A trained model with what is needed to use it."""
 
-    model: Cnn14
+    model: nn.Module
     spectrogram: Spectrogram
     classes: tuple[str, ...]
     info: dict
     digest: str
+
+    @property
+    def reading(self) -> Reading:
+        """How its scores are read, and where silence lies."""
+        return reading_of(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,14 +75,19 @@ def new_model(n_bins: int, n_classes: int, sizes, seed: int, dtype: torch.dtype)
 
 
 def save_classifier(
-    path: Path, model: Cnn14, classes: tuple[str, ...], spectrogram_type: str, info: dict
+    path: Path, model: nn.Module, classes: tuple[str, ...], spectrogram_type: str, info: dict
 ) -> None:
-    """Write a checkpoint that `load_classifier` reads with ``weights_only=True``."""
+    """Write a checkpoint that `load_classifier` reads with ``weights_only=True``; of a Cnn14 or of the
+    probed tagger (`pretrained.picture_model`).
+    """
+    own = isinstance(model, Cnn14)
+    net = model if own else model.net.network
     content = {
-        "model": model.state_dict(),
-        "n_bins": model.n_bins,
-        "n_classes": model.n_classes,
-        "width": model.width,
+        "network": "cnn14" if own else NETWORK,
+        "model": net.state_dict(),
+        "n_bins": spectrogram_of("cnn14" if own else NETWORK, spectrogram_type, torch.float32).n_bins,
+        "n_classes": net.n_classes,
+        "width": net.width,
         "classes": list(classes),
         "spectrogram_type": spectrogram_type,
         "info": info,
@@ -93,12 +106,23 @@ def load_classifier(
         raise ValueError(f"{path}: lacks {', '.join(sorted(lacking))}; {AGAIN}")
     if tuple(content["classes"]) != classes:
         raise ValueError(f"{path}: was trained on other classes than the dataset has; use another --results")
-    spectrogram = get_spectrogram(spectrogram_type, dtype).to(device)
+    network = content.get("network", "cnn14")
+    spectrogram = spectrogram_of(network, spectrogram_type, dtype).to(device)
     if content["n_bins"] != spectrogram.n_bins:
         bins = f"{content['n_bins']} bins, {spectrogram_type} has {spectrogram.n_bins}"
         raise ValueError(f"{path}: was trained on {bins}; {AGAIN}")
-    model = _restored_model(path, content).eval().to(device)
+    model = _restored_model(path, content, spectrogram_type).eval().to(device)
     return Classifier(model, spectrogram, tuple(content["classes"]), content["info"], weights_digest(model))
+
+
+def _restored_tagger(content: dict) -> EfficientAT:
+    """The tagger of a checkpoint, with a probe's head."""
+    head = content["model"]["classifier.weight"]
+    with default_dtype(head.dtype):
+        network = EfficientAT(content["n_classes"], content["width"])
+        network.classifier = nn.Linear(head.shape[1], head.shape[0])
+    network.load_state_dict(content["model"])
+    return network
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -109,9 +133,12 @@ def weights_digest(model: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def _restored_model(path: Path, content: dict) -> Cnn14:
+def _restored_model(path: Path, content: dict, spectrogram_type: str) -> nn.Module:
     """The model of a checkpoint, in the dtype it was saved in; ValueError where a tensor does not fit."""
     try:
+        if content.get("network", "cnn14") == NETWORK:
+            network = _restored_tagger(content)
+            return picture_model(network, spectrogram_type, network.classifier)
         like = content["model"].get("head.weight", torch.zeros(1))
         with default_dtype(like.dtype):
             model = Cnn14(content["n_bins"], content["n_classes"], content["width"])

@@ -20,7 +20,7 @@ from ..files import save_parquet
 from .classifiers import Classifier
 from .sources import digest
 
-BLOCK = 8  # clips whose masks are in memory at once
+BLOCK = 8  # clips whose masks are in memory at once, and that are in one file
 
 
 def score_block(

@@ -61,11 +61,13 @@ class Settings:
     noise_root: str | None = option(
         None, "folder of noise recordings (default: generated noises)", since="01", is_path="folder"
     )
-    audioset_weights: str | None = option(
+    pretrained: tuple[str, ...] | None = option(
         None,
-        "PANNs' Cnn14 weights, for the paper profile (default: train from scratch)",
+        "start from AudioSet weights, of a file or downloaded: mn04 (EfficientAT, with a linear probe) or "
+        "cnn14 (PANNs, full width, for the paper profile); default: a Cnn14 from scratch",
         since="02",
-        metavar="PATH|download",
+        metavar=("mn04|cnn14", "PATH|download"),
+        nargs="+",
     )
     device: str = option("auto", "cpu, cuda or auto", since="02", choices=("cpu", "cuda", "auto"))
     spectrograms: tuple[str, ...] | None = option(
@@ -149,6 +151,18 @@ class Settings:
         if self.results_dir is not None:
             return Path(self.results_dir)
         return profiles.default_results_dir(self.profile, self.dataset)
+
+    @property
+    def network(self) -> str:
+        """Name of the classifier's network: ``cnn14``, or the one that ``pretrained`` names."""
+        return self.pretrained[0] if self.pretrained else "cnn14"
+
+    @property
+    def weights(self) -> str | None:
+        """File of the pretrained weights, ``download`` where they are still to be fetched; None where there
+        are none.
+        """
+        return self.pretrained[1] if self.pretrained else None
 
     @property
     def explained_by(self) -> tuple[str, ...]:

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from .. import constants
 from ..audio import inputs
 from ..audio.datasets import Dataset, background_clips, load_dataset
-from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..audio.spectrograms import Spectrogram
 from ..files import save_figure, save_table
+from ..models.training import TrainingRun, train_classifier
 from . import clips
 from .classifiers import Classifier, load_classifier, new_model, save_classifier
 from .condition import Condition, Pair
+from .pretrained import NETWORK, new_tagger, spectrogram_of, train_probe
 from .settings import Settings, results_of
 
 
@@ -126,14 +129,32 @@ class Study:
     # Classifiers
 
     def spectrogram(self, spectrogram_type: str) -> Spectrogram:
-        """The study's spectrogram of that name, on the study's device."""
-        return get_spectrogram(spectrogram_type, self.dtype).to(self.device)
+        """What the classifier is given under that name, on the study's device."""
+        return spectrogram_of(self.settings.network, spectrogram_type, self.dtype).to(self.device)
 
-    def new_model(self, spectrogram_type: str, seed: int | None = None):
-        """An untrained Cnn14 of the profile's width, its weights drawn from the seed."""
-        n_bins, n_classes = constants.SPECTROGRAMS[spectrogram_type].n_bins, len(self.dataset.classes)
-        seed = self.settings.seed if seed is None else seed
-        return new_model(n_bins, n_classes, self.settings.sizes, seed, self.dtype)
+    def new_model(self, spectrogram_type: str, seed: int | None = None) -> nn.Module:
+        """A classifier before training: a Cnn14 of the profile's width, its weights drawn from the seed, or
+        the pretrained tagger.
+        """
+        settings, n_classes = self.settings, len(self.dataset.classes)
+        if settings.network == NETWORK:
+            return new_tagger(settings.weights, spectrogram_type, n_classes, self.dtype)
+        n_bins = constants.SPECTROGRAMS[spectrogram_type].n_bins
+        seed = settings.seed if seed is None else seed
+        return new_model(n_bins, n_classes, settings.sizes, seed, self.dtype)
+
+    def train(
+        self,
+        model: nn.Module,
+        spectrogram_type: str,
+        train: tuple[torch.Tensor, torch.Tensor],
+        validation: tuple[torch.Tensor, torch.Tensor],
+    ) -> TrainingRun:
+        """Train `new_model`'s classifier on (dB spectrograms, labels): a Cnn14 whole, of the tagger a probe."""
+        settings = self.settings
+        if settings.network == NETWORK:
+            return train_probe(model, spectrogram_type, train, validation, self.device)
+        return train_classifier(model, train, validation, settings.sizes, settings.seed, self.device)
 
     def checkpoint(self, spectrogram_type: str) -> Path:
         return self.results / "models" / f"{spectrogram_type}.pt"
