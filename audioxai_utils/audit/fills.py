@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..evaluation.frames import CONDITION, of_condition
-from ..evaluation.masks import apply_mask, build_masks
+from ..evaluation.masks import build_masks
 from ..evaluation.metrics import faithfulness
-from ..evaluation.scoring import probabilities
 from ..words import method_label
 
 if TYPE_CHECKING:
@@ -43,8 +42,10 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
         mask = build_masks(condition.attributions(chosen.method).to(db), protocol, [chosen.mask])[chosen.mask]
         about = {**names, "protocol": protocol, "method": chosen.method, "mask": chosen.mask}
         for name, fill in zip(FILLS, values):
-            parts = [probabilities(classifier.fused, part) for part in apply_mask(db, mask, fill)]
-            scores = faithfulness(condition.probabilities, *parts, protocol)
+            scorer = classifier.scorer(condition.clips.waveforms, fill=fill)
+            scores = faithfulness(
+                scorer.p, *scorer(mask), protocol, scorer.target, classifier.reading.threshold
+            )
             means = {metric: float(scores[metric].mean()) for metric in FILL_METRICS}
             rows.append({**about, "fill": name, **means})
     return pd.DataFrame(rows)

@@ -110,6 +110,8 @@ def parse(arguments: Sequence[str]) -> Command:
         For unknown options (code 2) and ``--help`` (code 0).
     """
     given = vars(build_parser().parse_args(list(arguments)))
+    if given["dataset"] is None and given["model"] and given["data_root"]:
+        given["dataset"] = constants.OWN
     values: dict[str, Any] = {}
     for each in fields(Settings):
         word = given[each.name]
@@ -224,6 +226,8 @@ def _data_root(given: str | None, values: dict) -> str | None:
     if generated:
         return _writable_folder(flag, _absolute(flag, given))
     folder = _readable_folder(flag, given)
+    if values["dataset"] == constants.OWN:
+        return folder
     if not Path(folder, "meta", "esc50.csv").is_file():
         raise ValueError(f"{flag} must have the layout of ESC-50; {folder} has no meta/esc50.csv")
     return folder
@@ -248,6 +252,16 @@ def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, str] 
     return network, _readable_file("--pretrained", where[0], " or 'download'")
 
 
+def _model(given: str | None, values: dict) -> str | None:
+    """``FILE:FUNCTION`` with the file's absolute path."""
+    if given is None:
+        return None
+    path, _, function = given.rpartition(":")
+    if not path or not function.isidentifier():
+        raise ValueError(f"--model must be FILE:FUNCTION, such as my_model.py:load; got {given!r}")
+    return f"{_readable_file('--model', path)}:{function}"
+
+
 def _slurm_profile(given: str | None, values: dict) -> str | None:
     """Absolute path of the profile; "" for the repository's own, None without ``--slurm``."""
     if given is not None:
@@ -257,13 +271,14 @@ def _slurm_profile(given: str | None, values: dict) -> str | None:
 
 
 def _results_dir(given: str | None, values: dict) -> str:
-    folder = Settings(values["profile"], values["dataset"]).results
+    folder = Settings(values["profile"], values["dataset"], model=values["model"]).results
     return _writable_folder("--results", folder if given is None else _absolute("--results", given))
 
 
 READERS = {
     "data_root": _data_root,
     "pretrained": _pretrained,
+    "model": _model,
     "scenarios": _scenarios,
     "methods": _methods,
     "slurm": _slurm_profile,

@@ -63,6 +63,8 @@ def _check_recordings(settings: Settings) -> None:
 def _provide_dataset(settings: Settings) -> None:
     """Make the generated dataset, or download the real one where no folder was given and none is there."""
     folder = inputs.dataset_folder(settings.dataset, settings.data_root)
+    if settings.dataset == constants.OWN:
+        return
     if settings.dataset == "generated":
         from ..audio.generated.synthesis import generate_dataset
 

@@ -40,7 +40,7 @@ def shard_of(text: str) -> tuple[int, int]:
 def attribute(condition: Condition, shard: tuple[int, int]) -> None:
     """Attribute the shard's clips of a condition by every method."""
     part = condition.shard(shard)
-    for method in condition.study.settings.explained_by if len(part.clips) else ():
+    for method in condition.usable_methods if len(part.clips) else ():
         part.explained(method)
 
 

@@ -108,10 +108,18 @@ def states_of(settings: Settings) -> dict[str, Any]:
     return {
         "data": inputs.dataset_state(inputs.dataset_folder(settings.dataset, settings.data_root)),
         "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
+        "model": model_state(settings.model) if settings.model else "",
         "weights": f"sha256:{inputs.file_digest(weights)}" if weights else "",
         "answers": inputs.csv_state(settings.results / "listening"),
         "benchmarks": inputs.csv_state(settings.results / "benchmarks"),
     }
+
+
+def model_state(spec: str) -> str:
+    """Digest of a user's classifier: of its file, and of the weights that its function loads."""
+    from ..study.own_model import load_own, own_digest
+
+    return own_digest(spec, load_own(spec))
 
 
 def resolved_device(device: str) -> str:
