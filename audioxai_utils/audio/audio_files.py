@@ -41,8 +41,8 @@ def load_waveform(
     FileNotFoundError
         No such file.
     ValueError
-        Not audio, cut off within its first ``seconds``, without samples, with NaN or infinite ones, or with channels
-        that cancel each other.
+        Not audio, cut off within its first ``seconds``, without samples, with NaN or infinite ones, or with
+        channels that cancel each other.
     """
     return peak_normalise(read_waveform(path, sample_rate, dtype, seconds))
 

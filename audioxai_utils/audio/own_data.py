@@ -1,8 +1,9 @@
-"""A user's own sounds, for a classifier that is trained already: ESC-50's layout, a folder for each class, or a
-plain folder of unlabelled files.
+"""A user's own sounds, for a classifier that is trained already: ESC-50's layout, a folder for each class, or
+a plain folder of unlabelled files.
 
-Nothing is trained on them. Clips of the csv keep their folds: what is explained is fold 5. Without a csv every
-fifth clip of a class is kept as a reference (Deep SHAP compares with them), and the others are explained.
+Nothing is trained on them. Clips of the csv keep their folds: what is explained is fold 5. Without a csv
+every fifth clip of a class is kept as a reference (Deep SHAP compares with them), and the others are
+explained.
 """
 
 from __future__ import annotations
@@ -46,16 +47,29 @@ def load_own_dataset(root: str | Path) -> Dataset:
     else:
         clips, problems, n_listed = _from_folders(root)
     if clips.empty:
-        raise FileNotFoundError(f"data_root {root}: no sound in it can be used ({(problems or ['empty'])[0]})")
+        raise FileNotFoundError(
+            f"data_root {root}: no sound in it can be used ({(problems or ['empty'])[0]})"
+        )
     lengths = clips["path"].map(read_length)
     n_long = int((lengths > LONGEST).sum())
     if n_long:
-        problems = [*problems, f"{n_long:,} clips: longer than {LONGEST:g} s; their first {LONGEST:g} s are heard"]
+        problems = [
+            *problems,
+            f"{n_long:,} clips: longer than {LONGEST:g} s; their first {LONGEST:g} s are heard",
+        ]
     classes = tuple(sorted(set(clips["category"])))
     clips = clips.assign(label=clips["category"].map(classes.index))
     columns = ["clip", "path", "fold", "target", "label", "category"]
     seconds = float(min(LONGEST, lengths.max()))
-    return Dataset(inputs.constants.OWN, root, clips[columns].reset_index(drop=True), classes, problems, n_listed, seconds)
+    return Dataset(
+        inputs.constants.OWN,
+        root,
+        clips[columns].reset_index(drop=True),
+        classes,
+        problems,
+        n_listed,
+        seconds,
+    )
 
 
 def _from_folders(root: Path) -> tuple[pd.DataFrame, list[str], int]:
@@ -88,5 +102,3 @@ def labelled(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
-
-

@@ -19,8 +19,8 @@ FILL_METRICS = ("FF", "AD", "FidIn")
 
 
 def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "audited") -> pd.DataFrame:
-    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked (silence is the
-    classifier's floor).
+    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked (silence
+    is the classifier's floor).
 
     Parameters
     ----------

@@ -115,7 +115,9 @@ def which_shap(study: Study) -> dict:
     """5: DeepExplainer sees modules only, and the published Cnn14 has functional nonlinearities."""
     table = study.save("shap_additivity", additivity(study.main_condition))
     error = table.groupby("method")["additivity_error"].median()
-    functional = percent(error["shap_functional"]) + " (functional)" if "shap_functional" in error else OF_CNN14
+    functional = (
+        percent(error["shap_functional"]) + " (functional)" if "shap_functional" in error else OF_CNN14
+    )
     return {
         "finding": "The published SHAP is not SHAP",
         "measured": "relative additivity error, median of the clips",

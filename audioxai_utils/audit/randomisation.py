@@ -63,9 +63,9 @@ def model_randomisation(
     """How an attribution changes as the model's layers are drawn anew, cumulatively from the top.
 
     The stages are the model's direct children with parameters (of a wrapper those of what it holds), the last
-    one first: for Cnn14 head, fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with ``reset_parameters``,
-    on CPU and from ``seed``, and keeps those above it as drawn before; running means and
-    variances of batch norms go with it. The model itself is not changed, the class explained stays.
+    one first: for Cnn14 head, fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with
+    ``reset_parameters``, on CPU and from ``seed``, and keeps those above it as drawn before; running means
+    and variances of batch norms go with it. The model itself is not changed, the class explained stays.
 
     Parameters
     ----------

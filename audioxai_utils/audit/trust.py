@@ -53,7 +53,9 @@ def trust(study: Study) -> pd.DataFrame:
             "gradient": _gradient(study, method),
             "adds_up": _median(study, "additivity", method, "additivity_error"),
             "learnt": _learnt(study, method),
-            "repeats": _mean(read_table(study.results, "lime_stability"), "spearman") if method == "lime" else math.nan,
+            "repeats": _mean(read_table(study.results, "lime_stability"), "spearman")
+            if method == "lime"
+            else math.nan,
             **_controls(study, condition.pair, method),
             "heard": _heard(study, condition.pair, method),
         }
@@ -66,7 +68,11 @@ def sentence(table: pd.DataFrame) -> str:
     good = [method_label(row.method) for row in table.itertuples() if not row.doubts and not row.refused]
     doubted = [f"{method_label(row.method)} ({row.doubts})" for row in table.itertuples() if row.doubts]
     refused = [method_label(row.method) for row in table.itertuples() if row.refused]
-    parts = [f"**{', '.join(good)}** passed every check that was made." if good else "No method passed every check."]
+    parts = [
+        f"**{', '.join(good)}** passed every check that was made."
+        if good
+        else "No method passed every check."
+    ]
     parts += [f"In doubt: {'; '.join(doubted)}."] if doubted else []
     parts += [f"This classifier cannot be explained by {', '.join(refused)}."] if refused else []
     return " ".join(parts)

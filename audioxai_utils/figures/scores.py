@@ -33,7 +33,8 @@ def training_curves(history, title: str | None = None):
     Parameters
     ----------
     history : pandas.DataFrame
-        Columns epoch (of a probe also ``C``, which takes its place), train_loss, validation_loss, train_accuracy, validation_accuracy (shares or per cent).
+        Columns epoch (of a probe also ``C``, which takes its place), train_loss, validation_loss,
+        train_accuracy, validation_accuracy (shares or per cent).
     """
     import seaborn
 
@@ -56,9 +57,7 @@ def training_curves(history, title: str | None = None):
         else:
             ax.xaxis.get_major_locator().set_params(integer=True)
     accuracy = best["validation_accuracy"] * factor
-    grid[0, 1].set_title(
-        f"kept: {step} {best[step]:g}, {accuracy:.1f} % validation", fontweight="normal"
-    )
+    grid[0, 1].set_title(f"kept: {step} {best[step]:g}, {accuracy:.1f} % validation", fontweight="normal")
     grid[0, 0].legend()
     figure.suptitle(title or "")
     return figure

@@ -215,13 +215,13 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
 def _check_file(path: Path) -> None:
     size = path.stat().st_size
     if size != PUBLISHED.size:
-        raise ValueError(
-            f"{path} has {size} bytes, {PUBLISHED.name} has {PUBLISHED.size}; download it again"
-        )
+        raise ValueError(f"{path} has {size} bytes, {PUBLISHED.name} has {PUBLISHED.size}; download it again")
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if f"sha256:{digest}" != PUBLISHED.checksum:
-        raise ValueError(f"{path} has SHA-256 {digest}, expected {PUBLISHED.checksum}; download it again")
+        raise ValueError(
+            f"{path} has SHA-256 {digest}, expected {PUBLISHED.checksum.partition(':')[2]}; download it again"
+        )
 
 
 def _check_state(path: Path, state: dict[str, torch.Tensor], model: EfficientAT) -> None:

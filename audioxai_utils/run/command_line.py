@@ -240,7 +240,9 @@ def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, str] 
     network, *where = given[-1]
     constants.check_choice("--pretrained", network, constants.PRETRAINED)
     if len(where) > 1:
-        raise ValueError(f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}")
+        raise ValueError(
+            f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}"
+        )
     profile = PROFILES[values["profile"]]
     if network == "cnn14" and profile.width != 1:
         raise ValueError(

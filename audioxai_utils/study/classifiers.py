@@ -187,7 +187,7 @@ def _restored_tagger(content: dict) -> EfficientAT:
 
 
 def save_own(path: Path, audio: AudioClassifier, spec: str, info: dict) -> None:
-    """Write what is known of a user's classifier, not the classifier: it is made by its own function again."""
+    """Write what is known of a user's classifier; the classifier is made by its own function again."""
     content = {"network": own_model.NAME, "digest": own_model.own_digest(spec, audio), "info": info}
     with atomic_path(path) as temporary:
         torch.save(content, temporary)

@@ -58,7 +58,9 @@ def _importable(folder: Path):
 def own_digest(spec: str, classifier: AudioClassifier) -> str:
     """Digest of the file and of the network's weights, as far as it shows them."""
     found = hashlib.sha256(Path(spec.rpartition(":")[0]).read_bytes())
-    found.update(repr((classifier.head, classifier.floor, classifier.threshold, classifier.inspect_as)).encode())
+    found.update(
+        repr((classifier.head, classifier.floor, classifier.threshold, classifier.inspect_as)).encode()
+    )
     if isinstance(classifier.net, nn.Module):
         found.update(weights_digest(classifier.net).encode())
     return found.hexdigest()[:16]
@@ -70,5 +72,8 @@ def weights_digest(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, torch.Tensor):
             about = f"{name} {value.dtype} {tuple(value.shape)}"
-            found.update(about.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            found.update(
+                about.encode()
+                + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
     return found.hexdigest()[:16]

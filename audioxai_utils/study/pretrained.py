@@ -50,11 +50,16 @@ def parts_of(model: Scores) -> dict[str, nn.Module]:
     """The probed tagger's parts by name, for a table (`cnn14.blocks`)."""
     first, *blocks, last = (module for module in model.net.network.features if list(module.parameters()))
     named = {f"inverted residual {i + 1}": block for i, block in enumerate(blocks)}
-    return {"first convolution": first, **named, "last convolution": last, "probe": model.net.network.classifier}
+    return {
+        "first convolution": first,
+        **named,
+        "last convolution": last,
+        "probe": model.net.network.classifier,
+    }
 
 
 def front_end_of(spectrogram_type: str) -> tuple[Callable, nn.Module]:
-    """What prepares a picture (batch, 1, F, T) in dB, and the module that makes the tagger's input of that."""
+    """What prepares a picture (batch, 1, F, T) in dB, and the module that makes its log-mel."""
     if spectrogram_type == "mel_db":
         return LogMel.efficientat().to_input, nn.Identity()
     return _as_it_is, StftToMel()

@@ -54,7 +54,9 @@ class Settings:
     profile: str = option(
         "quick", "smoke (a minute or two), quick or paper", since="01", choices=tuple(profiles.PROFILES)
     )
-    dataset: str = option("generated", "generated, esc10 or esc50", since="01", choices=constants.DATASETS)
+    dataset: str = option(
+        "generated", "generated, esc10, esc50, or own (with --model)", since="01", choices=constants.DATASETS
+    )
     data_root: str | None = option(
         None,
         "folder of the dataset, in the layout of ESC-50; for --model also a folder for each class, or one of "

@@ -184,7 +184,7 @@ class Study:
         train: tuple[torch.Tensor, torch.Tensor],
         validation: tuple[torch.Tensor, torch.Tensor],
     ) -> TrainingRun:
-        """Train `new_model`'s classifier on (dB spectrograms, labels): a Cnn14 whole, of the tagger a probe."""
+        """Train `new_model`'s classifier on (dB spectrograms, labels); of the tagger a probe."""
         settings = self.settings
         if settings.network == NETWORK:
             return train_probe(model, spectrogram_type, train, validation, self.device)

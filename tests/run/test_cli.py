@@ -201,7 +201,7 @@ BAD = [
     (["quick"], "unrecognized arguments: quick"),
     (["--profile"], "argument --profile: expected one argument"),
     (["--profile", "fast"], "--profile must be one of smoke, quick, paper; got 'fast'"),
-    (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50; got 'esc'"),
+    (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50, own; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
     (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, extremal, "),
@@ -248,7 +248,10 @@ BAD = [
     ),
     (["--profile", "smoke", "--pretrained", "cnn14", "file"], "--pretrained cnn14 fits a Cnn14 of full"),
     (["--pretrained", "vgg"], "--pretrained must be one of mn04, cnn14; got 'vgg'"),
-    (["--pretrained", "mn04", "a", "b"], "--pretrained takes a network and a file or 'download'; got 'mn04 a"),
+    (
+        ["--pretrained", "mn04", "a", "b"],
+        "--pretrained takes a network and a file or 'download'; got 'mn04 a",
+    ),
     (["--spectrogram", "cqt_db"], "--spectrogram must be one of stft_db, mel_db; got 'cqt_db'"),
     (
         ["--spectrogram", "stft_db", "--scenario", "horse"],

@@ -64,9 +64,7 @@ def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
         port = free.getsockname()[1]
     served(monkeypatch, f"http://127.0.0.1:{port}/w")
     assert (
-        command_line.main(["--profile", "paper", "--pretrained", "cnn14"])
-        == command_line.STUDY_FAILED
-        == 1
+        command_line.main(["--profile", "paper", "--pretrained", "cnn14"]) == command_line.STUDY_FAILED == 1
     )
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
