@@ -46,9 +46,9 @@ def attribute(condition: Condition, shard: tuple[int, int]) -> None:
 
 def score(condition: Condition, shard: tuple[int, int]) -> None:
     """Score the shard's clips of a condition, whole blocks of them."""
-    from ..study.score import BLOCK
+    from ..study.score import block_size
 
-    for _ in condition.shard(shard, BLOCK).score_blocks():
+    for _ in condition.shard(shard, block_size(condition.study.device)).score_blocks():
         pass
 
 

@@ -264,7 +264,7 @@ class Condition:
         methods, done = methods or self.methods, 0
         folder = self.study.results / "scores" / "blocks" / self.spectrogram_type / self.noise_scenario
         names = dict(zip(("spectrogram_type", "noise_scenario"), self.pair))
-        for number, block in self.clips.blocks(score.BLOCK):
+        for number, block in self.clips.blocks(score.block_size(self.study.device)):
             part = self.of(block)
             attributed = {method: part._stored(method) for method in methods}
             protocols = list(self.study.settings.protocols)

@@ -21,6 +21,12 @@ from .classifiers import Classifier
 from .sources import digest
 
 BLOCK = 8  # clips whose masks are in memory at once, and that are in one file
+GPU_BLOCK = 100  # there a mask costs its calls, however many clips it is of
+
+
+def block_size(device: str) -> int:
+    """Clips of a block on a device."""
+    return GPU_BLOCK if device == "cuda" else BLOCK
 
 
 def score_block(
