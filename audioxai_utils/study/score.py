@@ -67,8 +67,10 @@ def score_block(
     stored = _read(path)
     if stored is not None:
         return stored
-    frames = list(_scored(_Block.of(classifier, block), attributed, protocols))
-    save_parquet(_tidy(pd.concat(frames, ignore_index=True), block.frame, names), path)
+    made = _Block.of(classifier, block)
+    n_bins, n_frames = made.scorer.batch.db.shape[2:]
+    scores = pd.concat(_scored(made, attributed, protocols), ignore_index=True)
+    save_parquet(_tidy(scores.assign(n_bins=n_bins, n_frames=n_frames), block.frame, names), path)
     for old in folder.glob(f"{number:06d}-*.parquet"):
         if old != path:
             old.unlink(missing_ok=True)

@@ -468,3 +468,24 @@ def test_hugging_face(kind):
         x, b = draw(shape, 2, dtype, 1), draw(shape, 3, dtype, 2)
         values = exact_deep_shap(logits, x, b, target)
         assert additivity(logits, x, b, target, values).max() <= tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "function", [torch.log, torch.log1p, torch.reciprocal, torch.rsqrt, torch.sqrt], ids=lambda f: f.__name__
+)
+def test_silence_beside_a_loud_reference_is_no_nan(function, dtype):
+    """1e-5 against 1e4 is what a log-mel's offset meets: their ratio less one rounds to -1 in float32."""
+    values = torch.tensor([[1e-5], [1e4], [3e-7], [2.0], [1e-12], [1e12]], dtype=dtype)
+    offset = 0 if function is torch.log1p else 1e-30
+
+    def f(x):
+        return torch.cat([function(x + offset), 2 * function(x + offset)], dim=1)
+
+    target = torch.zeros(len(values), dtype=torch.long)
+    for reference in values:
+        found = exact_deep_shap(f, values, reference[None], target)
+        expected = f(values)[:, :1] - f(reference[None])[:, :1]
+        assert found.isfinite().all()
+        size = (f(values)[:, :1].abs() + f(reference[None])[:, :1].abs()).double()
+        assert ((found - expected).abs() <= 1e-5 * size + 1e-30).all()

@@ -71,8 +71,10 @@ def exp_slope(x, b):
 
 
 def log_slope(x, b):
+    """log1p where x and b are near; elsewhere their own logarithms: (x - b) / b of 1e-5 and 1e4 rounds to -1."""
     d = x - b
-    return torch.where(d == 0, 1 / b, torch.log1p(d / b) / d)
+    rise = torch.where(x < b / 2, x.log() - b.log(), torch.log1p(d / b))
+    return torch.where(d == 0, 1 / b, rise / d)
 
 
 def sigmoid_slope(x, b):
@@ -104,9 +106,13 @@ SLOPES = {
     "abs": lambda x, b: ratio(x + b, x.abs() + b.abs()),
     "sqrt": lambda x, b: ratio(torch.ones_like(b), x.sqrt() + b.sqrt()),
     "rsqrt": lambda x, b: -x.rsqrt() * b.rsqrt() / (x.sqrt() + b.sqrt()),
-    "reciprocal": lambda x, b: -1 / (x * b),
+    "reciprocal": lambda x, b: -(1 / x) * (1 / b),  # their product may be below the smallest number
     "log": log_slope,
-    "log1p": lambda x, b: torch.where(x == b, 1 / (1 + b), torch.log1p((x - b) / (1 + b)) / (x - b)),
+    "log1p": lambda x, b: torch.where(
+        x < (b - 1) / 2,
+        log_slope(1 + x, 1 + b),
+        ratio(torch.log1p((x - b) / (1 + b)), x - b) + (x == b) / (1 + b),
+    ),
     "exp": exp_slope,
     "expm1": exp_slope,
     "sigmoid": sigmoid_slope,
