@@ -323,8 +323,8 @@ def check_cuda(device: str) -> None:
 def run_tests(arguments: Sequence[str], cores: int | None = None) -> int:
     """Run pytest on ``tests/``; its closing line is the last one printed.
 
-    All tests together run on ``cores`` (at most `TEST_CORES`; None: all there are), a file on one of them; some
-    tests, which ``arguments`` choose, run in one process.
+    All tests together run on ``cores`` (at most `TEST_CORES`; None: all there are), a file on one of them;
+    some tests, which ``arguments`` choose, run in one process.
     """
     from .workflow import environment
 
