@@ -111,7 +111,7 @@ def method_label(method: str) -> str:
 
 
 def mask_formula(mask: str, protocol: str = "paper") -> str:
-    """How a mask is made of an attribution under a protocol, as matplotlib writes it; "" for an unknown one."""
+    """How a mask is made of an attribution under a protocol, as matplotlib writes it; "" where unknown."""
     return (AUDITED_FORMULAS if protocol == "audited" else {}).get(mask, MASK_FORMULAS.get(mask, ""))
 
 
