@@ -9,18 +9,23 @@ import tiny_study
 from audioxai_utils.study import profiles
 
 
-def pytest_collection_finish():
-    """A test file that registers something as it is imported gives it to every other file's parameters."""
+@pytest.fixture(autouse=True, scope="session")
+def files_register_nothing():
+    """What a test file registers as it is imported, it gives to every other file's parameters."""
     if found := registries.added():
-        raise pytest.UsageError(f"registered while tests were collected: {', '.join(found)}; use own_method")
+        pytest.fail(
+            f"registered while tests were collected: {', '.join(found)}; use own_method", pytrace=False
+        )
 
 
 @pytest.fixture(autouse=True)
-def registries_as_they_were():
+def registries_as_they_were(files_register_nothing):
     """A test that leaves a method, mask or metric behind fails, and does not spoil the tests after it."""
     yield
     if found := registries.take_back():
-        pytest.fail(f"left registered: {', '.join(found)}; use own_method, or take it out again")
+        pytest.fail(
+            f"left registered: {', '.join(found)}; use own_method, or take it out again", pytrace=False
+        )
 
 
 @pytest.fixture
