@@ -152,7 +152,8 @@ def test_a_method_of_its_own_goes_through_the_study(study, own_method):
     wider = dataclasses.replace(study.settings)
     object.__setattr__(wider, "methods", (*METHOD_PAIR, "tilt"))  # the command line takes known names alone
     condition = Study(wider).condition("mel_db", "white")
-    condition.attribute("tilt")
+    for method in (*METHOD_PAIR, "tilt"):
+        condition.attribute(method)
     try:
         assert condition.methods == ["saliency", "gradcam", "tilt"]
         scores = pd.concat(condition.score_blocks(["tilt"]))
