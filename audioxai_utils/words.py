@@ -55,6 +55,16 @@ COLUMN_LABELS = {
     "additivity_error": "additivity error",
     "p_winner_changes": "another wins",
     "r2": "R²",
+    "r2_fresh": "R² on fresh copies",
+    "spearman": "Spearman's ρ",
+    "spearman_low": "lowest ρ",
+    "n_clips": "clips",
+    "n_samples": "copies",
+    "n_superpixels": "superpixels",
+    "mass": "relevance mass",
+    "pointing": "pointing game",
+    "source_share": "source's share of the energy",
+    "si_sdr_gain": "SI-SDR gain (dB)",
     "COMP_rel": "COMP / ln d",
     "better_heard": "better, heard",
     "undecided_heard": "undecided, heard",
@@ -78,6 +88,17 @@ MASK_FORMULAS = {
     "topK_30_pos": r"$L^+ \geq q_{0.7}(L^+)$",
     "topK_50_pos": r"$L^+ \geq q_{0.5}(L^+)$",
 }
+# Where the audited protocol departs from that; d is the number of bins.
+AUDITED_FORMULAS = {
+    "sigmoid": r"$\sigma(L\,/\,\mathrm{std}\,L)$",
+    "sigmoid_pos": r"$\sigma(L^+\,/\,\mathrm{std}\,L)$",
+    "topK_5": r"$0.05\,d$ largest of $L$",
+    "topK_30": r"$0.3\,d$ largest of $L$",
+    "topK_50": r"$0.5\,d$ largest of $L$",
+    "topK_5_pos": r"$0.05\,d$ largest, $L > 0$",
+    "topK_30_pos": r"$0.3\,d$ largest, $L > 0$",
+    "topK_50_pos": r"$0.5\,d$ largest, $L > 0$",
+}
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -88,6 +109,16 @@ def percent(share: float, digits: int = 0) -> str:
 def method_label(method: str) -> str:
     """The method's printed name."""
     return METHOD_LABELS.get(method, method)
+
+
+def mask_formula(mask: str, protocol: str = "paper") -> str:
+    """How a mask is made of an attribution under a protocol, as matplotlib writes it; "" where unknown."""
+    return (AUDITED_FORMULAS if protocol == "audited" else {}).get(mask, MASK_FORMULAS.get(mask, ""))
+
+
+def column_label(column: str) -> str:
+    """The printed name of a column or a measure; scores of what is heard say so."""
+    return COLUMN_LABELS.get(column, column.replace("_heard", ", heard"))
 
 
 def combination_label(names: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import registries
 import soundfile
 import torch
 from torch import nn
@@ -31,25 +32,14 @@ def run_blocks(page: Path, scope: dict) -> int:
     return len(blocks)
 
 
-@pytest.fixture
-def registries_put_back(monkeypatch):
-    """What a page registers is gone afterwards; the package's own stay, whoever was the first to ask for them."""
-    assert all(METHODS[name] for name in METHODS)  # each module enters its method once
-    tables = (METHODS._functions, METHODS._traits, masks.MASKS, metrics.METRICS)
-    before = [dict(table) for table in tables]
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
-
-
-def test_every_block_runs(tmp_path, monkeypatch, registries_put_back):
+def test_every_block_runs(tmp_path, monkeypatch):
+    """What the page registers is there, and nothing else; it is taken out again."""
     monkeypatch.chdir(tmp_path)
-    assert run_blocks(PAGE, {"__name__": __name__}) >= 7
-    assert "input_times_gradient" in METHODS and "above_mean" in masks.MASKS and "margin" in metrics.METRICS
-
-
-def test_what_the_page_registers_does_not_stay():
+    try:
+        assert run_blocks(PAGE, {"__name__": __name__}) >= 7
+    finally:
+        added = registries.take_back()
+    assert added == ["method input_times_gradient", "mask above_mean", "metric margin"]
     assert "input_times_gradient" not in METHODS
     assert "above_mean" not in masks.MASKS and "margin" not in metrics.METRICS
 

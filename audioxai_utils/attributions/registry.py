@@ -77,6 +77,14 @@ class Methods(Mapping):
             raise ValueError(f"attribution method {name!r} is registered already, by {taken.__module__}")
         self._functions[name], self._traits[name] = function, traits
 
+    def remove(self, name: str) -> None:
+        """Take out a method that was added; ValueError for the package's own, KeyError for an unknown one."""
+        if name in self._modules:
+            raise ValueError(
+                f"method {name!r} is the package's own and stays; only an added one can be removed"
+            )
+        del self._functions[name], self._traits[name]
+
     def __getitem__(self, name: str) -> Callable:
         name = FORMER_NAMES.get(name, name)
         if name not in self._functions and name in self._modules:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..constants import MASK_NAMES, NOISE_SCENARIOS, PROTOCOLS, STUDY_CONDITIONS, STUDY_METHODS, STUDY_METRICS
-from ..words import condition_label, method_label
+from ..words import column_label, condition_label, method_label
 
 CONDITION = ["spectrogram_type", "noise_scenario"]
 SUBSETS = ("all", "correct", "incorrect")
@@ -83,13 +83,14 @@ def of_condition(frame: pd.DataFrame, condition: tuple[str, str]) -> pd.DataFram
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as it is read: a first column ``condition`` in the place of the two, and methods by their
-    names.
+    """The frame as it is read: a first column ``condition`` in the place of the two; methods, measures and
+    metrics by their names.
     """
     names = [condition_label(*pair) for pair in frame[CONDITION].itertuples(index=False)]
     found = frame.drop(columns=CONDITION)
     found.insert(0, "condition", names)
-    return found.assign(method=found["method"].map(method_label)) if "method" in found else found
+    words = {"method": method_label, "measure": column_label, "metric": column_label}
+    return found.assign(**{name: found[name].map(said) for name, said in words.items() if name in found})
 
 
 def clip_matrix(scores: pd.DataFrame, metrics: Sequence[str] = STUDY_METRICS) -> pd.DataFrame:

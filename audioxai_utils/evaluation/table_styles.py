@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..constants import CONCISENESS_METRICS, LOWER_IS_BETTER, STUDY_METRICS
-from ..words import COLUMN_LABELS, SPECTROGRAM_LABELS, combination_label, method_label, scenario_label
+from ..words import SPECTROGRAM_LABELS, column_label, combination_label, method_label, scenario_label
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -119,7 +119,7 @@ def _format(column: str) -> str:
 
 def _heading(column: str, latex: bool) -> str:
     metric = metric_of(column)
-    name = COLUMN_LABELS.get(column, column.replace("_heard", ", heard"))
+    name = column_label(column)
     name = name.replace("_", r"\_").replace("%", r"\%") if latex else name
     if metric is None:
         return name

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..words import MASK_FORMULAS
+from ..constants import PROTOCOLS, check_choice
+from ..words import mask_formula
 from .drawing import attribution_bar, label_axes, new_figure, show_attribution, show_db, show_map, styled
 from .style import ATTRIBUTION_COLOURS, PANELS, axes_of, method_label, two_dimensional
 
@@ -56,14 +57,17 @@ def attribution_over(db, attribution, spectrogram, title: str | None = None):
 
 
 @styled
-def mask_grid(masks: dict, spectrogram, title: str | None = None):
+def mask_grid(masks: dict, spectrogram, protocol: str = "paper", title: str | None = None):
     """The masks of one attribution, each under its formula and with the kept area, its mean in per cent.
 
     Parameters
     ----------
     masks : dict of str to array (F, T)
         Masks in [0, 1] by name, as `masks.build_masks` gives them.
+    protocol : {"paper", "audited"}
+        The one that they were built by, whose formulas are shown.
     """
+    check_choice("protocol", protocol, PROTOCOLS)
     maps = {name: two_dimensional(mask, f"masks[{name!r}]") for name, mask in masks.items()}
     n_columns = 7 if len(maps) % 7 == 0 else min(4, len(maps))
     n_rows = -(-len(maps) // n_columns)
@@ -78,8 +82,8 @@ def mask_grid(masks: dict, spectrogram, title: str | None = None):
         ax.label_outer(remove_inner_ticks=True)
         area = 100 * mask.mean()
         kept = "constant" if np.ptp(mask) == 0 else f"{area:.1f} %" if area >= 1 else f"{area:.2g} %"
-        formula = f"{MASK_FORMULAS[name]}\n" if name in MASK_FORMULAS else ""
-        ax.set_title(f"{formula}{name}: {kept}", fontweight="normal", fontsize=8.5)
+        said = [mask_formula(name, protocol), f"{name}: {kept}"]
+        ax.set_title("\n".join(filter(None, said)), fontweight="normal", fontsize=8.5)
     for ax in grid.flat[len(maps) :]:
         ax.set_axis_off()
     figure.colorbar(picture, ax=grid, label="mask (1 = kept)", shrink=0.8, aspect=25)

@@ -29,6 +29,7 @@ from ..evaluation.masks import apply_mask, build_masks
 from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
 from ..explanation import Explanation, explain
 from ..figures.style import template
+from ..models.classifier import AudioClassifier
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
 from .entries import PARTS, GalleryEntry
@@ -77,7 +78,8 @@ class Explorer(ipywidgets.VBox):
     study : Study, optional
         A finished one: its test clips and classifiers are used live.
     classifier : object, optional
-        Instead of a study's: has ``model``, ``spectrogram`` and ``classes``.
+        Instead of a study's: an `AudioClassifier`, or what has ``model`` (its outputs are softmax logits),
+        ``spectrogram`` and ``classes``.
     """
 
     def __init__(self, entries: Sequence[GalleryEntry] = (), study=None, classifier=None) -> None:
@@ -253,10 +255,9 @@ class Explorer(ipywidgets.VBox):
                 {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
             )
             state.explanation = explain(
-                state.classifier.model,
+                _described(state.classifier),
                 self._sound(name, data, transform.sample_rate),
                 transform.sample_rate,
-                spectrogram=transform,
                 method=method,
                 check_gradient=not state.checked,
                 masks=MASK_NAMES[
@@ -276,6 +277,13 @@ class Explorer(ipywidgets.VBox):
         root = None if self.study is None else self.study.settings.noise_root
         noise = load_noise(self.scene.value, sample_rate, root)
         return waveform if noise is None else mix(waveform, noise)
+
+
+def _described(classifier) -> AudioClassifier:
+    """A study's classifier with what is known of its outputs, so that nothing is asked about them."""
+    if isinstance(classifier, AudioClassifier):
+        return classifier
+    return AudioClassifier(classifier.model, classifier.classes, input=classifier.spectrogram, head="softmax")
 
 
 def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:

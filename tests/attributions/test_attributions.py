@@ -12,6 +12,7 @@ from tiny_decoder import tiny_decoder
 from torch import nn
 from torch.nn import functional
 
+from audioxai_utils import constants
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.attributions.shap import additivity_error
 from audioxai_utils.models.cnn14 import Cnn14
@@ -399,24 +400,26 @@ def test_a_model_without_finite_logits_is_refused(model, db):
         METHODS["saliency"](broken, db, TARGET)
 
 
-def test_table_of_methods_finds_files_and_takes_others():
+def test_table_of_methods_finds_files_and_takes_others(own_method):
     assert set(METHODS) >= {"saliency", "gradcam", "lime", "shap", "shap_functional"}
     with pytest.raises(KeyError, match="method must be one of .*gradcam, gradient_shap, "):
         METHODS["grad_cam"]
 
-    @register("ones_of_test")
     def ones(model, db, target, *, scale: float = 1.0):
         return torch.full_like(db, scale)
 
-    try:
-        out = METHODS["ones_of_test"](
-            TransposedSpotter(), torch.zeros(1, 1, 2, 3), torch.tensor([0]), scale=2.0
-        )
-        assert out.tolist() == [[[[2.0] * 3] * 2]]
-        with pytest.raises(ValueError, match="registered already"):
-            register("ones_of_test")(clips)
-    finally:
-        METHODS._functions.pop("ones_of_test")
+    own_method("ones", ones)
+    out = METHODS["ones"](TransposedSpotter(), torch.zeros(1, 1, 2, 3), torch.tensor([0]), scale=2.0)
+    assert out.tolist() == [[[[2.0] * 3] * 2]]
+    with pytest.raises(ValueError, match="registered already"):
+        register("ones")(clips)
+    METHODS.remove("ones")
+    assert "ones" not in METHODS and len(METHODS) == len(constants.known_methods())
+    own_method("ones", clips)  # the name is free again, for another function
+    with pytest.raises(ValueError, match="method 'lime' is the package's own and stays"):
+        METHODS.remove("lime")
+    with pytest.raises(KeyError):
+        METHODS.remove("grad_cam")
 
 
 def test_import_is_light():

@@ -42,15 +42,14 @@ def test_the_sweep_at_the_studys_ratio_is_the_study(condition):
     assert (found["low"] <= found["mean"] + 1e-12).all() and (found["mean"] <= found["high"] + 1e-12).all()
 
 
-def test_a_method_that_wants_the_sound_is_given_each_mixtures(condition, monkeypatch):
+def test_a_method_that_wants_the_sound_is_given_each_mixtures(condition, own_method):
     given = []
 
     def again(model, db, target, *, waveform, spectrogram):
         given.append(float((spectrogram(waveform).db - db).abs().max()))
         return db
 
-    monkeypatch.setitem(METHODS._functions, "again", again)
-    monkeypatch.setitem(METHODS._traits, "again", METHODS.traits("saliency"))
+    own_method("again", again)
     noise_sweep.snr_sweep(condition, ("white",), best_frame().assign(method="again"), snr_db=(-6.0, 3.0))
     assert len(given) >= 3 and max(given) < 1e-3
 

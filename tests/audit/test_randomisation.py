@@ -10,7 +10,7 @@ import torch
 from picture_sound import sound_of
 from torch import nn
 
-from audioxai_utils.attributions import METHODS, register
+from audioxai_utils.attributions import METHODS
 from audioxai_utils.audit import randomisation
 from audioxai_utils.figures import sanity_checks as figures
 from audioxai_utils.models.cnn14 import Cnn14
@@ -19,14 +19,12 @@ DB = 20 * torch.randn(2, 1, 12, 16, dtype=torch.float64, generator=torch.Generat
 TARGET = torch.tensor([1, 0])
 
 
-@register("blind_to_the_model_test")
 def blind(model, db, target):
     """Looks at the clip alone, as an edge detector does."""
     model(db)
     return db - db.mean()
 
 
-@register("refuses_other_models_test")
 def refuses(model, db, target, *, known):
     """Refuses the first clip where the layer is another one, as Deep SHAP refuses what does not add up."""
     if not torch.equal(model[1].weight, known) and torch.equal(db, DB[:1]):
@@ -50,8 +48,9 @@ def test_the_model_as_it_is_gives_one_and_stays_as_it_is():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_a_method_that_ignores_the_model_stays_at_one():
-    found = randomisation.model_randomisation(linear(), DB, TARGET, "blind_to_the_model_test")
+def test_a_method_that_ignores_the_model_stays_at_one(own_method):
+    own_method("blind", blind)
+    found = randomisation.model_randomisation(linear(), DB, TARGET, "blind")
     assert np.allclose(found[["spearman", "ssim"]], 1, atol=1e-12)
 
 
@@ -144,12 +143,11 @@ def test_a_constant_attribution_is_nan_and_bad_models_are_named():
         randomisation.model_randomisation(model, DB[:, :, :4], TARGET, "saliency")
 
 
-def test_a_layer_that_a_method_cannot_explain_is_a_row_with_its_reason():
+def test_a_layer_that_a_method_cannot_explain_is_a_row_with_its_reason(own_method):
     """Deep SHAP on a model drawn anew may refuse it: that clip and stage are NaN, the others stand."""
+    own_method("refuses", refuses)
     model = linear()
-    found = randomisation.model_randomisation(
-        model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight}
-    )
+    found = randomisation.model_randomisation(model, DB, TARGET, "refuses", {"known": model[1].weight})
     refused = found["stage"].eq("1") & found["clip"].eq(0)
     assert refused.sum() == 2 and (found.loc[refused, "reason"] == "not additive on this model").all()
     assert found.loc[refused, ["spearman", "ssim"]].isna().all(axis=None)
@@ -157,12 +155,9 @@ def test_a_layer_that_a_method_cannot_explain_is_a_row_with_its_reason():
         found.loc[~refused, ["spearman", "ssim"]].notna().all(axis=None)
         and (found.loc[~refused, "reason"] == "").all()
     )
-    with pytest.raises(
-        ValueError, match="not additive on this model"
-    ):  # the model as it is: nothing to compare with
-        randomisation.model_randomisation(
-            model, DB, TARGET, "refuses_other_models_test", {"known": model[1].weight + 1}
-        )
+    other = {"known": model[1].weight + 1}  # refused on the model as it is: nothing to compare with
+    with pytest.raises(ValueError, match="not additive on this model"):
+        randomisation.model_randomisation(model, DB, TARGET, "refuses", other)
 
 
 def test_a_condition_is_randomised_by_its_methods_with_the_study_s_options(condition):

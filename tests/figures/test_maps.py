@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from audioxai_utils.constants import MASK_NAMES, SPECTROGRAMS, STUDY_METHODS
+from audioxai_utils.evaluation.masks import build_masks
 from audioxai_utils.figures import maps
 from audioxai_utils.figures.scheme import transform_scheme
 from audioxai_utils.figures.style import attribution_scale, axes_of, hz_to_mel, mel_to_hz, two_dimensional
-from audioxai_utils.words import MASK_FORMULAS
+from audioxai_utils.words import AUDITED_FORMULAS, MASK_FORMULAS
 
 SHAPES = {"stft_db": (257, 313), "mel_db": (64, 501)}
 
@@ -98,16 +99,38 @@ def test_maps_of_several_clips_are_refused():
         two_dimensional(np.zeros((2, 1, 3, 4)), "db")
 
 
+def titles_of(figure) -> dict[str, tuple[str, str]]:
+    """Mask -> (formula, the line below it)."""
+    lines = [ax.get_title().split("\n") for ax in figure.axes if ax.get_title()]
+    return {below.split(":")[0]: (formula, below) for formula, below in lines}
+
+
 def test_mask_grid_says_the_kept_area():
     rng = np.random.default_rng(0)
     masks = {name: (rng.random((64, 501)) < 0.3).astype(float) for name in MASK_NAMES}
     masks["bin"] = np.ones((64, 501))
-    figure = maps.mask_grid(masks, "mel_db")
-    lines = [ax.get_title().split("\n") for ax in figure.axes if ax.get_title()]
-    titles = {below.split(":")[0]: (formula, below) for formula, below in lines}
+    titles = titles_of(maps.mask_grid(masks, "mel_db"))
     assert titles["topK_5"] == (MASK_FORMULAS["topK_5"], f"topK_5: {100 * masks['topK_5'].mean():.1f} %")
     assert titles["bin"] == ("$L > 0$", "bin: constant")
     assert list(titles) == list(MASK_NAMES)
+
+
+def test_mask_grid_shows_the_formulas_of_its_protocol():
+    """Those that the audited protocol changes, on an attribution on which the two differ; no others."""
+    attribution = torch.randn(1, 1, 64, 501, generator=torch.Generator().manual_seed(0)) - 2
+    built = {protocol: build_masks(attribution, protocol) for protocol in ("paper", "audited")}
+    shown = {
+        protocol: titles_of(
+            maps.mask_grid({name: mask[0] for name, mask in masks.items()}, "mel_db", protocol)
+        )
+        for protocol, masks in built.items()
+    }
+    another = {name for name in MASK_NAMES if not torch.equal(built["paper"][name], built["audited"][name])}
+    told = {name for name in MASK_NAMES if shown["paper"][name][0] != shown["audited"][name][0]}
+    assert told == set(AUDITED_FORMULAS) and told - another <= {"topK_5", "topK_30", "topK_50"}
+    assert {name: shown["audited"][name][0] for name in told} == AUDITED_FORMULAS
+    with pytest.raises(ValueError, match="protocol must be one of paper, audited; got 'both'"):
+        maps.mask_grid({"bin": attribution[0, 0] > 0}, "mel_db", "both")
 
 
 def test_method_grid_has_a_row_per_condition_and_a_column_per_method(db):

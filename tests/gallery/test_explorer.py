@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import re
@@ -174,6 +175,22 @@ def test_live_explanation_of_an_uploaded_file(classifier):
 
 def sound_of(controls):
     return controls.live["mel_db"].explanation.waveform.numpy()
+
+
+def test_logits_that_could_be_probabilities_are_logits_all_the_same(classifier):
+    """A study's classifier is asked nothing about its outputs: nobody is there to answer."""
+    small = copy.deepcopy(classifier.model)
+    with torch.no_grad():
+        small.linear.weight.mul_(0.1), small.linear.bias.fill_(0.5)
+    controls = explorer.explorer(
+        classifier=types.SimpleNamespace(model=small, spectrogram=classifier.spectrogram, classes=CLASSES)
+    )
+    controls.upload.value = upload("mine.wav", wav(chirps(32000, 3), 32000))
+    assert "Explained in" in controls.status.value, controls.status.value
+    with torch.no_grad():
+        logits = small(classifier.spectrogram(torch.from_numpy(sound_of(controls))[None]).db)
+    assert float(logits.min()) > 0 and float(logits.max()) < 1
+    torch.testing.assert_close(controls.live["mel_db"].explanation.probabilities, logits.softmax(1)[0])
 
 
 @pytest.mark.parametrize("method", ["saliency", "gradcam"])

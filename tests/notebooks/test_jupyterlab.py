@@ -34,6 +34,8 @@ METHODS = ("saliency", "gradcam")
 WAIT = 120  # seconds for any one thing, on a machine that is busy with others
 PLAYERS = "[...document.querySelectorAll('.audioxai audio')]"  # original, kept, removed
 HEARD = f"""before => {{
+    const refusal = document.querySelector('.audioxai-status b');
+    if (refusal) throw new Error(refusal.innerText);
     const players = {PLAYERS}, kept = players[1];
     if (players.length !== 3 || kept.src === before) return false;
     if (kept.paused) kept.play();

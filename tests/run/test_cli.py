@@ -195,6 +195,29 @@ def test_what_follows_test_goes_to_pytest():
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "cores", "expected"),
+    [
+        ((), 2, ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "tests"]),
+        ((), 64, ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "tests"]),
+        ((), 1, ["tests"]),
+        (("-k", "masks"), 2, ["-k", "masks", "tests"]),
+        (("tests/run/test_cli.py::test_defaults", "-x"), 2, ["tests/run/test_cli.py::test_defaults", "-x"]),
+    ],
+)
+def test_all_tests_are_shared_out_over_cores_and_some_are_not(monkeypatch, words, cores, expected):
+    ran = []
+    monkeypatch.setattr(
+        command_line.subprocess,
+        "run",
+        lambda line, env, **_: ran.append((line, env)) or subprocess.CompletedProcess(line, 5),
+    )
+    assert command_line.main(["--cores", str(cores), "--test", *words]) == 5
+    ((line, env),) = ran
+    assert line == [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *expected]
+    assert "-n" not in expected or env["OMP_NUM_THREADS"] == "1"
+
+
 BAD = [
     (["--profil", "quick"], "unrecognized arguments: --profil quick"),
     (["--prof", "quick"], "unrecognized arguments"),

@@ -72,15 +72,16 @@ def jobs(state: str = "RUNNING") -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
 
-def processes(text: str) -> list[int]:
-    """Living processes with this in their command line."""
-    found = []
+def processes(text: str, repository: Path | None = None) -> list[int]:
+    """Living processes with this in their command line; of one repository alone, where it is given."""
+    found, package = [], b"" if repository is None else f"\0PYTHONPATH={repository}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            variables = b"\0" + (entry / "environ").read_bytes()
         except OSError:
             continue
-        if text in words and toy_study.alive(int(entry.name)):
+        if text in words and package in variables and toy_study.alive(int(entry.name)):
             found.append(int(entry.name))
     return found
 
@@ -106,7 +107,7 @@ def test_shards_on_slurm_equal_the_whole_here_though_jobs_are_killed(study):
     try:
         assert toy_study.wait_for(lambda: of_rule("attributions_shard"), 240), jobs()
         subprocess.run(["scancel", of_rule("attributions_shard")[0]], check=True)
-        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study")
+        shards = lambda: processes("-m audioxai_utils.run.shards 04_mask_study", repository)
         assert toy_study.wait_for(shards, 400), jobs()
         for pid in shards():
             os.kill(pid, signal.SIGKILL)

@@ -112,20 +112,6 @@ def test_what_is_explained_is_told_clip_by_clip(condition):
     np.testing.assert_allclose(frame["p"], condition.probabilities.amax(1), rtol=1e-9)
 
 
-@pytest.fixture
-def own_method():
-    """Register a method for the test, and forget it after."""
-    names = []
-
-    def enter(name, function, **traits):
-        names.append(name)
-        register(name, **traits)(function)
-
-    yield enter
-    for name in names:
-        METHODS._functions.pop(name), METHODS._traits.pop(name)
-
-
 def test_options_follow_from_what_a_method_says_of_itself(study, condition, own_method):
     def mine(model, db, target, *, n_tries=3, background=None):
         return db
@@ -166,7 +152,8 @@ def test_a_method_of_its_own_goes_through_the_study(study, own_method):
     wider = dataclasses.replace(study.settings)
     object.__setattr__(wider, "methods", (*METHOD_PAIR, "tilt"))  # the command line takes known names alone
     condition = Study(wider).condition("mel_db", "white")
-    condition.attribute("tilt")
+    for method in (*METHOD_PAIR, "tilt"):
+        condition.attribute(method)
     try:
         assert condition.methods == ["saliency", "gradcam", "tilt"]
         scores = pd.concat(condition.score_blocks(["tilt"]))

@@ -177,6 +177,47 @@ def test_hover_words_stand_in_the_svg_alone_and_without_ids(tmp_path):
     assert "another" in ids and not [name for name in ids if name.startswith("hover")]
 
 
+def drawn(node, style: str = "", definitions: dict | None = None) -> list[tuple]:
+    """(style, numbers of place and shape, words) of all that an SVG draws, whoever in it says so."""
+    if definitions is None:
+        definitions = {each.get("id"): each for each in node.iter() if each.get("id")}
+    kind, style = node.tag.rpartition("}")[2], node.get("style", style)
+    if kind in ("defs", "metadata", "style", "title"):
+        return []
+    shape = node if kind != "use" else definitions[node.get(files.LINK)[1:]]
+    places = f"{node.get('x', '')} {node.get('y', '')} {shape.get('d', '')}"
+    own = (
+        style,
+        shape.get("style") if kind == "use" else "",
+        [float(n) for n in re.findall(r"-?\d+\.?\d*", places)],
+        node.text,
+    )
+    inner = [each for child in node for each in drawn(child, style, definitions)]
+    return ([own] if kind in ("use", "path", "text") else []) + inner
+
+
+def test_a_slim_picture_draws_what_the_whole_one_does(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.vlines([0.1, 0.2, 0.7], [0, 0.1, 0.3], 1)
+    axes.set_title("a  b < c")
+    for i in range(9):
+        axes.plot([i / 9], [i / 7], "o", gid=f"hover-{i}", label=f"_point {i}")
+    files.save_figure(figure, tmp_path / "slim", hover=True)
+    monkeypatch.setattr(files, "_slim", lambda root: None)
+    files.save_figure(figure, tmp_path / "whole", hover=True)
+    slim, whole = (drawn(ElementTree.parse(tmp_path / f"{name}.svg").getroot()) for name in ("slim", "whole"))
+    assert [(*each[:2], each[3] or "") for each in slim] == [
+        (*each[:2], (each[3] or "").strip()) for each in whole
+    ]
+    assert len(whole) > 25 and "a  b < c" in {each[3] for each in slim}
+    for ours, theirs in zip(slim, whole, strict=True):
+        np.testing.assert_allclose(ours[2], theirs[2], rtol=0, atol=0.00501)
+    assert (tmp_path / "slim.svg").stat().st_size < 0.8 * (tmp_path / "whole.svg").stat().st_size
+
+
 @pytest.mark.parametrize("layout", [None, "constrained"])
 def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path, monkeypatch, layout):
     from matplotlib.backends.backend_svg import FigureCanvasSVG
