@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import constants
+from ..files import PARTIAL, to_disk
 from ..study.settings import FILE
 from ..study.sources import parameter_defaults
 from .graph import Graph, Step
@@ -93,7 +94,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}-partial.ipynb")
+    partial = output.with_name(f"{PARTIAL}-{output.name}")
     work = functools.partial(
         papermill.execute_notebook,
         notebook,
@@ -117,6 +118,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
         raise NotebookFailed(problem) from error
     finally:
         if partial.is_file():
+            to_disk(partial)
             os.replace(partial, output)
 
 

@@ -6,19 +6,17 @@ import io
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import constants
 from ..audio import inputs
-from ..files import CANNOT_LOCK
+from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
 from . import records, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph, n_gpus
@@ -66,38 +64,6 @@ def environment() -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
     }  # fmt: skip
-
-
-@contextmanager
-def locked(results_dir: Path) -> Iterator[None]:
-    """Hold the results folder for this process; the system lets go of it however the process ends.
-
-    On a shared file system it holds for all machines where that system locks across them, as NFS 4 does.
-
-    Raises
-    ------
-    BlockingIOError
-        If another run holds it; the message names its process.
-    """
-    from filelock import FileLock, Timeout
-
-    path, lock = results_dir / ".lock", FileLock(results_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-        path.write_text(f"{os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-    except Timeout:
-        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
-        raise BlockingIOError(
-            f"another run (process {holder}) works on {results_dir}; wait for it, or choose "
-            "another folder with --results"
-        ) from None
-    except OSError as error:  # a file system that cannot lock at all
-        if error.errno not in CANNOT_LOCK:
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def states_of(settings: Settings) -> dict[str, Any]:
@@ -156,7 +122,10 @@ def run(settings: Settings) -> int:
     results_dir = settings.results
     results_dir.mkdir(parents=True, exist_ok=True)
     on_slurm = settings.slurm is not None
-    with locked(results_dir), slurm.jobs_end_with(results_dir) if on_slurm else nullcontext():
+    jobs = slurm.jobs_end_with(results_dir) if on_slurm else nullcontext()
+    with locked(results_dir, wait=False) as held, jobs:
+        if held:  # where nobody can hold it, what is half made may be another run's
+            sweep(results_dir)
         logs = results_dir / "logs"
         for folder in (logs / "events", job_logs(results_dir)):
             shutil.rmtree(folder, ignore_errors=True)
