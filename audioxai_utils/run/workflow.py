@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import constants
+from .. import constants, machine
 from ..audio import inputs
 from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
 from . import records, slurm
-from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph, n_gpus
+from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph
 from .progress import EVENTS, Progress, duration
 from .watch import RUN_PID, bound
 
@@ -84,7 +84,9 @@ def resolved_device(device: str) -> str:
     """``cpu`` or ``cuda``; for ``auto`` it is asked of torch, unless there is no GPU to ask about."""
     if device != "auto":
         return device
-    if not n_gpus() and not any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg")):  # ROCm, WSL
+    if not machine.gpus() and not any(
+        Path(place).exists() for place in ("/dev/kfd", "/dev/dxg")
+    ):  # ROCm, WSL
         return "cpu"
     import torch
 
@@ -95,7 +97,7 @@ def written(settings: Settings, folder: Path) -> tuple[Path, Graph]:
     """(``settings.json`` in ``folder``, the run's graph): the device is the one that takes effect."""
     settings = replace(settings, device=resolved_device(settings.device))
     path = settings.write(folder, states=states_of(settings))
-    cores = settings.cores or len(os.sched_getaffinity(0))
+    cores = settings.cores or machine.cores()
     return path, Graph(json.loads(path.read_text(encoding="utf-8")), cores)
 
 
@@ -108,8 +110,9 @@ def snakemake_command(graph: Graph, directory: Path, configuration: Path, again:
     command += ["--forcerun", *again] if again else []
     if graph.job_cores:
         return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory, logs)
-    gpus = ["--resources", f"gpu={JOBS_PER_GPU * n_gpus()}"] if n_gpus() else []
-    return [*command, "--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores), *gpus]
+    command += ["--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores)]
+    gpus = [f"gpu={JOBS_PER_GPU * len(machine.gpus())}"] if machine.gpus() else []
+    return [*command, "--default-resources", "step=1", "--resources", f"step={graph.at_once}", *gpus]
 
 
 def job_logs(results_dir: Path) -> Path:
@@ -206,4 +209,5 @@ def _said(progress: Progress) -> str:
     """The last thing that Snakemake gave as an error, in one line; else the last that it said at all."""
     said = progress.errors or [progress.log.read_text("utf-8", "replace")]
     lines = [line.strip() for line in said[-1].splitlines() if line.strip()]
-    return " ".join(lines[:2] if progress.errors else lines[-1:]) or "Snakemake ended without a word"
+    told = progress.errors and not lines[0].startswith("Traceback")
+    return " ".join(lines[:2] if told else lines[-1:]) or "Snakemake ended without a word"
