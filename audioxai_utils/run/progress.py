@@ -51,7 +51,9 @@ class Events:
             self.read[path] = self.read.get(path, 0) + len(whole) + len(newline)
             for line in whole.splitlines():
                 with suppress(ValueError):  # half a line, of a full disk
-                    yield json.loads(line)
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        yield {"is": "", "step": "", "text": "", "record": "", "total": None} | event
 
 
 def duration(seconds: float) -> str:
@@ -120,7 +122,7 @@ class Progress:
 
     def take(self, event: dict) -> None:
         """Note an event; say it where a step starts or ends."""
-        what, step = event["is"], event["step"].replace("-", " ")
+        what, step = event["is"], str(event["step"]).replace("-", " ")
         if what == "plan" and self.total is None:
             self.total = event["total"]
             self._print(f"{self.total} {'step' if self.total == 1 else 'steps'} to do (log: {self.log})")
