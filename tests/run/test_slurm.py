@@ -46,7 +46,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    subprocess.run([SCRIPT, "start"], check=True, timeout=120)
+    """Started as by a user on whose path no daemon is."""
+    subprocess.run([SCRIPT, "start"], check=True, timeout=120, env=os.environ | {"PATH": "/usr/bin:/bin"})
     yield
     subprocess.run([SCRIPT, "stop"], check=True, timeout=120)
 
