@@ -21,7 +21,6 @@ def test_a_killed_toy_survives(tmp_path):
     repository = toy_study.make(tmp_path / "repository", fast=True)
     line = [
         sys.executable,
-        "-P",
         BENCHMARKS / "faults.py",
         "--repository",
         repository,
