@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What file systems answer that cannot lock: without a lock service, without locks, or (NFS) for want of
 # writing.
 CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+# Columns of names that come from a user's files
+NAMES = ("noise_scenario", "noise", "clip", "category", "predicted", "true")
 PARTIAL = ".audioxai-partial-"  # begins the names of files and folders that are not whole yet
 SVG_NAMES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 
@@ -81,6 +83,13 @@ def save_table(
         if latex is None:
             latex = frame.to_latex(index=index, float_format=f"%.{digits}f", escape=True)
         path.write_text(latex, encoding="utf-8")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table of `save_table`; what a user has named stays text: a noise ``001``, a class ``NA``."""
+    import pandas as pd
+
+    return pd.read_csv(path, converters=dict.fromkeys(NAMES, str), keep_default_na=True)
 
 
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:

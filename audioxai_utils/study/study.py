@@ -17,7 +17,7 @@ from .. import constants
 from ..audio import inputs
 from ..audio.datasets import Dataset, background_clips, load_dataset
 from ..audio.spectrograms import Spectrogram, get_spectrogram
-from ..files import save_figure, save_table
+from ..files import read_table, save_figure, save_table
 from . import clips
 from .classifiers import Classifier, load_classifier, new_model, save_classifier
 from .condition import Condition, Pair
@@ -194,7 +194,7 @@ class Study:
         path = self.path("tables", name, condition).with_suffix(".csv")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such table; run the notebook that saves it first")
-        return pd.read_csv(path, keep_default_na=True)
+        return read_table(path)
 
     def scores(self) -> pd.DataFrame:
         """Scores of all conditions of the run; FileNotFoundError where one is missing."""
