@@ -89,7 +89,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table of `save_table`; what a user has named stays text: a noise ``001``, a class ``NA``."""
     import pandas as pd
 
-    return pd.read_csv(path, converters=dict.fromkeys(NAMES, str), keep_default_na=True)
+    frame, text = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
+    return frame.assign(**{name: text[name] for name in NAMES if name in text})
 
 
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:
