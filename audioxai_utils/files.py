@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import json
 import os
 import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 # What file systems answer that cannot lock: without a lock service, without locks, or (NFS) for want of
 # writing.
 CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+# Columns of names that come from a user's files
+NAMES = ("noise_scenario", "noise", "clip", "category", "predicted", "true")
+PARTIAL = ".audioxai-partial-"  # begins the names of files and folders that are not whole yet
 SVG_NAMES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 ELEMENT, LINK = f"{{{SVG_NAMES['']}}}", f"{{{SVG_NAMES['xlink']}}}href"
 DECIMALS = re.compile(r"-?\d+\.\d{3,}")
@@ -28,6 +35,8 @@ DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it over ``path`` when the block ends well.
 
+    Its content is on the disk before its name is: after a crash of the machine too there is all or nothing.
+
     Raises
     ------
     OSError
@@ -36,7 +45,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
     except OSError as error:
         reason = f"{error.strerror or error}; choose another results folder"
         raise type(error)(f"{path}: cannot be written ({reason})") from error
@@ -45,9 +54,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o644)
+        to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path: str | Path) -> None:
+    """Wait until a file, or every file below a folder, is on the disk and no longer in memory alone."""
+    path = Path(path)
+    for each in path.rglob("*") if path.is_dir() else (path,):
+        if each.is_file():
+            with open(each, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def sweep(folder: str | Path, below: bool = True) -> None:
+    """Delete what killed processes have left half made in a folder, and ``below``; nobody may be at work."""
+    for path in list(Path(folder).glob(f"**/{PARTIAL}*" if below else f"{PARTIAL}*")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def save_table(
@@ -63,10 +88,53 @@ def save_table(
         path.write_text(latex, encoding="utf-8")
 
 
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table of `save_table`; what a user has named stays text: a noise ``001``, a class ``NA``."""
+    import pandas as pd
+
+    frame, text = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
+    return frame.assign(**{name: text[name] for name in NAMES if name in text})
+
+
 def save_parquet(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a tidy frame as Parquet."""
+    """Write a tidy frame as Parquet, with a digest of its content: Parquet itself would not miss a bit."""
+    frame = frame.copy(deep=False)
+    frame.attrs = {"digest": _frame_digest(frame)}
     with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        frame.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_parquet(path: str | Path) -> pd.DataFrame:
+    """Read a frame that `save_parquet` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        No file at ``path``.
+    ValueError
+        It is damaged, or another kind of file.
+    """
+    import pandas as pd
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        frame = pd.read_parquet(path, page_checksum_verification=True)
+        whole = frame.attrs.pop("digest", None) == _frame_digest(frame)
+    except Exception as error:  # pyarrow raises OSError, ValueError, KeyError, TypeError, ...
+        raise ValueError(f"{path}: damaged, or no Parquet file; delete it and run again") from error
+    if not whole:
+        raise ValueError(f"{path}: damaged, its content is not what was written; delete it and run again")
+    return frame
+
+
+def _frame_digest(frame: pd.DataFrame) -> str:
+    import pandas as pd
+
+    found = hashlib.sha256(repr(list(frame.columns)).encode())
+    for _, column in frame.items():
+        found.update(pd.util.hash_array(column.to_numpy()).tobytes())
+    return found.hexdigest()[:16]
 
 
 def write_json(path: str | Path, record: dict) -> None:
@@ -76,25 +144,41 @@ def write_json(path: str | Path, record: dict) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold ``folder`` alone (it is made if missing); wait while another process or thread does.
+def locked(folder: str | Path, wait: bool = True) -> Iterator[bool]:
+    """Hold ``folder`` alone (it is made if missing), among processes and threads; whether that is so.
 
-    The system lets go when the holder ends, however it ends. Some network file systems cannot lock: then
-    nobody waits, and work may be done twice, but what appears is still whole, because files are renamed.
+    The system lets go when the holder ends, however it ends, and holds across the machines of a file system
+    that does so, as NFS 4. Some cannot lock: then nobody waits, and work may be done twice, but what appears
+    is still whole, because files are renamed.
+
+    Raises
+    ------
+    BlockingIOError
+        Another one holds it, and this one shall not ``wait``; the message names the other's process.
     """
-    from filelock import FileLock
-
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in CANNOT_LOCK:
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
+    with open(Path(folder) / ".lock", "a+", encoding="utf-8", errors="replace") as file:
+        held = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise BlockingIOError(
+                f"another run (process {holder}) works on {folder}; wait for it, or choose another folder "
+                "with --results"
+            ) from None
+        except OSError as error:
+            if error.errno not in CANNOT_LOCK:
+                raise
+            held = False
+        try:
+            file.truncate(0)
+            print(os.getpid(), "on", socket.gethostname(), file=file, flush=True)
+            yield held
+        finally:
+            if held:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child that has inherited the file holds nothing
 
 
 def save_figure(figure, stem: str | Path, dpi: int = 150, hover: bool = False) -> Image | SVG:

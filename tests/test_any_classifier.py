@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
 from pathlib import Path
 
 import any_models
@@ -616,6 +617,61 @@ def test_a_model_that_cannot_be_copied_is_asked_and_its_gradient_not_taken_for_p
     with pytest.raises(ValueError, match="cannot be copied in float64 .* pass check_gradient=False"):
         explain(classifier, clip(), RATE, method="saliency")
     assert explain(classifier, clip(), RATE, method="saliency", check_gradient=False).attribution.any()
+
+
+@pytest.mark.parametrize(
+    "what", ["open file", "generator", "socket", "refuses"], ids=lambda what: what.replace(" ", "_")
+)
+def test_whatever_a_model_holds_it_can_be_asked(what):
+    import socket
+
+    class Refuses:
+        def __deepcopy__(self, memo):
+            raise RuntimeError("no\ncopy of this")
+
+    makes = {
+        "open file": tempfile.TemporaryFile,
+        "generator": lambda: iter(clip()),
+        "socket": socket.socket,
+    }
+
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.held = cnn(), makes.get(what, Refuses)()
+
+        def forward(self, db):
+            return self.net(db)
+
+    model = Holding()
+    classifier = AudioClassifier(model, CLASSES, input=LogMel(**MEL), head="softmax")
+    assert explain(classifier, clip(), RATE, method="lime", n_samples=8).attribution.any()
+    if what != "generator":  # an iterator of an array can be copied
+        with pytest.raises(
+            ValueError, match="cannot be copied in float64 .* pass check_gradient=False"
+        ) as told:
+            explain(classifier, clip(), RATE, method="saliency")
+        assert "\n" not in str(told.value)
+    getattr(model.held, "close", str)()
+
+
+@pytest.mark.parametrize("kind", ["frozen", "traced"])
+def test_scripted_modules_of_every_kind(kind):
+    """A frozen one has no flag of training."""
+    db = LogMel(**MEL).spectrogram().decibels(clip()[None].float())
+    made = {
+        "frozen": lambda: torch.jit.freeze(torch.jit.script(cnn().eval())),
+        "traced": lambda: torch.jit.trace(cnn().eval(), db),
+    }[kind]()
+    classifier = AudioClassifier(made, CLASSES, input=LogMel(**MEL), head="softmax")
+    assert explain(classifier, clip(), RATE, method="lime", n_samples=8).attribution.any()
+    for method in ("saliency", "gradcam") if kind == "frozen" else ():
+        with pytest.raises(
+            ValueError, match=r"copied in float64 \(frozen ScriptModule\); pass check_gradient=False"
+        ):
+            explain(classifier, clip(), RATE, method=method)
+    with pytest.raises(ValueError, match="looks at the model's layers, which it does not show"):
+        explain(classifier, clip(), RATE, method="gradcam", check_gradient=False)
 
 
 def test_modules_that_do_more_than_set_a_flag_in_train_are_not_asked_to():

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..models.checkpoints import load_state
 from ..numerics import default_dtype
 from .feature_maps import AXES, axes_by_change, declared_axes
 
@@ -157,6 +158,20 @@ def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
         parent, prefix = model.get_submodule(names[0]), names[0] + "."
 
 
+def read_decoder(path: str | Path) -> dict:
+    """What a decoder's file holds; errors as `load_decoder`."""
+    again = "train one with decoder_training.train_decoder"
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"decoder {path}: no such file; {again}")
+    try:
+        content = load_state(path)
+    except ValueError as error:
+        raise ValueError(f"decoder {error}; {again}") from error
+    if {"decoder", "channels", "n_classes", "width", "layers", "info"} - set(content):
+        raise ValueError(f"decoder {path}: holds no decoder; {again}")
+    return content
+
+
 def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[str]]:
     """Decoder of a file, with ``like``'s device and dtype and frozen, and the layers it reads.
 
@@ -167,15 +182,7 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
     ValueError
         It is not a decoder's.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"decoder {path}: no such file; train one with decoder_training.train_decoder"
-        )
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or {"decoder", "channels", "n_classes", "width", "layers"} - set(
-        content
-    ):
-        raise ValueError(f"decoder {path}: holds no decoder; train one with decoder_training.train_decoder")
+    content = read_decoder(path)
     # the weights drawn here are thrown away
     with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
         decoder = Decoder(content["channels"], content["n_classes"], content["width"])

@@ -17,7 +17,7 @@ from ..files import atomic_path
 from ..models.inference import inference_copy
 from ..models.training import quiet_lightning
 from ..numerics import default_dtype
-from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, settle_axes
+from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, read_decoder, settle_axes
 from .extremal import DOMAINS, objective, penalty, upsampled
 
 GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
@@ -206,4 +206,4 @@ def decoder_info(path: str | Path) -> dict:
     """What ``save_decoder`` kept beside a decoder: seconds of training, mean loss of every epoch, and its
     notes.
     """
-    return torch.load(path, map_location="cpu", weights_only=True)["info"]
+    return read_decoder(path)["info"]

@@ -101,6 +101,8 @@ def gradient_check(
 
 def _float64(model: nn.Module) -> nn.Module:
     try:
+        if any(isinstance(m, torch.jit.ScriptModule) and not hasattr(m, "training") for m in model.modules()):
+            raise TypeError("frozen ScriptModule")  # its weights are constants
         exact = evaluation_copy(model).double()
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

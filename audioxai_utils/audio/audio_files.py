@@ -154,8 +154,7 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
         raise ValueError(f"{shown(path)}: decodes only in part ({part})")
     if len(samples) == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
-    lost = missing_part(path, len(samples)) if len(samples) < wanted else None
-    if lost:
+    if lost := missing_part(path, len(samples), len(samples) == wanted):
         raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
     return torch.from_numpy(samples), rate
 

@@ -25,7 +25,7 @@ MPEG_BITS = {  # kbit/s of layer III; of MPEG 1, and of the lower rates
 MPEG_SLACK = 3 * 1152  # samples that encoders put around the sound, and decoders take away again
 
 
-def missing_part(path: str | Path, n_samples: int) -> str | None:
+def missing_part(path: str | Path, n_samples: int, enough: bool = False) -> str | None:
     """What a decoder would leave out of a file, in a few words; None where it is whole or nobody can tell.
 
     Parameters
@@ -34,15 +34,17 @@ def missing_part(path: str | Path, n_samples: int) -> str | None:
         WAV, AIFF, Ogg and MP3 files are looked into, others are taken as they are.
     n_samples : int
         What was decoded of each channel.
+    enough : bool
+        It is all that was asked for: only what a decoder leaves out in silence in the middle is looked for.
     """
     with open(path, "rb") as file:
         start = file.read(12)
         file.seek(0)
         if start[:4] in (b"RIFF", b"RIFX") or start[:4] == b"FORM":
-            return _chunks(file, ">" if start[:4] in (b"RIFX", b"FORM") else "<")
+            return None if enough else _chunks(file, ">" if start[:4] in (b"RIFX", b"FORM") else "<")
         if start[:4] == b"OggS":
-            return _ogg_pages(file)
-        return _mpeg(file, n_samples)
+            return _ogg_pages(file, enough)
+        return None if enough else _mpeg(file, n_samples)
 
 
 def _chunks(file: BinaryIO, order: str) -> str | None:
@@ -56,7 +58,7 @@ def _chunks(file: BinaryIO, order: str) -> str | None:
     return None
 
 
-def _ogg_pages(file: BinaryIO) -> str | None:
+def _ogg_pages(file: BinaryIO, enough: bool) -> str | None:
     """Ogg: pages with a checksum, the last of a stream marked; a stream after it is a second link."""
     n_bytes, offset, ended = file.seek(0, 2), 0, False
     while offset + OGG_HEADER.size <= n_bytes:
@@ -71,8 +73,10 @@ def _ogg_pages(file: BinaryIO) -> str | None:
         if ended and flags & OGG_FIRST:
             return "only the first of the streams that were joined in it is read"
         ended = bool(flags & OGG_LAST)
+        if ended and enough:
+            return None
         offset += len(header) + segments + len(body)
-    return None if ended else "cut off: its last page is missing"
+    return None if ended or enough else "cut off: its last page is missing"
 
 
 def ogg_checksum(page: bytes) -> int:

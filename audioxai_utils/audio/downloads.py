@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..files import locked
+from ..files import PARTIAL, locked, to_disk
 
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # GitHub packs the archive of the current commit, so that its bytes may change. This sum was
@@ -145,7 +145,7 @@ def extract_dataset(archive: str | Path, root: str | Path) -> Path:
     if root.exists() and any(root.iterdir()):
         raise ValueError(f"{root} is not empty; choose a new folder to unpack {archive.name}")
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root.parent))
     try:
         with zipfile.ZipFile(archive) as bundle:
             if sum(member.file_size for member in bundle.infolist()) > MAX_UNPACKED:
@@ -160,6 +160,7 @@ def extract_dataset(archive: str | Path, root: str | Path) -> Path:
         if not (temporary / "meta" / "esc50.csv").is_file() or not (temporary / "audio").is_dir():
             raise ValueError(f"{archive}: holds no ESC-50 (no meta/esc50.csv with audio/ beside it)")
         temporary.chmod(0o755)
+        to_disk(temporary)
         os.replace(temporary, root)
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{archive}: damaged or not a zip archive ({error}); please delete it") from error
@@ -192,6 +193,7 @@ def _download(url: str, path: Path, md5: str | None, size: int | None, progress:
     _fetch(url, part, size, progress, attempts)
 
     def hand_over(_url: str, output_file: str, _pooch) -> None:
+        to_disk(part)
         os.replace(part, output_file)
 
     logger = pooch.get_logger()

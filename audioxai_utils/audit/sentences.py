@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .. import files
 from ..constants import STUDY_CONDITIONS, TABLE_NUMBERS
 from ..words import SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label
 
@@ -20,7 +21,7 @@ def read_table(results_dir: Path, name: str) -> pd.DataFrame | None:
     path = Path(results_dir) / "tables" / f"{name}.csv"
     if not path.is_file() or path.stat().st_size < 3:
         return None
-    frame = pd.read_csv(path)
+    frame = files.read_table(path)
     return None if frame.empty else frame
 
 

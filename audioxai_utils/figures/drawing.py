@@ -49,6 +49,11 @@ def styled(function):
     return wrapper
 
 
+def as_text(name) -> str:
+    """A user's name as it is read: no formula begins at a dollar sign."""
+    return str(name).replace("_", " ").replace("$", r"\$")
+
+
 def new_figure(n_rows: int, n_columns: int, size: tuple[float, float], **options):
     """A closed figure with a grid of axes (n_rows, n_columns)."""
     import matplotlib.pyplot as plt

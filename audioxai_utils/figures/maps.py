@@ -13,7 +13,7 @@ import numpy as np
 
 from ..constants import PROTOCOLS, check_choice
 from ..words import mask_formula
-from .drawing import attribution_bar, label_axes, new_figure, show_attribution, show_db, show_map, styled
+from .drawing import as_text, attribution_bar, label_axes, new_figure, show_attribution, show_db, show_map, styled
 from .style import ATTRIBUTION_COLOURS, PANELS, axes_of, method_label, two_dimensional
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def method_grid(rows, kind: str = "attribution", title: str | None = None):
             label_axes(ax, axes, time=number == len(rows) - 1, frequency=column == 0)
             if number == 0:
                 ax.set_title("Clip" if column == 0 else method_label(methods[column - 1]))
-        grid[number, 0].set_ylabel(f"{row['label']}\nHz{' (mel)' if axes.mel else ''}")
+        grid[number, 0].set_ylabel(f"{as_text(row['label'])}\nHz{' (mel)' if axes.mel else ''}")
     figure.colorbar(
         level,
         ax=grid[:, 0] if kind == "attribution" else grid,
@@ -170,7 +170,7 @@ def spectrogram_grid(spectrograms: dict, spectrogram, n_columns: int = 5, title:
         level = show_db(ax, db, axes)
         last_row = number + n_columns >= len(spectrograms)
         label_axes(ax, axes, time=last_row, frequency=number % n_columns == 0)
-        ax.set_title(str(name).replace("_", " "))
+        ax.set_title(as_text(name))
     figure.colorbar(level, ax=grid, label="level (dB)", extend="min", fraction=0.1 / n_columns)
     figure.suptitle(title or "")
     return figure
@@ -225,7 +225,7 @@ def show_maps(condition: Condition, maps: torch.Tensor, n_clips: int = 3, title:
         axes, target = axes_of(condition.spectrogram, db.shape[1]), int(condition.targets[i])
         level = show_db(grid[0, column], db, axes)
         signed = show_attribution(grid[1, column], db, values, axes)
-        names = [str(name).replace("_", " ") for name in (clips["category"].iloc[i], classes[target])]
+        names = [as_text(name) for name in (clips["category"].iloc[i], classes[target])]
         grid[0, column].set_title(f"clip: {names[0]}", fontweight="normal")
         p = float(condition.probabilities[i, target])
         grid[1, column].set_title(f"for {names[1]} (p = {p:.2f})", fontweight="normal")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..constants import CONCISENESS_METRICS, LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS
 from ..evaluation.frames import CONDITION
-from .drawing import new_figure, styled
+from .drawing import as_text, new_figure, styled
 from .front import faithfulness_against_conciseness
 from .style import PANELS, condition_label, method_colour, method_label, present
 
@@ -80,7 +80,7 @@ def confusion_matrix(matrix, classes, title: str | None = None):
     share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     side = 1.8 + 0.42 * min(len(classes), LARGEST_NUMBERED)
     figure, grid = new_figure(1, 1, (side + 0.9, side))
-    names = [str(name).replace("_", " ") for name in classes]
+    names = [as_text(name) for name in classes]
     counts = np.where(matrix > 0, matrix.astype(str), "") if len(classes) <= LARGEST_NUMBERED else False
     ax = seaborn.heatmap(
         share,

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 from ..figures.style import template
+from ..files import PARTIAL, to_disk
 
 # What a page may run: its own script files, and nothing that stands in its text, whoever wrote it.
 SCRIPTS, NO_SCRIPTS = "script-src 'self' file:", "script-src 'none'"
@@ -27,11 +28,12 @@ def whole_directory(directory: str | Path) -> Iterator[Path]:
     """
     directory = Path(directory).resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
     old = temporary.with_name(temporary.name + "-old")
     try:
         os.chmod(temporary, 0o755)
         yield temporary
+        to_disk(temporary)
         if directory.exists():
             os.replace(directory, old)
         os.replace(temporary, directory)

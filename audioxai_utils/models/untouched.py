@@ -18,10 +18,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides,
     merge weights or refuse, cannot be taken back.
     """
-    flags = [(module, module.training) for module in model.modules()]
+    flags = [(each, each.training) for each in model.modules() if hasattr(each, "training")]  # not frozen
     buffers = [
         (module, name, buffer, buffer.detach().clone())
-        for module, _ in flags
+        for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
         if not isinstance(buffer, nn.UninitializedBuffer)
     ]
@@ -44,7 +44,8 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     """A deep copy in evaluation mode; raises what the part raises that cannot be copied."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
-        module.training = False
+        if hasattr(module, "training"):
+            module.training = False
     return copied
 
 

@@ -115,8 +115,12 @@ def shows_layers(model: nn.Module) -> bool:
 
 
 def net_dtype(net: nn.Module) -> torch.dtype | None:
-    """The network's own floating-point type; None where it has no parameters."""
-    return next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
+    """The network's own floating-point type; None where it has no parameters.
+
+    A frozen ScriptModule's are constants by then, which it does not show: float32, as most have it.
+    """
+    unknown = torch.float32 if isinstance(net, torch.jit.ScriptModule) else None
+    return next((p.dtype for p in net.parameters() if p.is_floating_point()), unknown)
 
 
 def net_device(net: nn.Module) -> torch.device:

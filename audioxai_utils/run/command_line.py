@@ -390,6 +390,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, BlockingIOError) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return BAD_OPTIONS
+    except OSError as error:  # a full disk, a folder that cannot be written: what was computed is on file
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"run_all.sh: {place}{error.strerror or error}; the same command continues", file=sys.stderr)
+        return STUDY_FAILED
     except KeyboardInterrupt:
         print("run_all.sh: interrupted; the same command continues", file=sys.stderr)
         return 130

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .. import constants
+from .. import constants, machine
 from ..study.settings import Settings
 from ..study.sources import PACKAGE, method_modules, module_closure, notebook_sources
 from . import slurm
@@ -20,16 +19,12 @@ from . import slurm
 NOTEBOOKS = constants.REPOSITORY / "notebooks"
 REPORT = "00_report"  # runs last, and becomes the first page
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
+STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
 WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
 ALONE = ("09_own_model",)  # reads nothing of the study
 LONG = ("10_localisation", "11_noise_levels")  # they train or explain anew
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", REPORT, *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", "08_sanity_checks", *LONG)  # they compare both protocols and at least two methods
-
-
-def n_gpus() -> int:
-    """NVIDIA devices of this machine, without asking torch (which takes seconds)."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,8 @@ class Graph:
         self.spectrogram_types = list(dict.fromkeys(kind for kind, _ in self.conditions))
         self.job_cores = slurm.job_cores(self.settings)  # 0 is this machine's run
         self.cores = self.job_cores or cores or 1
+        fitting = machine.memory() // STEP_MEMORY.get(self.settings.profile, 2e9)
+        self.at_once = int(max(1, min(self.cores, fitting)))  # steps of this machine
         n = self.settings.shards
         self.shards = [f"{i}of{n}" for i in range(1, n + 1) if n > 1]
 
@@ -160,14 +157,14 @@ class Graph:
 
     def threads(self, n_jobs: int = 1) -> int:
         """Threads of each of ``n_jobs`` steps that may run at once; on SLURM each has a job of its own."""
-        return self.cores if self.job_cores else max(1, self.cores // max(1, n_jobs))
+        return self.cores if self.job_cores else max(1, self.cores // max(1, min(n_jobs, self.at_once)))
 
     def gpu_share(self) -> int:
         """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0.
 
         On SLURM it is the GPU that the job asks for.
         """
-        return int(self.settings.device != "cpu" and (self.job_cores > 0 or n_gpus() > 0))
+        return int(self.settings.device != "cpu" and (self.job_cores > 0 or bool(machine.gpus())))
 
     def command(self, *wildcards: str, report: bool = False) -> str:
         """Shell command of a notebook's rule."""

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import constants
+from .. import constants, machine
 from ..audio import inputs
 from ..files import write_json
 from ..study.settings import Settings
@@ -101,7 +101,7 @@ def hardware() -> dict:
     """Processor model and usable cores, memory (bytes), GPUs and operating system."""
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": machine.cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [
             _field(path, "Model") or path.parent.name

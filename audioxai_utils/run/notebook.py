@@ -16,13 +16,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from .. import constants
+from .. import constants, machine
+from ..files import PARTIAL, to_disk
 from ..study.settings import FILE
 from ..study.sources import parameter_defaults
-from .graph import Graph, Step
+from .graph import JOBS_PER_GPU, ON_CPU, Graph, Step
 from .manifest import build_manifest
 from .progress import duration, tell
 from .records import read_steps, write_step
@@ -93,11 +95,12 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}-partial.ipynb")
+    partial = output.with_name(f"{PARTIAL}-{output.name}")
     work = functools.partial(
         papermill.execute_notebook,
-        notebook,
-        partial,
+        *(
+            str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, partial)
+        ),  # not to be filled in
         parameters,
         kernel_name="python3",
         progress_bar=False,
@@ -117,6 +120,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
         raise NotebookFailed(problem) from error
     finally:
         if partial.is_file():
+            to_disk(partial)
             os.replace(partial, output)
 
 
@@ -203,8 +207,9 @@ class Details:
 
 
 def say(step: str, what: str, text: str, **more: str) -> None:
-    """Tell the run, and whoever reads what this process prints, what becomes of a step."""
-    print(f"[{step}] {text}", flush=True)
+    """Tell the run, and whoever reads what this process prints, what becomes of a step (as `tell`)."""
+    with suppress(OSError):
+        print(f"[{step}] {text}", flush=True)
     tell(step, what, text=text, **more)
 
 
@@ -232,6 +237,12 @@ def graph_of(results_dir: Path) -> Graph | None:
     return Graph(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
+def take_gpu(step: Step, graph: Graph | None, results_dir: Path) -> None:
+    """Spread the steps of a run that ask for a GPU over those that there are."""
+    if graph and graph.settings.device != "cpu" and step.notebook not in ON_CPU:
+        machine.take_gpu(results_dir / "logs", JOBS_PER_GPU)
+
+
 def used(who: int = resource.RUSAGE_CHILDREN) -> dict[str, float]:
     """Processor seconds of this process and those it started that have ended; largest memory of ``who``."""
     times = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -253,6 +264,7 @@ def run_notebook(
 
     def work() -> None:
         check_parameters(notebook, parameters)
+        take_gpu(step, graph, results_dir)
         if report and graph:
             build_manifest(results_dir, graph.settings, read_steps(results_dir, graph.steps()))
         execute(notebook, output, parameters, Details(step.name))

@@ -5,11 +5,10 @@ It is done in the terminal, where a progress bar can be seen, and once for all s
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
-from .. import constants
+from .. import constants, machine
 from ..audio import inputs
 from ..study.settings import Settings
 
@@ -68,8 +67,7 @@ def _provide_dataset(settings: Settings) -> None:
     if settings.dataset == "generated":
         from ..audio.generated.synthesis import generate_dataset
 
-        cores = settings.cores or len(os.sched_getaffinity(0))
-        generate_dataset(folder, n_workers=min(cores, MOST_WORKERS))
+        generate_dataset(folder, n_workers=min(settings.cores or machine.cores(), MOST_WORKERS))
     elif not folder.exists():
         from ..audio.downloads import download_esc50
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,11 +24,15 @@ PATIENCE = 10.0  # seconds that Snakemake has to end its own jobs when it is ask
 
 
 def tell(step: str, what: str, **more: Any) -> None:
-    """Append an event to the step's file, where a run wants to know it."""
+    """Append an event to the step's file, where a run wants to know it.
+
+    A disk that is full takes the word and not the work: whoever tells goes on. A line that follows half of
+    one begins anew.
+    """
     folder = os.environ.get(EVENTS)
     if folder:
-        with open(Path(folder, f"{step}.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "is": what} | more) + "\n")
+        with suppress(OSError), open(Path(folder, f"{step}.jsonl"), "a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"step": step, "is": what} | more) + "\n")
 
 
 class Events:
@@ -45,7 +50,10 @@ class Events:
                 whole, newline, _ = file.read().rpartition(b"\n")
             self.read[path] = self.read.get(path, 0) + len(whole) + len(newline)
             for line in whole.splitlines():
-                yield json.loads(line)
+                with suppress(ValueError):  # half a line, of a full disk
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        yield {"is": "", "step": "", "text": "", "record": "", "total": None} | event
 
 
 def duration(seconds: float) -> str:
@@ -114,7 +122,7 @@ class Progress:
 
     def take(self, event: dict) -> None:
         """Note an event; say it where a step starts or ends."""
-        what, step = event["is"], event["step"].replace("-", " ")
+        what, step = event["is"], str(event["step"]).replace("-", " ")
         if what == "plan" and self.total is None:
             self.total = event["total"]
             self._print(f"{self.total} {'step' if self.total == 1 else 'steps'} to do (log: {self.log})")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..audio.inputs import file_digest
 from ..files import write_json
 from .manifest import KEY_PACKAGES, commit, hardware, now, versions
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 SAVED = ("tables", "figures", "gallery")  # folders in which any notebook may leave something
 CLOCK = 0.05  # seconds by which a file's time of change may be early
-# What a step is there for, by the number of its notebook; a changed size is a damage.
+# What a step is there for, by the number of its notebook.
 RESULTS = {
     "02": "models/{0.spectrogram_type}.pt",
     "03": "attributions/{0.spectrogram_type}/{0.noise_scenario}/*/*.npz",
@@ -80,12 +82,12 @@ def write_step(
         "versions": versions(KEY_PACKAGES),
     }
     path = results_dir / "steps" / f"{step.name}.json"
-    write_json(path, record)
+    write_json(path, record | {"digest": _digest(record)})
     return path
 
 
-def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> dict[str, int | None]:
-    """Path -> size (bytes) of what a step is there for, None for what else it left; of a shard, nothing.
+def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> dict[str, str | None]:
+    """Path -> content (``bytes digest``) of what a step left; None for its notebook, of a shard nothing.
 
     What appeared in ``tables`` and the like while it ran may be another step's: it is missed here as well as
     there.
@@ -93,12 +95,16 @@ def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> d
     if step.shard:
         return {}
     own = results_dir.glob(RESULTS[step.notebook[:2]].format(step)) if step.notebook[:2] in RESULTS else ()
-    found = {path: path.stat().st_size for path in sorted(own) if _counts(path)}
+    found = [path for path in sorted(own) if _counts(path)]
     for folder in SAVED:
         saved = (path for path in sorted((results_dir / folder).rglob("*")) if _counts(path))
-        found |= {path: None for path in saved if path.stat().st_mtime >= started}
-    found |= {results_dir / notebook: None} if notebook else {}
-    return {str(path.relative_to(results_dir)): size for path, size in found.items()}
+        found += [path for path in saved if path.stat().st_mtime >= started]
+    contents = {str(path.relative_to(results_dir)): _content(path) for path in found}
+    return contents | ({notebook: None} if notebook else {})
+
+
+def _content(path: Path) -> str:
+    return f"{path.stat().st_size} {file_digest(path)[:16]}"
 
 
 def _counts(path: Path) -> bool:
@@ -111,7 +117,13 @@ def read_record(results_dir: Path, name: str) -> dict[str, Any]:
         record = json.loads((results_dir / "steps" / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) and "seconds" in record else {}
+    whole = isinstance(record, dict) and record.pop("digest", None) == _digest(record)
+    return record if whole else {}
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """Of all that a record says: a changed bit makes it none."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_steps(results_dir: Path, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -120,26 +132,42 @@ def read_steps(results_dir: Path, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def lost(results_dir: Path, graph: Graph) -> dict[str, str]:
-    """Record -> what is missing or damaged, of each finished step whose results are no longer whole."""
-    found = {}
-    for name in graph.steps():
-        path = graph.record(name)
-        if not (results_dir / path).is_file():
-            continue  # Snakemake sees this itself
-        record = read_record(results_dir, name)
-        files = {path: None} | record.get("files", {}) if record else {f"{path} (unreadable)": None}
-        for file, size in files.items():
-            if not (results_dir / file).is_file() or size not in (None, (results_dir / file).stat().st_size):
-                found[path] = file
-                break
+    """Record -> what is missing or damaged, of each finished step whose results are no longer whole.
+
+    Contents are compared of files that are younger than the record, and of all where a run did not come to
+    its end; else their sizes alone. What several steps recorded may be as any of them left it.
+    """
+    done = {name for name in graph.steps() if (results_dir / graph.record(name)).is_file()}
+    closely, found = len(done) < len(graph.steps()), {}
+    steps = {graph.record(name): read_record(results_dir, name) for name in graph.steps() if name in done}
+    left: dict[str, list[str | None]] = {}
+    for record in steps.values():
+        for file, content in record.get("files", {}).items():
+            left.setdefault(file, []).append(content)
+    for path, record in steps.items():
+        since = 0.0 if closely else (results_dir / path).stat().st_mtime
+        files = record.get("files", {})
+        damaged = (file for file in files if not _is_as(results_dir / file, left[file], since))
+        file = next(damaged, None) if record else f"{path} (unreadable)"
+        found |= {path: file} if file else {}
     return found
+
+
+def _is_as(path: Path, left: list[str | None], since: float) -> bool:
+    """Whether a file is there, with one of these contents (None: any); by its size, if it has not changed."""
+    if not path.is_file() or None in left:
+        return path.is_file()
+    about = path.stat()
+    if about.st_mtime > since:
+        return _content(path) in left
+    return any(str(content).startswith(f"{about.st_size} ") for content in left)
 
 
 def reason(results_dir: Path, graph: Graph, step: Step, lost_results: dict[str, str]) -> str:
     """Why a step runs, in a few words: from its record, its options and the files it is made from."""
     path, record = results_dir / graph.record(step.name), read_record(results_dir, step.name)
     if graph.record(step.name) in lost_results:
-        return f"lost or damaged: {lost_results[graph.record(step.name)]}"
+        return f"lost, damaged or changed: {lost_results[graph.record(step.name)]}"
     if not record:
         return "not done yet"
     now_on, then = graph.depends_on(step), record.get("depends_on", {})

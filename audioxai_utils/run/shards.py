@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .graph import Step
-from .notebook import THREAD_VARIABLES, Details, graph_of, told, used
+from .notebook import THREAD_VARIABLES, Details, graph_of, take_gpu, told, used
 from .records import write_step
 from .watch import watch_run
 
@@ -60,6 +60,7 @@ def run_shard(step: Step, threads: int) -> int:
     results_dir, started, graph = Path.cwd(), time.time(), graph_of(Path.cwd())
 
     def work() -> None:
+        take_gpu(step, graph, results_dir)
         from ..study.study import open_study
 
         with redirect_stderr(Details(step.name, sys.stderr)):

@@ -6,22 +6,20 @@ import io
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import constants
+from .. import constants, machine
 from ..audio import inputs
-from ..files import CANNOT_LOCK
+from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
 from . import records, slurm
-from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph, n_gpus
+from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph
 from .progress import EVENTS, Progress, duration
 from .watch import RUN_PID, bound
 
@@ -68,38 +66,6 @@ def environment() -> dict[str, str]:
     }  # fmt: skip
 
 
-@contextmanager
-def locked(results_dir: Path) -> Iterator[None]:
-    """Hold the results folder for this process; the system lets go of it however the process ends.
-
-    On a shared file system it holds for all machines where that system locks across them, as NFS 4 does.
-
-    Raises
-    ------
-    BlockingIOError
-        If another run holds it; the message names its process.
-    """
-    from filelock import FileLock, Timeout
-
-    path, lock = results_dir / ".lock", FileLock(results_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-        path.write_text(f"{os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-    except Timeout:
-        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
-        raise BlockingIOError(
-            f"another run (process {holder}) works on {results_dir}; wait for it, or choose "
-            "another folder with --results"
-        ) from None
-    except OSError as error:  # a file system that cannot lock at all
-        if error.errno not in CANNOT_LOCK:
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def states_of(settings: Settings) -> dict[str, Any]:
     """What the run reads besides its options, as it is now; a change reruns what depends on it."""
     scenarios = (scenario for _, scenario in settings.conditions)
@@ -126,7 +92,9 @@ def resolved_device(device: str) -> str:
     """``cpu`` or ``cuda``; for ``auto`` it is asked of torch, unless there is no GPU to ask about."""
     if device != "auto":
         return device
-    if not n_gpus() and not any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg")):  # ROCm, WSL
+    if not machine.gpus() and not any(
+        Path(place).exists() for place in ("/dev/kfd", "/dev/dxg")
+    ):  # ROCm, WSL
         return "cpu"
     import torch
 
@@ -137,7 +105,7 @@ def written(settings: Settings, folder: Path) -> tuple[Path, Graph]:
     """(``settings.json`` in ``folder``, the run's graph): the device is the one that takes effect."""
     settings = replace(settings, device=resolved_device(settings.device))
     path = settings.write(folder, states=states_of(settings))
-    cores = settings.cores or len(os.sched_getaffinity(0))
+    cores = settings.cores or machine.cores()
     return path, Graph(json.loads(path.read_text(encoding="utf-8")), cores)
 
 
@@ -150,8 +118,9 @@ def snakemake_command(graph: Graph, directory: Path, configuration: Path, again:
     command += ["--forcerun", *again] if again else []
     if graph.job_cores:
         return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory, logs)
-    gpus = ["--resources", f"gpu={JOBS_PER_GPU * n_gpus()}"] if n_gpus() else []
-    return [*command, "--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores), *gpus]
+    command += ["--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores)]
+    gpus = [f"gpu={JOBS_PER_GPU * len(machine.gpus())}"] if machine.gpus() else []
+    return [*command, "--default-resources", "step=1", "--resources", f"step={graph.at_once}", *gpus]
 
 
 def job_logs(results_dir: Path) -> Path:
@@ -164,7 +133,10 @@ def run(settings: Settings) -> int:
     results_dir = settings.results
     results_dir.mkdir(parents=True, exist_ok=True)
     on_slurm = settings.slurm is not None
-    with locked(results_dir), slurm.jobs_end_with(results_dir) if on_slurm else nullcontext():
+    jobs = slurm.jobs_end_with(results_dir) if on_slurm else nullcontext()
+    with locked(results_dir, wait=False) as held, jobs:
+        if held:  # where nobody can hold it, what is half made may be another run's
+            sweep(results_dir)
         logs = results_dir / "logs"
         for folder in (logs / "events", job_logs(results_dir)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -245,4 +217,5 @@ def _said(progress: Progress) -> str:
     """The last thing that Snakemake gave as an error, in one line; else the last that it said at all."""
     said = progress.errors or [progress.log.read_text("utf-8", "replace")]
     lines = [line.strip() for line in said[-1].splitlines() if line.strip()]
-    return " ".join(lines[:2] if progress.errors else lines[-1:]) or "Snakemake ended without a word"
+    told = progress.errors and not lines[0].startswith("Traceback")
+    return " ".join(lines[:2] if told else lines[-1:]) or "Snakemake ended without a word"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ..files import atomic_path
 from .classifiers import Classifier
 from .sources import digest
 
+RECORDED = ("attribution", "target", "p", "seconds", "key")
 # clips attributed together; on a GPU the CPU's part of one runs beside another's
 AT_ONCE = {"cpu": 1, "cuda": 16}
 
@@ -136,6 +136,6 @@ def _read(path: Path, key: str) -> dict | None:
     try:
         with np.load(path) as content:
             record = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # NumPy and zipfile raise OSError, ValueError, BadZipFile, zlib.error, TokenError, ...
         return None
-    return record if str(record.get("key")) == key else None
+    return record if str(record.get("key")) == key and set(RECORDED) <= set(record) else None

@@ -16,7 +16,7 @@ from ..attributions import METHODS
 from ..audio import inputs
 from ..audio.spectrograms import Spectrogram
 from ..evaluation.scoring import MaskScorer, decibels, score_masks
-from ..files import save_parquet
+from ..files import read_parquet, save_parquet
 from ..words import condition_label
 from . import attribute, clips, decoders, score
 
@@ -286,4 +286,4 @@ class Condition:
         """The condition's saved scores: one row per protocol, clip, method, mask and control."""
         if not self.scores_path.is_file():
             raise FileNotFoundError(f"{self.scores_path}: no scores; run 04_mask_study first")
-        return pd.read_parquet(self.scores_path)
+        return read_parquet(self.scores_path)

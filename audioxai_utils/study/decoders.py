@@ -26,17 +26,24 @@ def fitted_decoder(study: Study, classifier: Classifier, method: str) -> Path:
     others wait for it.
     """
     path, before = decoder_path(study, classifier, method), METHODS.traits(method).after
-    if path.is_file():
+    if _is_usable(path):
         return path
     start = fitted_decoder(study, classifier, before) if before else None
     with locked(path.parent):
-        if not path.is_file():
+        if not _is_usable(path):
             clips = split_clips(study, classifier.sample_rate, "train")
             db = decibels_of(clips.waveforms, classifier.spectrogram, classifier.device)
             recipe, seed = decoder_recipe(study, method), study.settings.seed
             fitted = decoder_training.train_decoder(classifier.model, db, recipe, seed, start=start)
             decoder_training.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
     return path
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        return bool(decoder_training.decoder_info(path))
+    except (FileNotFoundError, ValueError):  # not trained yet, or what was is damaged
+        return False
 
 
 def decoder_path(study: Study, classifier: Classifier, method: str) -> Path:

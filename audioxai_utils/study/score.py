@@ -16,7 +16,7 @@ from ..constants import PROTOCOLS
 from ..evaluation.controls import all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask
 from ..evaluation.masks import build_masks
 from ..evaluation.scoring import MaskScorer, score_masks
-from ..files import save_parquet
+from ..files import read_parquet, save_parquet
 from .classifiers import Classifier
 from .sources import digest
 
@@ -64,9 +64,10 @@ def score_block(
         Tidy: one row per protocol, clip, method, mask and control ("" for the method itself).
     """
     path = folder / f"{number:06d}-{_key(classifier, block, attributed, protocols)}.parquet"
-    stored = _read(path)
-    if stored is not None:
-        return stored
+    try:
+        return read_parquet(path)
+    except (FileNotFoundError, ValueError):  # not scored yet, or what was is damaged
+        pass
     made = _Block.of(classifier, block)
     n_bins, n_frames = made.scorer.batch.db.shape[2:]
     scores = pd.concat(_scored(made, attributed, protocols), ignore_index=True)
@@ -74,15 +75,7 @@ def score_block(
     for old in folder.glob(f"{number:06d}-*.parquet"):
         if old != path:
             old.unlink(missing_ok=True)
-    return pd.read_parquet(path)
-
-
-def _read(path: Path) -> pd.DataFrame | None:
-    """A stored block; None where there is none, or one that cannot be read."""
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
-        return None
+    return read_parquet(path)
 
 
 def _key(classifier: Classifier, block, attributed: dict, protocols: list[str]) -> str:

@@ -20,7 +20,7 @@ from ..audio import inputs
 from ..audio.datasets import Dataset, background_clips, load_dataset, load_waveforms
 from ..audio.own_data import labelled, load_own_dataset
 from ..audio.spectrograms import Spectrogram
-from ..files import save_figure, save_table
+from ..files import read_table, save_figure, save_table
 from ..models.classifier import AudioClassifier
 from ..models.training import TrainingRun, train_classifier
 from . import clips
@@ -271,7 +271,7 @@ class Study:
         path = self.path("tables", name, condition).with_suffix(".csv")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such table; run the notebook that saves it first")
-        return pd.read_csv(path, keep_default_na=True)
+        return read_table(path)
 
     def scores(self) -> pd.DataFrame:
         """Scores of all conditions of the run; FileNotFoundError where one is missing."""

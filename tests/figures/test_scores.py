@@ -192,3 +192,11 @@ def test_intervals_are_drawn_at_the_numbers_of_their_table():
     ]
     assert points == [(1.0, METHOD_COLOURS["lime"].lower()), (2.0, METHOD_COLOURS["shap"].lower())]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LIME", "SHAP"]
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "$$", "a$b$c", r"\$", "50 $ and 60 $", "x^2_$y$"])
+def test_a_class_is_drawn_as_it_is_written(name, tmp_path):
+    """And not as a formula, which might be none."""
+    figure = plots.confusion_matrix(np.array([[3, 1], [0, 4]]), ("dog", name))
+    figure.savefig(tmp_path / "f.svg")
+    assert figure.axes[0].get_xticklabels()[1].get_text().replace(r"\$", "$") == name.replace("_", " ")

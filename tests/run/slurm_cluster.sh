@@ -4,6 +4,7 @@
 # Needs root and Debian's packages slurm-wlm and munge. The plugin of Snakemake asks SLURM's own
 # programs, which read /etc/slurm/slurm.conf; a configuration that is there already is left alone.
 set -euo pipefail
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"  # where the daemons are, and many users do not look
 
 state=/tmp/audioxai-slurm
 configuration=/etc/slurm/slurm.conf

@@ -45,7 +45,8 @@ def test_a_step_is_recorded_whole(tmp_path):
         2,
         {"seed": 7},
     )
-    assert record["files"] == {"models/mel_db.pt": 7, "notebooks/02_fine_tuning-mel_db.ipynb": None}
+    content = f"7 {hashlib.sha256(b'weights').hexdigest()[:16]}"
+    assert record["files"] == {"models/mel_db.pt": content, "notebooks/02_fine_tuning-mel_db.ipynb": None}
     assert record["versions"]["torch"] == metadata.version("torch")
     assert record["versions"]["python"] == platform.python_version()
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

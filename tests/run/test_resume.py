@@ -11,6 +11,8 @@ import pytest
 import toy_study
 from test_runner import children, program
 
+from audioxai_utils import files
+
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -62,7 +64,7 @@ def test_a_run_killed_twice_loses_the_running_clips_alone(reference, tmp_path):
     done = toy_study.run(repository, results, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done is done again
-    assert not list(results.rglob(".*.npz")) and not list(results.rglob(".*.parquet"))  # nor half a file left
+    assert not list(results.rglob(f"{files.PARTIAL}*"))  # nor half a file left
     computed = (results / "computed").read_text().split()
     assert len(computed) <= 2 * (12 + 2)  # names of method and clip; each running step lost one clip at most
     pipeline_study.assert_same_numbers(results, whole)

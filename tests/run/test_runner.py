@@ -63,6 +63,18 @@ def test_a_step_is_executed_with_its_parameters_and_recorded(tmp_path):
     assert sorted(path.name for path in (tmp_path / "notebooks").iterdir()) == ["03_toy-x.ipynb"]
 
 
+@pytest.mark.parametrize(
+    "name", ["a{b}", "{results_dir}", "{run_uuid} {{x}", "}{", "100%{", "{}", "a 'b' \"c\" $d"]
+)
+def test_a_folder_may_be_called_anything(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    source = "from pathlib import Path\nPath(results_dir, 'seen').touch()"
+    toy_study.write_notebook(folder / "03.ipynb", ("results_dir",), source)
+    notebook.execute(folder / "03.ipynb", folder / "out.ipynb", {"results_dir": str(folder)})
+    assert sorted(path.name for path in folder.iterdir()) == ["03.ipynb", "out.ipynb", "seen"]
+
+
 def test_a_step_tells_how_far_it_is(tmp_path):
     source = "import sys\nprint('lime: 3/20', file=sys.stderr)\nprint('a: warning 1/2 of it', file=sys.stderr)\nprint('x: 1/1')"
     done, _, _ = run_step(tmp_path, source, words=("-p", "noise_scenario", "cafe_1"))

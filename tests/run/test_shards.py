@@ -189,7 +189,7 @@ def test_the_number_of_clips_reaches_the_steps_that_explain_and_their_shards(gra
 
 def test_a_gpu_is_asked_of_slurm_for_each_job(graph_of, monkeypatch):
     monkeypatch.setattr(slurm, "check", lambda profile: None)
-    monkeypatch.setattr(graph, "n_gpus", lambda: 0)  # where the run is started
+    monkeypatch.setattr(graph.machine, "gpus", list)  # where the run is started
     for device, share in (("cuda", 1), ("cpu", 0)):
         found = graph_of("--slurm", "--device", device, "--cores", "6")
         assert found.gpu_share() == share and [found.threads(n) for n in (1, 99)] == [6, 6]

@@ -15,7 +15,8 @@ import pipeline_study
 import pytest
 import toy_study
 
-from audioxai_utils.run import graph, slurm, workflow
+from audioxai_utils import machine
+from audioxai_utils.run import slurm, workflow
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
@@ -45,7 +46,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    subprocess.run([SCRIPT, "start"], check=True, timeout=120)
+    """Started as by a user on whose path no daemon is."""
+    subprocess.run([SCRIPT, "start"], check=True, timeout=120, env=os.environ | {"PATH": "/usr/bin:/bin"})
     yield
     subprocess.run([SCRIPT, "stop"], check=True, timeout=120)
 
@@ -142,7 +144,7 @@ def test_the_environment_of_the_run_reaches_its_jobs(study):
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
-@pytest.mark.skipif(graph.n_gpus() > 0, reason="there is a GPU, which this cluster knows by name alone")
+@pytest.mark.skipif(bool(machine.gpus()), reason="there is a GPU, which this cluster knows by name alone")
 def test_each_computing_job_asks_for_one_gpu(study, tmp_path):
     """The cluster has one by name; without CUDA the job then fails, which is told as any failure is."""
     repository, words, _ = study

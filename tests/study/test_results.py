@@ -248,3 +248,14 @@ def test_a_saved_figure_is_what_savefig_draws_and_stays_as_it_was(tmp_path):
 def test_a_parquet_file_is_read_back(tmp_path):
     files.save_parquet(FRAME, tmp_path / "s.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "s.parquet"), FRAME)
+
+
+@pytest.mark.parametrize(
+    "name", ["001", "1e5", "nan", "NA", "null", "None", "inf", "True", "1_000", " x ", "2026-01-02"]
+)
+def test_what_a_user_has_named_is_read_back_as_it_was_written(tmp_path, name):
+    """A noise ``001.wav`` is the scenario 001 in every table, and a class may be called NA."""
+    columns = ("noise_scenario", "noise", "clip", "category", "predicted")
+    frame = pd.DataFrame({each: [name, name] for each in columns} | {"FF": [0.5, np.nan], "n": [1, 2]})
+    files.save_table(frame, tmp_path / "t")
+    pd.testing.assert_frame_equal(files.read_table(tmp_path / "t.csv"), frame)

@@ -71,7 +71,7 @@ def exp_slope(x, b):
 
 
 def log_slope(x, b):
-    """log1p where x and b are near; elsewhere their own logarithms: (x - b) / b of 1e-5 and 1e4 rounds to -1."""
+    """log1p where x and b are near, else their own logarithms: (x - b) / b of 1e-5 and 1e4 rounds to -1."""
     d = x - b
     rise = torch.where(x < b / 2, x.log() - b.log(), torch.log1p(d / b))
     return torch.where(d == 0, 1 / b, rise / d)

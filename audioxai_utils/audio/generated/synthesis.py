@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.random import Generator, default_rng
 
 from ...constants import NOISE_SCENARIOS, check_choice
-from ...files import locked
+from ...files import PARTIAL, locked, sweep, to_disk
 from .sound_events import (
     EVENTS,
     N_SAMPLES,
@@ -138,10 +138,12 @@ def generate_dataset(root: str | Path, progress: bool = True, n_workers: int = 1
             return root
         if root.exists() and any(root.iterdir()) and not (root / MANIFEST).is_file():
             raise FileExistsError(f"{root} is no generated dataset (no {MANIFEST} in it); choose a new one")
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        sweep(root.parent, below=False)
+        temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root.parent))
         try:
             _write_dataset(temporary, progress, n_workers)
             temporary.chmod(0o755)
+            to_disk(temporary)
             _put_in_place(temporary, root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -322,7 +324,7 @@ def _write_clip(job: tuple) -> None:
 def _put_in_place(temporary: Path, root: Path) -> None:
     """Rename ``temporary`` to ``root``; what was there moves aside first and is deleted after."""
     if root.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{root.name}-old-", dir=root.parent))
+        old = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root.parent))
         os.replace(root, old / "dataset")
         shutil.rmtree(old, ignore_errors=True)
     os.replace(temporary, root)

@@ -1,0 +1,271 @@
+"""A fault campaign: what a run makes of what happens to it in the field, and readers of damaged files.
+
+    python benchmarks/faults.py --kills 20 --files 2500
+
+A small smoke study is killed at random moments with all its processes, gets a full disk, loses a kernel, is
+started twice, finds its files damaged or their times changed; then the same command is given again. Each fault
+ends as one of
+
+    survived  the run ends well, and every attribution and score is that of a run that nothing disturbed
+    lost      it does not end well, however often it is started
+    silent    it says that it has finished, and a number is another or the report is not there
+    words     it survives, but showed a traceback on the way
+
+`--files` are damaged files for the fuzzer (`fuzz.py`); 0 leaves a part out. With 20 kills about an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from fuzz import fuzz_all
+
+from audioxai_utils import files
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STUDY = "--profile smoke --spectrogram mel_db --scenario white --method saliency,gradcam --device cpu".split()
+OUTCOMES = ("survived", "lost", "silent", "words")
+TRIES = 3  # times that the command is given again
+LONGEST = 3600.0  # seconds for one run
+DAY = 86400.0
+DAMAGE = {
+    "half": lambda data: data[: len(data) // 2],
+    "bit": lambda data: (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    ),
+    "empty": lambda data: b"",
+    "gone": None,
+}
+
+
+class Disturbed:
+    """A study that is run again and again in folders of its own, and what an undisturbed run of it gave."""
+
+    def __init__(self, repository: Path, folder: Path, words: list[str]):
+        self.folder, self.n_folders = folder, 0
+        self.line = [sys.executable, "-P", "-m", "audioxai_utils.run.command_line", *words, "--results"]
+        self.env = os.environ | {"PYTHONPATH": str(repository)}
+        self.whole = self.fresh()
+        started = time.monotonic()
+        done = self.run(self.whole)
+        if done.returncode:
+            raise RuntimeError(f"the undisturbed run failed: {done.stdout}{done.stderr}")
+        self.seconds = time.monotonic() - started
+        self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
+        self.good = contents(self.whole)
+
+    def fresh(self) -> Path:
+        """A folder for results; it is not there yet."""
+        self.n_folders += 1
+        return self.folder / f"results-{self.n_folders}"
+
+    def copy(self) -> Path:
+        """A copy of the undisturbed results, times included."""
+        return shutil.copytree(self.whole, self.fresh(), symlinks=True)
+
+    def start(self, results: Path) -> subprocess.Popen:
+        """A run in a session of its own; what it says goes to a file beside its results."""
+        with open(f"{results}.said", "ab") as said:
+            return subprocess.Popen(
+                [*self.line, results], env=self.env, stdout=said, stderr=said, start_new_session=True
+            )
+
+    def run(self, results: Path) -> subprocess.CompletedProcess:
+        """A run to its end."""
+        return subprocess.run(
+            [*self.line, results], env=self.env, capture_output=True, text=True, timeout=LONGEST, check=False
+        )
+
+    def outcome(self, results: Path) -> str:
+        """Give the command again until it ends well; see above for what comes back."""
+        said = Path(f"{results}.said")
+        told = said.read_text(errors="replace") if said.exists() else ""
+        for _ in range(TRIES):
+            done = self.run(results)
+            told += done.stdout + done.stderr
+            if done.returncode == 0:
+                break
+        else:
+            print(told[-1500:])
+            return "lost"
+        found = contents(results)
+        differ = [path for path in self.good if not np.array_equal(found.get(path), self.good[path])]
+        half = list(results.rglob(f"{files.PARTIAL}*"))
+        if differ or half or not (results / "report" / "index.html").is_file():
+            print("differs:", *differ[:3], *half)
+            return "silent"
+        return "words" if "Traceback" in told else "survived"
+
+
+def contents(results: Path) -> dict[str, np.ndarray]:
+    """What a run has computed, without the seconds that it took: bytes of every attribution and score."""
+    found = {}
+    for path in (*results.glob("scores/[!b]*/*.parquet"), *results.glob("attributions/**/*.npz")):
+        start = path.read_bytes()[:4]
+        if start == b"PAR1":
+            frame = pd.read_parquet(path).drop(columns="seconds")
+            content = pd.util.hash_pandas_object(frame).to_numpy()
+        elif start[:2] == b"PK":
+            content = np.load(path)["attribution"]
+        else:  # of a toy
+            content = np.frombuffer(path.read_bytes(), np.uint8)
+        found[str(path.relative_to(results))] = content
+    return found
+
+
+# Faults: each yields what became of one
+
+
+def kills(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """The whole process group at a random moment, again and again until the run is faster."""
+    while n > 0:
+        results, killed = study.fresh(), 0
+        while killed < n:
+            process = study.start(results)
+            try:
+                process.wait(draw.uniform(0.02, 0.6) * study.seconds)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
+        found = study.outcome(results)
+        yield from [found] * killed
+        n -= killed
+
+
+def disks(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """A disk that is too small, by more or less, and has room again afterwards."""
+    for _ in range(n):
+        place = study.folder / "disk"
+        place.mkdir(exist_ok=True)
+        size = round(draw.uniform(0.05, 0.9) * study.bytes)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(mount, capture_output=True, check=False).returncode
+        ):
+            print("full disk: left out, none can be mounted here (that takes root)")
+            return
+        try:
+            study.start(place / "results").wait(LONGEST)
+            subprocess.run(["mount", "-o", f"remount,size={9 * study.bytes}", place], check=True)
+            yield study.outcome(place / "results")
+        finally:
+            subprocess.run(["umount", "-l", place], check=True)
+
+
+def kernels(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """A kernel, by the system, at a random moment."""
+    for _ in range(n):
+        results = study.fresh()
+        process, moment = study.start(results), time.monotonic() + draw.uniform(0.02, 0.7) * study.seconds
+        while process.poll() is None:
+            time.sleep(0.1)
+            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            found = [each for each in family if "ipykernel_launcher" in " ".join(_words(each))]
+            if found and time.monotonic() > moment:
+                draw.choice(found).kill()
+                break
+        process.wait(LONGEST)
+        yield study.outcome(results)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
+
+
+def pairs(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """Two runs at once: one is refused, the other ends."""
+    for _ in range(n):
+        results = study.fresh()
+        codes = [process.wait(LONGEST) for process in [study.start(results), study.start(results)]]
+        found = study.outcome(results)
+        yield found if sorted(codes) == [0, 2] else f"words: exit codes {codes}"
+
+
+def damages(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """A file of every kind that a finished run has left: half, another bit, empty, gone."""
+    for number in range(n):
+        results, kinds = study.copy(), {}
+        for path in sorted(results.rglob("*")):
+            if path.is_file() and not path.name.startswith(".") and ".snakemake" not in path.parts:
+                kinds.setdefault((path.relative_to(results).parts[0], path.suffix), []).append(path)
+        change = list(DAMAGE.values())[number % len(DAMAGE)]
+        for paths in kinds.values():
+            path = draw.choice(paths)
+            data = path.read_bytes()
+            path.unlink()  # it may share its content with another
+            if change and data:
+                path.write_bytes(change(data))
+        found = study.outcome(results)
+        yield from [found] * len(kinds)
+
+
+def clocks(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """Times of a random half of the files, days before or after; the clock was put right, or wrong."""
+    for _ in range(n):
+        results = study.copy()
+        for path in sorted(results.rglob("*")):
+            if path.is_file() and draw.random() < 0.5:
+                when = time.time() + draw.uniform(-400, 400) * DAY
+                os.utime(path, (when, when))
+        yield study.outcome(results)
+
+
+FAULTS = {each.__name__: each for each in (kills, disks, kernels, pairs, damages, clocks)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, n in zip(FAULTS, (20, 3, 3, 2, 4, 2), strict=True):
+        parser.add_argument(
+            f"--{name}", type=int, default=n, metavar="N", help=f"{FAULTS[name].__doc__} ({n})"
+        )
+    parser.add_argument(
+        "--files", type=int, default=2500, metavar="N", help="damaged files for the fuzzer (2500)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="whose study is run (this one)")
+    parser.add_argument(
+        "--study", nargs=argparse.REMAINDER, default=STUDY, help="options of the run, at the end"
+    )
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="faults") as folder:
+        study = Disturbed(given.repository, Path(folder), given.study)
+        print(f"an undisturbed run: {study.seconds:.0f} s, {len(study.good)} files of numbers", flush=True)
+        for name, fault in FAULTS.items():
+            found = Counter(fault(study, getattr(given, name), random.Random(f"{name} {given.seed}")))
+            rows.append({"fault": name, "tried": found.total()} | {each: found[each] for each in OUTCOMES})
+            rows[-1]["words"] += sum(n for word, n in found.items() if word not in OUTCOMES)
+            print(*(f"{each} {value}" for each, value in rows[-1].items()), flush=True)
+    table, notes = fuzz_all(given.files) if given.files else (pd.DataFrame(), [])
+    print(*notes, sep="\n")
+    print(pd.DataFrame(rows).to_string(index=False), table.to_string(index=False), sep="\n\n")
+    bad = [row[name] for row in rows for name in ("lost", "silent", "words")]
+    bad += [table[name].sum() for name in ("words", "crashed", "hung", "silent") if len(table)]
+    return int(any(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
