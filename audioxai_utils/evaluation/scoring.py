@@ -142,11 +142,13 @@ class MaskScorer:
         kept, removed = self.sounds(mask)
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)
+        return self.of_sounds(kept, removed)
+
+    def of_sounds(self, *sounds: torch.Tensor) -> torch.Tensor:
+        """Probabilities (n batch, classes) of n batches of sounds (batch, samples), as they are heard."""
         if self.on_waveform is not None:
-            return probabilities(self.on_waveform, torch.cat([kept, removed]))
-        return probabilities(
-            self.model, torch.cat([decibels(sound, self.spectrogram) for sound in (kept, removed)])
-        )
+            return probabilities(self.on_waveform, torch.cat(sounds))
+        return probabilities(self.model, torch.cat([decibels(sound, self.spectrogram) for sound in sounds]))
 
 
 def score_masks(
@@ -181,6 +183,32 @@ def score_masks(
             scores |= {f"{metric}_heard": again[metric] for metric in FAITHFULNESS_METRICS}
         parts.append(_frame(name, scores))
     return pd.concat(parts, ignore_index=True)
+
+
+def score_sound(
+    scorer: MaskScorer, waveform: torch.Tensor, kept: torch.Tensor, protocol: str = "paper"
+) -> pd.DataFrame:
+    """The heard scores of sounds that a method keeps itself, without a mask.
+
+    Parameters
+    ----------
+    scorer : MaskScorer
+        Of the clips.
+    waveform, kept : torch.Tensor
+        (batch, samples) clips and what was kept of them; what was removed is their difference.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per clip: target, p_clip, p_kept, p_removed and the five faithfulness metrics.
+    """
+    parts = (scorer.p, *scorer.of_sounds(kept, waveform - kept).split(len(kept)))
+    of_target = (p.gather(1, scorer.target[:, None]).squeeze(1) for p in parts)
+    scores = faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold)
+    return _frame(
+        "sound",
+        {"target": scorer.target, **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)), **scores},
+    )
 
 
 def _score(scorer: MaskScorer, mask: torch.Tensor, protocol: str) -> dict[str, torch.Tensor]:
