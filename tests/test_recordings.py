@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import tracemalloc
@@ -17,6 +18,7 @@ from torch import nn
 from audioxai_utils import AudioClassifier, LogMel, explain, explain_folder, explain_recording
 from audioxai_utils.audio.streaming import sound_files, windows
 from audioxai_utils.figures.recordings import recording_strip
+from audioxai_utils.gallery.recordings_page import recordings_page
 from audioxai_utils.recordings import loudest_stretch
 
 RATE = 8000
@@ -269,3 +271,15 @@ def test_what_ffmpeg_decodes_is_read_and_goes_away(tmp_path, monkeypatch):
     ):
         explain(classifier(), tmp_path / "broken.aac", method="saliency")
     assert [path.name for path in tmp_path.glob("tmp*")] == []
+
+
+def test_a_folder_becomes_one_page_that_needs_nothing_else(found, tmp_path):
+    path = recordings_page(
+        [found, "a.wav: not a readable audio file"], tmp_path / "out" / "page.html", "My <folder>"
+    )
+    text = path.read_text()
+    assert text.count("<audio") == 3 and text.count("data:image/png;base64,") == 1
+    assert "My &lt;folder&gt;" in text and "a.wav: not a readable audio file" in text
+    for number, reason in enumerate(found.reasons, 1):
+        assert f"{number}. {reason.class_name}, {reason.sound_start:.1f} s" in text
+    assert not re.search(r'src="(?!data:)', text)
