@@ -118,6 +118,7 @@ def explain_recording(
     hop: float | None = None,
     target=None,
     n_reasons: int = 5,
+    least: float = 0.0,
     method: str = "gradcam",
     mask: str = "topK_30_pos",
     **options,
@@ -137,6 +138,8 @@ def explain_recording(
         Classes that are looked for; None: in each window the most probable one.
     n_reasons : int
         Windows that are explained: the most probable ones that do not overlap.
+    least : float
+        Probability below which no window is explained.
     method, mask, **options
         As in `explain`, such as ``heard=True``. The gradient is proved on the first window.
 
@@ -151,7 +154,8 @@ def explain_recording(
     p, starts, seconds = _scan(classifier, Path(path), window, hop)
     columns = _columns(classifier, target)
     best = p[:, columns].argmax(1)
-    chosen = _apart(p[np.arange(len(p)), np.array(columns)[best]], starts, window, n_reasons)
+    own = p[np.arange(len(p)), np.array(columns)[best]]
+    chosen = {number for number in _apart(own, starts, window, n_reasons) if own[number] >= least}
     reasons, check = [], options.pop("check_gradient", True)
     for piece in windows(path, window, hop, classifier.sample_rate):
         if piece.number not in chosen:

@@ -135,6 +135,10 @@ def test_without_a_target_the_most_probable_class_speaks(file):
     every = explain_recording(classifier(), file, window=4.0, n_reasons=2, method="saliency")
     assert {reason.class_name for reason in every.reasons} <= {"nothing", "low", "high"}
     assert explain_recording(classifier(), file, window=4.0, n_reasons=0).reasons == []
+    sure = explain_recording(
+        classifier(), file, window=4.0, target="low", n_reasons=5, least=0.5, method="saliency"
+    )
+    assert [round(reason.sound_start) for reason in sure.reasons] == [12]
 
 
 def test_short_sounds_are_written(found, tmp_path):

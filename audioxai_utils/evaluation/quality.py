@@ -59,17 +59,19 @@ def sound_quality(
         ``si_sdr``, ``sdr``, ``lsd`` (dB) and ``convergence``. NaN where a sound is silent.
     """
     _check(kept=kept, clip=clip, **({} if reference is None else {"reference": reference}))
+    own, whole = (_stft(sound, sample_rate).abs() for sound in (kept, clip))
     found = {
-        "musical_noise": musical_noise(kept, clip, sample_rate),
+        "musical_noise": _musical_noise(own, whole),
         "loudness": _loudness(kept, sample_rate) - _loudness(clip, sample_rate),
     }
     if reference is None:
         return found
+    wanted, silent = _stft(reference, sample_rate).abs(), ~_loud(reference)
     return found | {
         "si_sdr": si_sdr(kept, reference),
         "sdr": sdr(kept, reference),
-        "lsd": log_spectral_distance(kept, reference, sample_rate),
-        "convergence": spectral_convergence(kept, reference, sample_rate),
+        "lsd": _distance(own, wanted).masked_fill(silent, math.nan),
+        "convergence": _convergence(own, wanted).masked_fill(silent, math.nan),
     }
 
 
@@ -90,22 +92,19 @@ def sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def log_spectral_distance(estimate: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+def _distance(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Mean over frames of the root mean square over frequencies of the difference in level, (batch,) in dB.
 
-    Levels end `RANGE` dB below the reference's loudest bin. NaN where the reference is silent.
+    Of magnitudes (batch, frequencies, frames); levels end `RANGE` dB below the loudest bin of ``wanted``.
     """
-    power = [_stft(sound, sample_rate).abs().square() for sound in (estimate, reference)]
-    least = power[1].amax((1, 2), keepdim=True) * 10 ** (-RANGE / 10)
-    levels = [10 * torch.maximum(each, least).log10() for each in power]
-    distance = (levels[0] - levels[1]).square().mean(1).sqrt().mean(1)
-    return torch.where(_loud(reference), distance, math.nan)
+    least = wanted.amax((1, 2), keepdim=True) * 10 ** (-RANGE / 20)
+    levels = [20 * torch.maximum(each, least).log10() for each in (own, wanted)]
+    return (levels[0] - levels[1]).square().mean(1).sqrt().mean(1)
 
 
-def spectral_convergence(estimate: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Norm of the difference of magnitudes over the reference's norm, (batch,); NaN where it is silent."""
-    own, wanted = (_stft(sound, sample_rate).abs() for sound in (estimate, reference))
-    return torch.where(_loud(reference), (own - wanted).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2)), math.nan)
+def _convergence(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Norm of the difference of magnitudes over the norm of ``wanted``, (batch,)."""
+    return (own - wanted).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
 
 
 def musical_noise(kept: torch.Tensor, clip: torch.Tensor, sample_rate: int) -> torch.Tensor:
@@ -113,12 +112,14 @@ def musical_noise(kept: torch.Tensor, clip: torch.Tensor, sample_rate: int) -> t
 
     :math:`\ln \kappa_\mathrm{kept} - \ln \kappa_\mathrm{clip}` with
     :math:`\kappa = \overline{x^4} / \overline{x^2}^2` of a frequency's power x over the frames. Above 0 the
-    power comes in rarer and shorter bursts than it did, which is heard as tones that twitter. Deviation:
-    over the whole clip instead of its noise.
+    power comes in rarer and shorter bursts than it did, which is heard as tones that twitter. Deviation: over
+    the whole clip instead of its noise.
     """
-    own, whole = (_log_kurtosis(_stft(sound, sample_rate).abs().square()) for sound in (kept, clip))
-    difference = own - whole  # (batch, frequencies), NaN where a frequency is silent
-    return difference.nanmean(1)
+    return _musical_noise(*(_stft(sound, sample_rate).abs() for sound in (kept, clip)))
+
+
+def _musical_noise(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    return (_log_kurtosis(own.square()) - _log_kurtosis(whole.square())).nanmean(1)
 
 
 def _log_kurtosis(power: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..figures.recordings import recording_strip
+from ..figures.style import template
 from ..files import atomic_path
 from ..recordings import Recording
 from .html import escape, page
@@ -47,14 +48,10 @@ def recordings_page(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(page(title, body, head=STYLE), encoding="utf-8")
+        temporary.write_text(
+            page(title, body, head=f"<style>{template('style.css')}</style>"), encoding="utf-8"
+        )
     return path
-
-
-STYLE = (
-    "<style>body{font-family:system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}"
-    "img{max-width:100%;background:#fff}</style>"
-)
 
 
 def _section(recording: Recording) -> str:
