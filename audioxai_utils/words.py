@@ -33,7 +33,8 @@ METHOD_LABELS = {
     "l2i": "L2I",
 }
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
-SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel"}
+NETWORK_LABELS = {"cnn14": "Cnn14", "mn04": "EfficientAT mn04"}
+SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel", "own": "its own"}
 METRIC_LABELS = {
     "FF": "FF (fall of p without the kept part)",
     "AI": "AI (%)",

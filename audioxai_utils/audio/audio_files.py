@@ -28,39 +28,49 @@ FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".wma", ".amr", ".3g
 SHOWN = 3  # names in a line that speaks of many
 
 
-def load_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Mono waveform by the protocol: channel mean, resampled, cut or padded to 5 s, peak 1.
+def load_waveform(
+    path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32, seconds: float = DURATION
+) -> torch.Tensor:
+    """Mono waveform by the protocol: channel mean, resampled, cut or padded to ``seconds``, peak 1.
 
     It is resampled in ``dtype``: float32 as published, or float64, whose result is the same on every machine.
 
     Returns
     -------
     torch.Tensor
-        float32 (5 * sample_rate,); a silent clip stays silent.
+        float32 (seconds * sample_rate,); a silent clip stays silent.
 
     Raises
     ------
     FileNotFoundError
         No such file.
     ValueError
-        Not audio, cut off within its first 5 s, without samples, with NaN or infinite ones, or with channels
-        that cancel each other.
+        Not audio, cut off within its first ``seconds``, without samples, with NaN or infinite ones, or with
+        channels that cancel each other.
     """
-    return peak_normalise(read_waveform(path, sample_rate, dtype))
+    return peak_normalise(read_waveform(path, sample_rate, dtype, seconds))
 
 
-def read_waveform(path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def read_waveform(
+    path: str | Path, sample_rate: int, dtype: torch.dtype = torch.float32, seconds: float = DURATION
+) -> torch.Tensor:
     """As `load_waveform`, at the file's own level."""
     from torchaudio.functional import resample
 
-    channels, rate = read_samples(path, DURATION + 0.1)  # (samples, channels) float64
+    channels, rate = read_samples(path, seconds + 0.1)  # (samples, channels) float64
     check_rates(rate, sample_rate, shown(path))
     waveform = channels.to(dtype).mean(dim=1)  # (samples,)
     if not torch.isfinite(waveform).all():
         raise ValueError(f"{shown(path)}: holds NaN or infinite samples")
     if waveform.square().mean() < ANTIPHASE**2 * channels.square().mean():
         raise ValueError(f"{shown(path)}: its channels cancel each other (antiphase); keep one of them")
-    return pad_or_cut(resample(waveform, rate, sample_rate), round(DURATION * sample_rate)).float()
+    return pad_or_cut(resample(waveform, rate, sample_rate), round(seconds * sample_rate)).float()
+
+
+def read_length(path: str | Path) -> float:
+    """Length of a sound file in seconds, as its header says; of an MP3 that is an estimate."""
+    with open_sound(Path(path)) as file:
+        return file.frames / file.samplerate
 
 
 def check_rates(rate: int, sample_rate: int, subject: str) -> None:

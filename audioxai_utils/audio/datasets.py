@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, check_choice, default_data_root
+from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, OWN, check_choice, default_data_root
 from . import inputs
 from .audio_files import by_reason, check_file, load_waveform, read_waveform
 from .generated.synthesis import generate_dataset, synthesise_noise
@@ -43,6 +43,8 @@ class Dataset:
         One line for each reason why listed clips were left out.
     n_listed : int
         Rows of the csv that are of this dataset.
+    seconds : float
+        Every clip is cut or padded to this length.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Dataset:
     classes: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
     n_listed: int = 0
+    seconds: float = DURATION
 
     @property
     def summary(self) -> str:
@@ -61,7 +64,10 @@ class Dataset:
     def split(self, name: str) -> pd.DataFrame:
         """Clips of ``train`` (folds 1-3), ``validation`` (4) or ``test`` (5)."""
         check_choice("split", name, SPLITS)
-        return self.clips[self.clips["fold"].isin(SPLITS[name])].reset_index(drop=True)
+        found = self.clips[self.clips["fold"].isin(SPLITS[name])]
+        if found.empty and self.name == OWN:  # nothing is trained on them, and a small folder has no others
+            found = self.clips
+        return found.reset_index(drop=True)
 
 
 def load_dataset(name: str, data_root: str | Path | None = None, progress: bool = True) -> Dataset:
@@ -87,13 +93,13 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     ConnectionError
         The download failed.
     """
-    check_choice("dataset", name, DATASETS)
+    check_choice("dataset", name, [each for each in DATASETS if each != OWN])
     root = _provide(name, data_root, progress)
     table, faults = read_listing(root)
     if name == "esc10" and "esc10" in table:
         table = table[table["esc10"].str.strip().str.lower().isin(("true", "1"))].reset_index(drop=True)
     n_listed = len(table) + len(faults)
-    clips, problems = _find_files(table, root, faults)
+    clips, problems = find_files(table, root / "audio", faults)
     clips, classes = _number_classes(clips, root)
     clips, unused = _used_folds(clips, root)
     columns = ["clip", "path", "fold", "target", "label", "category"]
@@ -101,7 +107,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
 
 
 def load_waveforms(
-    clips: pd.DataFrame, sample_rate: int, dtype: torch.dtype = torch.float32
+    clips: pd.DataFrame, sample_rate: int, dtype: torch.dtype = torch.float32, seconds: float = DURATION
 ) -> tuple[torch.Tensor, list[str]]:
     """Waveforms of several clips, and a line for each that cannot be used.
 
@@ -117,16 +123,16 @@ def load_waveforms(
     Returns
     -------
     waveforms : torch.Tensor
-        float32 (n, 5 * sample_rate), row i for row i of ``clips``; all NaN where clip i is unusable
+        float32 (n, seconds * sample_rate), row i for row i of ``clips``; all NaN where clip i is unusable
         (see `usable`).
     problems : list of str
         One line for each reason why clips are unusable.
     """
-    waveforms = torch.full((len(clips), round(DURATION * sample_rate)), float("nan"))
+    waveforms = torch.full((len(clips), round(seconds * sample_rate)), float("nan"))
     faults = []
     for i, path in enumerate(clips["path"]):
         try:
-            waveforms[i] = load_waveform(path, sample_rate, dtype)
+            waveforms[i] = load_waveform(path, sample_rate, dtype, seconds)
         except (OSError, ValueError) as error:
             faults.append((path, error))
     return waveforms, by_reason(faults)
@@ -138,9 +144,15 @@ def usable(waveforms: torch.Tensor) -> torch.Tensor:
 
 
 def load_noise(
-    noise_scenario: str, sample_rate: int, noise_root: str | Path | None = None, seed: int = 0
+    noise_scenario: str,
+    sample_rate: int,
+    noise_root: str | Path | None = None,
+    seed: int = 0,
+    seconds: float = DURATION,
 ) -> torch.Tensor | None:
-    """The interferer of a scenario: float32 (5 * sample_rate,), peak 1; None for ``clean``.
+    """The interferer of a scenario: float32 (seconds * sample_rate,), peak 1; None for ``clean``.
+
+    Its first 5 s, again from their beginning where a clip is longer.
 
     Parameters
     ----------
@@ -169,11 +181,17 @@ def load_noise(
     elif noise_root:
         path = match_noise(noise_scenario, Path(noise_root).expanduser())
     else:
-        return torch.from_numpy(synthesise_noise(noise_scenario, sample_rate, seed, DURATION)).float()
+        noise = torch.from_numpy(synthesise_noise(noise_scenario, sample_rate, seed, DURATION)).float()
+        return _repeated(noise, round(seconds * sample_rate))
     noise = load_waveform(path, sample_rate)
     if not noise.any():
         raise ValueError(f"{path}: silent in its first {DURATION:g} s, so it cannot serve as noise")
-    return noise
+    return _repeated(noise, round(seconds * sample_rate))
+
+
+def _repeated(noise: torch.Tensor, n_samples: int) -> torch.Tensor:
+    """(n_samples,) of a noise (samples,): its beginning, or it again and again."""
+    return noise.repeat(-(-n_samples // len(noise)))[:n_samples]
 
 
 def one_a_class(frame: pd.DataFrame) -> pd.DataFrame:
@@ -243,9 +261,9 @@ def _provide(name: str, data_root: str | Path | None, progress: bool) -> Path:
     return download_esc50(default_data_root("esc50"), progress)
 
 
-def _find_files(table: pd.DataFrame, root: Path, faults: list) -> tuple[pd.DataFrame, list[str]]:
+def find_files(table: pd.DataFrame, audio: Path, faults: list) -> tuple[pd.DataFrame, list[str]]:
     """Rows whose file can be used, with columns clip and path; a line for each reason why others cannot."""
-    audio = root / "audio"
+    root = audio.parent
     if not audio.is_dir() or not any(audio.iterdir()):
         raise FileNotFoundError(f"data_root {root}: its audio folder is missing or empty")
     clips = table.assign(path=[str(audio / name) for name in table["filename"]])

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..files import locked
@@ -21,10 +22,31 @@ ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # 7771e4b9d86d0945acce719c7a59305a in soundata and other loaders is of an older commit.
 ESC50_CHECKSUM = "sha256:805afc618aff80eff0641d51311647871fead5807da68bb18e43a27db47a79ce"
 
-PANNS_URL = "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1"
-PANNS_NAME = "Cnn14_mAP=0.431.pth"
-PANNS_SIZE = 327428481  # bytes
-PANNS_MD5 = "541141fa2ee191a88f24a3219fff024e"
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of published weights: its name, address, size in bytes and checksum."""
+
+    name: str
+    url: str
+    size: int
+    checksum: str
+
+
+WEIGHTS = {
+    "cnn14": Weights(  # Zenodo record 3987831
+        "Cnn14_mAP=0.431.pth",
+        "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1",
+        327428481,
+        "md5:541141fa2ee191a88f24a3219fff024e",
+    ),
+    "mn04": Weights(
+        "mn04_as_mAP_432.pt",
+        "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",
+        4066513,
+        "sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+    ),
+}
 
 MAX_UNPACKED = 4_000_000_000  # bytes; ESC-50 has 0.9e9
 ATTEMPTS = 3
@@ -71,9 +93,10 @@ def download(
         return _download(url, path, md5, size, progress, attempts)
 
 
-def download_panns_weights(folder: str | Path, progress: bool = True) -> Path:
-    """The AudioSet weights of Cnn14 (327 MB, Zenodo record 3987831); errors as in `download`."""
-    return download(PANNS_URL, Path(folder) / PANNS_NAME, PANNS_MD5, PANNS_SIZE, progress)
+def download_weights(network: str, folder: str | Path, progress: bool = True) -> Path:
+    """The AudioSet weights of ``cnn14`` (327 MB) or ``mn04`` (4 MB) in a folder; errors as in `download`."""
+    file = WEIGHTS[network]
+    return download(file.url, Path(folder) / file.name, file.checksum, file.size, progress)
 
 
 def download_esc50(root: str | Path, progress: bool = True) -> Path:

@@ -120,11 +120,12 @@ def dataset_state(folder: str | Path) -> str:
     """
     folder = Path(folder)
     csv = folder / "meta" / "esc50.csv"
-    if not csv.is_file():
+    if not folder.is_dir():
         return ABSENT
-    digest = hashlib.sha256(csv.read_bytes())
-    for name in files_below(folder / "audio"):
-        about = (folder / "audio" / name).stat()
+    digest = hashlib.sha256(csv.read_bytes() if csv.is_file() else b"")
+    audio = folder / "audio" if csv.is_file() else folder  # a user's own may lie in it, or in folders
+    for name in files_below(audio):
+        about = (audio / name).stat()
         digest.update(os.fsencode(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 

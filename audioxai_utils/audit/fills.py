@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .. import constants
 from ..evaluation.frames import CONDITION, of_condition
-from ..evaluation.masks import apply_mask, build_masks
+from ..evaluation.masks import build_masks
 from ..evaluation.metrics import faithfulness
-from ..evaluation.scoring import probabilities
 from ..words import method_label
 
 if TYPE_CHECKING:
     from ..study.condition import Condition
 
-FILLS = ("-100 dB", "clip minimum", "training mean")
+FILLS = ("silence", "clip minimum", "training mean")
 FILL_METRICS = ("FF", "AD", "FidIn")
 
 
 def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "audited") -> pd.DataFrame:
-    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked.
+    """FF, AD and FidIn of each method's best mask in a condition for three fills of what is masked (silence
+    is the classifier's floor).
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
         spectrogram_type, noise_scenario, protocol, method, mask, fill, FF, AD, FidIn (means over the clips).
     """
     db, classifier = condition.spectrograms, condition.classifier
-    values = (constants.DB_FLOOR, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
+    values = (classifier.reading.floor, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
     names, rows = dict(zip(CONDITION, condition.pair)), []
     for chosen in (
         of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples()
@@ -43,8 +42,10 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
         mask = build_masks(condition.attributions(chosen.method).to(db), protocol, [chosen.mask])[chosen.mask]
         about = {**names, "protocol": protocol, "method": chosen.method, "mask": chosen.mask}
         for name, fill in zip(FILLS, values):
-            parts = [probabilities(classifier.fused, part) for part in apply_mask(db, mask, fill)]
-            scores = faithfulness(condition.probabilities, *parts, protocol)
+            scorer = classifier.scorer(condition.clips.waveforms, fill=fill)
+            scores = faithfulness(
+                scorer.p, *scorer(mask), protocol, scorer.target, classifier.reading.threshold
+            )
             means = {metric: float(scores[metric].mean()) for metric in FILL_METRICS}
             rows.append({**about, "fill": name, **means})
     return pd.DataFrame(rows)

@@ -15,10 +15,9 @@ from ..audio import inputs
 from ..audio.datasets import load_noise
 from ..audio.noise import alpha_for_snr, mix
 from ..evaluation import bootstrap
-from ..evaluation.masks import apply_mask, build_masks
+from ..evaluation.masks import build_masks
 from ..evaluation.metrics import faithfulness
-from ..evaluation.scoring import probabilities
-from ..study.attribute import AT_ONCE, clip_options
+from ..study.attribute import n_at_once
 from ..study.clips import split_clips
 from ..words import SCENARIO_LABELS, percent
 
@@ -83,8 +82,10 @@ def snr_sweep(
     methods = _swept(best) if methods is None else methods
     options, rows = {method: condition.method_options(method) for method in methods}, []
     for number, (scenario, snr, noise) in enumerate(mixtures, 1):
-        p = probabilities(condition.classifier.fused, condition.decibels(_mixed(test, noise, snr)))
-        values = {("", "", "accuracy"): 100.0 * (p.argmax(1).cpu() == test.labels).double().numpy()}
+        p = condition.classifier.probabilities(_mixed(test, noise, snr))
+        right = (p.argmax(1).cpu() == test.labels).double()
+        right[test.labels < 0] = torch.nan  # whose label is not known
+        values = {("", "", "accuracy"): 100.0 * right.numpy()}
         if best is not None:
             waveform = _mixed(explained, noise, snr)
             for method, its in options.items():
@@ -106,7 +107,8 @@ def _mixtures(condition: Condition, noise_scenarios: Sequence[str], snr_db: Sequ
     found, study = [("clean", float("inf"), None)], condition.study
     for scenario in noise_scenarios:
         source = study.noise_source(scenario)
-        noise = load_noise(source, condition.classifier.sample_rate, study.settings.noise_root)
+        rate, seconds = condition.classifier.sample_rate, study.dataset.seconds
+        noise = load_noise(source, rate, study.settings.noise_root, seconds=seconds)
         if noise is not None:
             found += [(inputs.scenario_name(scenario), float(snr), noise) for snr in snr_db]
     return found
@@ -135,18 +137,15 @@ def _faithfulness(
     condition: Condition, waveform: torch.Tensor, method: str, mask: str, options: dict
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
-    classifier, db = condition.classifier, condition.decibels(waveform)
-    p = probabilities(classifier.fused, db)
-    target, size = p.argmax(1), AT_ONCE.get(db.device.type, 1)
-    attribution = torch.cat(
-        [
-            METHODS[method](classifier.model, *clips, **options, **clip_options(classifier, method, sound))
-            for *clips, sound in zip(db.split(size), target.split(size), waveform.split(size))
-        ]
-    )
-    kept, removed = apply_mask(db, build_masks(attribution, "audited", [mask])[mask])
-    parts = (probabilities(classifier.fused, part) for part in (kept, removed))
-    scores = faithfulness(p, *parts, "audited")
+    classifier, found = condition.classifier, []
+    scorer = classifier.scorer(waveform)
+    for part, target in zip(waveform.split(n := n_at_once(classifier)), scorer.target.split(n)):
+        model, batch = classifier.of(part)
+        sound = classifier.taken(method, part, batch)
+        found.append(METHODS[method](model, batch.db, target, **options, **sound))
+    built = build_masks(torch.cat(found), "audited", [mask])[mask]
+    threshold = classifier.reading.threshold
+    scores = faithfulness(scorer.p, *scorer(built), "audited", scorer.target, threshold)
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 
 

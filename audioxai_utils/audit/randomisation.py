@@ -19,7 +19,6 @@ from torch import nn
 from .. import constants
 from ..attributions import METHODS, neighbourhoods
 from ..models.inference import inference_copy
-from ..study.attribute import clip_options
 from .sanity_checks import constant, spearman
 
 if TYPE_CHECKING:
@@ -34,14 +33,23 @@ def randomisation(condition: Condition, methods: Sequence[str] | None = None, se
     """`model_randomisation` of a condition's classifier by each of its methods, with the study's options."""
     classifier, frames = condition.classifier, []
     for method in methods or condition.methods:
-        sound = clip_options(classifier, method, condition.clips.waveforms)
-        options = condition.method_options(method) | sound
-        clips = condition.spectrograms, condition.targets
-        frames.append(model_randomisation(classifier.model, *clips, method, options, seed))
+        options, tables = condition.method_options(method), []
+        for i, (waveform, target) in enumerate(zip(condition.clips.waveforms, condition.targets)):
+            model, batch = classifier.of(waveform[None])
+            own = options | classifier.taken(method, waveform[None], batch)
+            table = model_randomisation(model, batch.db, target[None], method, own, seed)
+            tables.append(table.assign(clip=i))
+        frames.append(pd.concat(tables).sort_values("stage", key=_order(tables[0]), kind="stable"))
         condition.study.progress(
             f"layers drawn anew, {method}", len(frames), len(methods or condition.methods)
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def _order(table: pd.DataFrame):
+    """Key that sorts by the stages' order in a table."""
+    stages = list(dict.fromkeys(table["stage"]))
+    return lambda column: column.map(stages.index)
 
 
 def model_randomisation(
@@ -54,10 +62,10 @@ def model_randomisation(
 ) -> pd.DataFrame:
     """How an attribution changes as the model's layers are drawn anew, cumulatively from the top.
 
-    The stages are the model's direct children with parameters, the last one first: for Cnn14 head,
-    fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with ``reset_parameters``,
-    on CPU and from ``seed``, and keeps those above it as drawn before; running means and
-    variances of batch norms go with it. The model itself is not changed, the class explained stays.
+    The stages are the model's direct children with parameters (of a wrapper those of what it holds), the last
+    one first: for Cnn14 head, fc1, conv_block6 ... conv_block1, bn0. A stage draws its layers anew with
+    ``reset_parameters``, on CPU and from ``seed``, and keeps those above it as drawn before; running means
+    and variances of batch norms go with it. The model itself is not changed, the class explained stays.
 
     Parameters
     ----------
@@ -115,7 +123,10 @@ def _likeness(first: np.ndarray, second: np.ndarray) -> Iterator[dict]:
 
 def _stages(model: nn.Module) -> list[str]:
     """Children with parameters from the top; ValueError where one of them cannot be drawn anew."""
-    names = [name for name, child in model.named_children() if any(True for _ in child.parameters())][::-1]
+    names, place = _with_parameters(model), ""
+    while len(names) == 1 and (inner := _with_parameters(model.get_submodule(place + names[0]))):
+        place, names = f"{place}{names[0]}.", inner
+    names = [place + name for name in names][::-1]
     if not names:
         raise ValueError("model must have child modules with parameters; put its layers in nn.Sequential")
     for name in names:
@@ -125,6 +136,10 @@ def _stages(model: nn.Module) -> list[str]:
                 place = f"{name}.{inner}".rstrip(".")
                 raise ValueError(f"{place} ({type(module).__name__}) has no reset_parameters(); give it one")
     return names
+
+
+def _with_parameters(model: nn.Module) -> list[str]:
+    return [name for name, child in model.named_children() if any(True for _ in child.parameters())]
 
 
 def _randomised(model: nn.Module, stages: list[str], seed: int) -> Iterator[nn.Module]:

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional
 
 from ..audio.encoding import store
-from ..audio.spectrograms import kept_audio, removed_audio
 from ..evaluation.controls import all_ones
 from ..evaluation.frames import of_condition
 from ..evaluation.masks import apply_mask, build_masks
@@ -26,6 +25,7 @@ from ..evaluation.scoring import MaskScorer, decibels, probabilities
 from ..models import training
 from ..models.cnn14 import load_panns_weights
 from ..models.inference import inference_copy
+from ..study.classifiers import new_model
 from ..words import percent
 
 if TYPE_CHECKING:
@@ -38,8 +38,15 @@ N_CLIPS = 20  # on which masks are tried elsewhere
 SHORTER = 3  # the second classifier is trained for this part of the epochs
 
 
+def other_classifiers(condition: Condition) -> dict[str, nn.Module]:
+    """``second model`` -> `second_classifier`; none beside a classifier that is not trained here."""
+    if condition.study.settings.model:
+        return {}
+    return {"second model": second_classifier(condition)[0]}
+
+
 def second_classifier(condition: Condition) -> tuple[nn.Module, training.TrainingRun]:
-    """A classifier of the condition's spectrograms that is trained from the next seed, a third as long.
+    """A Cnn14 of the condition's spectrograms that is trained from the next seed, a third as long.
 
     Returns
     -------
@@ -51,10 +58,10 @@ def second_classifier(condition: Condition) -> tuple[nn.Module, training.Trainin
     study, kind = condition.study, condition.spectrogram_type
     settings = study.settings
     sizes, seed = replace(settings.sizes, epochs=max(1, settings.sizes.epochs // SHORTER)), settings.seed + 1
-    model = study.new_model(kind, seed)
-    if settings.audioset_weights:
-        load_panns_weights(model, settings.audioset_weights)
     train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
+    model = new_model(train[0].shape[2], len(study.dataset.classes), sizes, seed, study.dtype)
+    if settings.network == "cnn14" and settings.weights:
+        load_panns_weights(model, settings.weights)
     run = training.train_classifier(model, train, validation, sizes, seed, study.device)
     return inference_copy(run.model.to(condition.spectrograms.device), condition.spectrograms), run
 
@@ -133,27 +140,28 @@ def mask_robustness(
     rows = []
     others = {name: (model, probabilities(model, scorer.batch.db)) for name, model in (others or {}).items()}
     for name, mask in masks.items():
-        sounds = [make(scorer.batch, mask, scorer.spectrogram) for make in (kept_audio, removed_audio)]
-        heard = [decibels(sound, scorer.spectrogram) for sound in sounds]
-        for test, parts in _tested(scorer, mask, sounds, heard, compression):
+        sounds = scorer.sounds(mask)
+        for test, parts in _tested(scorer, mask, sounds, compression):
             rows.append(_scores(scorer.p, parts, scorer.target).assign(test=test, mask=name, agrees=True))
+        heard = [decibels(sound, scorer.spectrogram) for sound in sounds] if others else []
+        scored = apply_mask(scorer.batch.db, mask, scorer.reading.floor)
         for other, (model, p) in others.items():
             agrees = (p.argmax(1) == scorer.target).cpu().numpy()
-            for suffix, parts in (("", apply_mask(scorer.batch.db, mask)), (" heard", heard)):
+            for suffix, parts in (("", scored), (" heard", heard)):
                 scores = _scores(p, _probabilities(model, parts), scorer.target)
                 rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))
     return pd.concat(rows, ignore_index=True)[["mask", "test", "index", "agrees", *ROBUSTNESS_METRICS]]
 
 
-def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: list, heard: list, compression: float):
-    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds``, ``heard`` are of both parts."""
+def _tested(scorer: MaskScorer, mask: torch.Tensor, sounds: tuple, compression: float):
+    """(test, (p_kept, p_removed)) of a mask on the model itself; ``sounds`` are those of both parts."""
     yield "scored", scorer(mask)
-    yield "heard", _probabilities(scorer.model, heard)
+    yield "heard", scorer.of_sound(*sounds).split(len(mask))
     for test, shift in SHIFTS.items():
         yield test, scorer(shifted(mask, *shift))
     rate = scorer.spectrogram.sample_rate
-    again = [decibels(coded(sound, rate, compression), scorer.spectrogram) for sound in sounds]
-    yield "MP3", _probabilities(scorer.model, again)
+    again = [coded(sound, rate, compression) for sound in sounds]
+    yield "MP3", scorer.of_sound(*again).split(len(mask))
 
 
 def _probabilities(model: nn.Module, parts) -> tuple[torch.Tensor, ...]:
@@ -193,13 +201,17 @@ def summary(robustness: pd.DataFrame, other: str) -> str:
     kept = kept.assign(shifted=kept[list(SHIFTS)].min(axis=1))
     sides = {"the best masks": kept.drop(WHOLE_CLIP).mean(), WHOLE_CLIP: kept.loc[WHOLE_CLIP]}
     lines = []
+    known = other in set(robustness["test"])
     for name, means in sides.items():
         share = means.map(percent)
+        elsewhere = f", and {share[other]} in the {other} ({share[f'{other} heard']} heard)" if known else ""
         lines.append(
             f"- Elsewhere, {name}: the class is kept on {share['scored']} of the clips as scored, "
             f"{share['heard']} as heard, {share['MP3']} through MP3, {share['shifted']} after the worst "
-            f"shift, and {share[other]} in the {other} ({share[f'{other} heard']} heard)."
+            f"shift{elsewhere}."
         )
+    if not known:
+        return "\n".join(lines)
     asked = percent(robustness.loc[robustness["test"] == other].groupby("index")["agrees"].first().mean())
     lines.append(f"- The {other} is asked where it predicts the explained class: on {asked} of the clips.")
     return "\n".join(lines)

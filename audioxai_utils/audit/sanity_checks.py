@@ -21,7 +21,9 @@ from ..attributions import neighbourhoods
 from ..attributions.gradient_check import gradient_check
 from ..attributions.neighbourhoods import ALPHA, KERNEL_WIDTH
 from ..evaluation.frames import CONDITION
+from ..models.cnn14 import Cnn14
 from ..models.inference import inference_copy
+from ..models.wrapping import is_differentiable
 from ..numerics import tensor_float32
 from ..words import method_label, percent
 
@@ -49,7 +51,7 @@ def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFr
     Returns
     -------
     DataFrame
-        Two rows, the classifier as it is and with ``bn0`` as it is usually written (`UsualCnn14`): layout,
+        The classifier as it is and, of a Cnn14, with ``bn0`` as it is usually written (`UsualCnn14`): layout,
         n_clips, `cosine` with the true gradient, `relative_error` of the directional derivatives (NaN for the
         usual layout, which `gradient_check` refuses).
 
@@ -58,16 +60,17 @@ def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFr
     GradientCheckError
         The gradient of the classifier as it is is wrong.
     """
-    model, db, target = (
-        condition.classifier.model,
-        condition.spectrograms[:n_clips],
-        condition.targets[:n_clips],
-    )
-    check = gradient_check(model, db, target)
-    usual = usual_gradient_cosine(model, db, target)
-    rows = [("affine bn0", check.cosine, check.relative_error), ("usual bn0", usual, float("nan"))]
+    if not is_differentiable(condition.classifier.model):
+        return pd.DataFrame(columns=["layout", "n_clips", "cosine", "relative_error"])
+    checks = [gradient_check(*one) for one in itertools.islice(condition.each(), n_clips)]
+    worst = min(checks, key=lambda check: check.cosine)
+    rows = [("affine bn0", worst.cosine, max(check.relative_error for check in checks))]
+    model = condition.classifier.model
+    if isinstance(model, Cnn14):
+        db, target = condition.spectrograms[:n_clips], condition.targets[:n_clips]
+        rows.append(("usual bn0", usual_gradient_cosine(model, db, target), float("nan")))
     frame = pd.DataFrame(rows, columns=["layout", "cosine", "relative_error"])
-    frame.insert(1, "n_clips", len(db))
+    frame.insert(1, "n_clips", len(checks))
     return frame
 
 
@@ -118,12 +121,15 @@ def additivity(condition: Condition, methods: tuple[str, ...] = ("shap", "shap_f
     """
     frames = []
     for method in methods:
+        if condition.study.settings.network != "cnn14" and method not in condition.methods:
+            continue  # the functional Cnn14 is the published one
         condition.attribute(method)
         error = condition.additivity_error(method)
         frames.append(
             pd.DataFrame({"method": method, "clip": condition.clips.frame["clip"], "additivity_error": error})
         )
-    return pd.concat(frames, ignore_index=True)
+    columns = ["method", "clip", "additivity_error"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 # LIME: does the regression fit, and do its weights depend on the seed?
@@ -151,15 +157,12 @@ def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
     """
     if n_seeds < 2:
         raise ValueError(f"n_seeds must be 2 or more, to compare seeds; got {n_seeds}")
-    db, target = condition.spectrograms, condition.targets.tolist()
-    fast, n_samples = (
-        inference_copy(condition.classifier.model, db),
-        condition.study.settings.sizes.lime_samples,
-    )
+    n_samples = condition.study.settings.sizes.lime_samples
     seeds = [constants.FIXED_SEEDS["LIME"] + i for i in range(n_seeds)]
     rows = []
-    for one, clip, c in zip(db, condition.clips.frame["clip"], target):
-        neighbourhood = neighbourhoods.prepare(one.cpu(), n_samples, seeds[0])
+    for (model, db, target), clip in zip(condition.each(), condition.clips.frame["clip"]):
+        fast, c = inference_copy(model, db), int(target)
+        neighbourhood = neighbourhoods.prepare(db[0].cpu(), n_samples, seeds[0])
         drawn = [redrawn(neighbourhood, seed) for seed in seeds]
         size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
         found = [neighbourhoods.classify(fast, each, c, db, size) for each in drawn]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..constants import STUDY_CONDITIONS, TABLE_NUMBERS
-from ..words import SCENARIO_LABELS, SPECTROGRAM_LABELS, method_label
+from ..words import SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label
 
 MAIN_CONDITION = ("mel_db", "clean")
 
@@ -22,6 +22,15 @@ def read_table(results_dir: Path, name: str) -> pd.DataFrame | None:
         return None
     frame = pd.read_csv(path)
     return None if frame.empty else frame
+
+
+def main_condition(results_dir: Path) -> tuple[str, str]:
+    """Clean mel where the run has it, else the first of its conditions."""
+    best = read_table(results_dir, "best_masks")
+    if best is None:
+        return MAIN_CONDITION
+    found = list(zip(best["spectrogram_type"], best["noise_scenario"]))
+    return MAIN_CONDITION if MAIN_CONDITION in found else found[0]
 
 
 def study_tables(results_dir: Path, protocol: str) -> dict[tuple[str, str], pd.DataFrame]:
@@ -51,7 +60,7 @@ def _pair(row) -> str:
 def accuracy_sentence(results_dir: Path) -> str | None:
     """How good the explained classifiers are."""
     table = read_table(results_dir, "table_I")
-    if table is None:
+    if table is None or table["test_acc"].isna().all():
         return None
     kinds = table["spectrogram_type"].replace(SPECTROGRAM_LABELS)
     parts = [f"{accuracy:.1f} % from {kind} spectrograms" for accuracy, kind in zip(table["test_acc"], kinds)]
@@ -60,11 +69,12 @@ def accuracy_sentence(results_dir: Path) -> str | None:
 
 def winner_sentence(results_dir: Path) -> str | None:
     """What wins under the paper's protocol."""
-    first = _first_by_rule(results_dir, "paper", MAIN_CONDITION)
+    main = main_condition(results_dir)
+    first = _first_by_rule(results_dir, "paper", main)
     if first is None:
         return None
     return (
-        f"By the study's own rule, {_pair(first)} comes first on clean mel spectrograms: its kept part "
+        f"By the study's own rule, {_pair(first)} comes first ({condition_label(*main)}): its kept part "
         "still leads to "
         f"the same class on {100 * first['FidIn']:.0f} % of the clips, and removing it lowers that class's "
         f"probability by {first['FF']:.2f} on average."
@@ -113,14 +123,15 @@ def area_sentence(results_dir: Path) -> str | None:
 
 def audited_sentence(results_dir: Path) -> str | None:
     """What changes when known flaws of the published protocol are mended."""
-    first = _first_by_rule(results_dir, "audited", MAIN_CONDITION)
+    main = main_condition(results_dir)
+    first = _first_by_rule(results_dir, "audited", main)
     if first is None:
         return None
-    before = _first_by_rule(results_dir, "paper", MAIN_CONDITION)
+    before = _first_by_rule(results_dir, "paper", main)
     same = before is not None and (before["method"], before["mask"]) == (first["method"], first["mask"])
     text = (
         f"Under the audited protocol, which mends known flaws of the published one, {_pair(first)} "
-        f"{'still ' if same else ''}comes first on clean mel spectrograms, with the class kept on "
+        f"{'still ' if same else ''}comes first ({condition_label(*main)}), with the class kept on "
         f"{100 * first['FidIn']:.0f} % of the clips"
     )
     table = study_tables(results_dir, "audited").get(MAIN_CONDITION)

@@ -16,7 +16,7 @@ from ..evaluation import bootstrap
 from ..evaluation.frames import CONDITION
 from ..evaluation.masks import build_masks
 from ..evaluation.quality import BETTER, sound_quality
-from ..evaluation.scoring import MaskScorer, score_masks
+from ..evaluation.scoring import score_masks
 from ..words import combination_label, condition_label, percent
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def quality(
         and the measures of `quality.sound_quality` as far as they are known.
     """
     part = condition.first(n_clips or condition.study.settings.sizes.n_swept)
-    like = part.spectrograms
-    waveform = part.clips.waveforms.to(like)
-    scorer = MaskScorer(part.classifier.fused, part.spectrogram, part.spectrogram(waveform))
+    scorer, waveform = part.scorer(), part.classifier.sound(part.clips.waveforms)
+    like = scorer.batch.db
     source = None if part.clips.stems is None else part.clips.stems[0].to(like)
     frames = [_measured(scorer, {"all": torch.ones_like(like)}, waveform, source).assign(method="all")]
     for method in methods or condition.methods:

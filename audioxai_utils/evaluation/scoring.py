@@ -135,6 +135,12 @@ class MaskScorer:
         fill = self.fill if self.by_sound else None
         return tuple(kept_audio(self.batch, each, self.spectrogram, fill) for each in (mask, 1 - mask))
 
+    def of_sound(self, *sounds: torch.Tensor) -> torch.Tensor:
+        """Probabilities of sounds (batch, samples), one after another: (len(sounds) * batch, classes)."""
+        if self.on_waveform is not None:
+            return probabilities(self.on_waveform, torch.cat(sounds))
+        return probabilities(self.model, torch.cat([decibels(each, self.spectrogram) for each in sounds]))
+
     def _heard(self, mask: torch.Tensor, key: tuple) -> torch.Tensor:
         """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured while it is
         there.
@@ -142,13 +148,7 @@ class MaskScorer:
         kept, removed = self.sounds(mask)
         if self.clean is not None:
             self._si_sdr[key] = si_sdr(kept, self.clean)
-        return self.of_sounds(kept, removed)
-
-    def of_sounds(self, *sounds: torch.Tensor) -> torch.Tensor:
-        """Probabilities (n batch, classes) of n batches of sounds (batch, samples), as they are heard."""
-        if self.on_waveform is not None:
-            return probabilities(self.on_waveform, torch.cat(sounds))
-        return probabilities(self.model, torch.cat([decibels(sound, self.spectrogram) for sound in sounds]))
+        return self.of_sound(kept, removed)
 
 
 def score_masks(
@@ -202,7 +202,7 @@ def score_sound(
     pandas.DataFrame
         One row per clip: target, p_clip, p_kept, p_removed and the five faithfulness metrics.
     """
-    parts = (scorer.p, *scorer.of_sounds(kept, waveform - kept).split(len(kept)))
+    parts = (scorer.p, *scorer.of_sound(kept, waveform - kept).split(len(kept)))
     of_target = (p.gather(1, scorer.target[:, None]).squeeze(1) for p in parts)
     scores = faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold)
     return _frame(

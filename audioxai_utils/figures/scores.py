@@ -33,28 +33,31 @@ def training_curves(history, title: str | None = None):
     Parameters
     ----------
     history : pandas.DataFrame
-        Columns epoch, train_loss, validation_loss, train_accuracy, validation_accuracy (shares or per cent).
+        Columns epoch (of a probe also ``C``, which takes its place), train_loss, validation_loss,
+        train_accuracy, validation_accuracy (shares or per cent).
     """
     import seaborn
 
     best = history.loc[history["validation_accuracy"].idxmax()]
+    step = "C" if "C" in history else "epoch"
     figure, grid = new_figure(1, 2, (8.4, 3.0), sharex=True)
     factor = 100.0 if history[["train_accuracy", "validation_accuracy"]].max().max() <= 1 else 1.0
     panels = (("loss", "cross-entropy (nats)", 1.0), ("accuracy", "accuracy (%)", factor))
     for ax, (what, label, unit) in zip(grid[0], panels):
-        curves = history.set_index("epoch")[[f"train_{what}", f"validation_{what}"]] * unit
+        curves = history.set_index(step)[[f"train_{what}", f"validation_{what}"]] * unit
         curves.columns = ["train", "validation"]
         seaborn.lineplot(
             curves, ax=ax, palette=["#5c6b77", "#0072B2"], dashes=[(4, 2), ""], legend=ax is grid[0, 0]
         )
-        ax.axvline(best["epoch"], color="#D55E00", linewidth=1, linestyle=":")
-        ax.plot(best["epoch"], best[f"validation_{what}"] * unit, "o", color="#D55E00", label="kept epoch")
-        ax.set(xlabel="epoch", ylabel=label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.axvline(best[step], color="#D55E00", linewidth=1, linestyle=":")
+        ax.plot(best[step], best[f"validation_{what}"] * unit, "o", color="#D55E00", label=f"kept {step}")
+        ax.set(xlabel=step, ylabel=label)
+        if step == "C":
+            ax.set_xscale("log")
+        else:
+            ax.xaxis.get_major_locator().set_params(integer=True)
     accuracy = best["validation_accuracy"] * factor
-    grid[0, 1].set_title(
-        f"kept: epoch {int(best['epoch'])}, {accuracy:.1f} % validation", fontweight="normal"
-    )
+    grid[0, 1].set_title(f"kept: {step} {best[step]:g}, {accuracy:.1f} % validation", fontweight="normal")
     grid[0, 0].legend()
     figure.suptitle(title or "")
     return figure

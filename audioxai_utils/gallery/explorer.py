@@ -299,7 +299,8 @@ def live_entry(
 ) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
-    p = probabilities(classifier.model, torch.cat([batch.db, *apply_mask(batch.db, mask)]))
+    parts = apply_mask(batch.db, mask, classifier.reading.floor)
+    p = probabilities(classifier.model, torch.cat([batch.db, *parts]))
     scorer = MaskScorer(classifier.model, transform, batch, torch.tensor([explanation.target]))
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
     classes = tuple(str(name) for name in classifier.classes)

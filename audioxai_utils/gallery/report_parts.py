@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import HTML, Image, Markdown
 
+from ..audit import trust
 from ..audit.sentences import SENTENCES, read_table
 from ..constants import STUDY_CONDITIONS, STUDY_METHODS, TABLE_NUMBERS
 from ..evaluation.overview import scored_and_heard
@@ -27,6 +28,16 @@ COLOUR_KEY = (
     "</span> of SPS and COMP.</p>"
 )
 
+TRUST_HEADINGS = {
+    "gradient": "error of the gradient",
+    "adds_up": "error of the sum",
+    "learnt": "likeness without learning",
+    "repeats": "agreement of seeds",
+    "beats_random": "masks beating random bins",
+    "beats_loudest": "masks beating the loudest",
+    "heard": "class kept by ear",
+    "refused": "cannot be used",
+}
 HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP / ln d"}
 
 
@@ -73,6 +84,19 @@ def findings(study) -> HTML:
         return HTML(MISSING)
     names = {"number": "no.", "paper": "paper protocol", "audited": "audited protocol"}
     return HTML(table_html(table.rename(columns=names), "What the audit found"))
+
+
+def trusted(study) -> HTML:
+    """Which methods can be trusted for this classifier: the checks of `audit.trust`, in words and numbers."""
+    try:
+        table = trust.trust(study)
+    except FileNotFoundError:
+        return HTML(MISSING)
+    study.save("trust", table)
+    shown = table.assign(method=table["method"].map(method_label)).rename(columns=TRUST_HEADINGS)
+    if not (table["refused"] != "").any():
+        shown = shown.drop(columns="cannot be used")
+    return HTML(table_html(shown, "Which methods can be trusted", digits=3))
 
 
 def accuracies(study) -> HTML:

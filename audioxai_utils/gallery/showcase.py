@@ -15,8 +15,8 @@ import torch
 from ..audio.spectrograms import SpectrogramBatch, kept_audio, removed_audio
 from ..constants import MASK_NAMES, STUDY_METRICS
 from ..evaluation.frames import methods_only, of_condition
-from ..evaluation.masks import apply_mask, build_masks
-from ..evaluation.scoring import most_probable, probabilities
+from ..evaluation.masks import build_masks
+from ..evaluation.scoring import most_probable
 from ..study.condition import Condition
 from ..study.study import Study
 from ..words import method_label
@@ -107,9 +107,7 @@ class _Shown:
     def spectrograms(self, i: int) -> SpectrogramBatch:
         """Of the ``i``-th clip, a batch of one."""
         classifier = self.condition.classifier
-        return classifier.spectrogram(
-            self.condition.clips.waveforms[i : i + 1].to(classifier.device, classifier.dtype)
-        )
+        return classifier.spectrogram(classifier.sound(self.condition.clips.waveforms[i : i + 1]))
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,8 @@ def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[
 def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked) -> GalleryEntry:
     """The entry of the ``i``-th clip of a condition and one mask."""
     classifier, row = condition.classifier, condition.clips.frame.iloc[i]
-    p = probabilities(classifier.fused, torch.cat([batch.db, *apply_mask(batch.db, shown.mask)])).cpu()
+    scorer = classifier.scorer(condition.clips.waveforms[i : i + 1])
+    p = torch.cat([scorer.p, *scorer(shown.mask)]).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
         clip=row["clip"],

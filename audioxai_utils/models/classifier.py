@@ -117,6 +117,14 @@ class AudioClassifier:
         rest = f"{self.sample_rate} Hz, head: {head}, floor: {self.floor:g} dB"
         return f"AudioClassifier({name}, {n} classes, {rest})"
 
+    def to(self, device: str | torch.device) -> AudioClassifier:
+        """Move network and front end to a device, and return the classifier."""
+        self.net.to(device)
+        self.device = net_device(self.net)
+        if isinstance(self.spectrogram, nn.Module):
+            self.spectrogram = self.spectrogram.to(self.device)
+        return self
+
     def reading(self) -> Reading:
         """How scores and levels are read, once a sound was looked at."""
         exclusive = self.head == "softmax" or (self.head == "probabilities" and self._exclusive)

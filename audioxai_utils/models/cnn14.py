@@ -117,13 +117,15 @@ class Cnn14(nn.Module):
 
 
 @torch.no_grad()
-def blocks(model: Cnn14, db: torch.Tensor) -> list[dict]:
-    """What the model is made of, from input to logits.
+def blocks(model: nn.Module, db: torch.Tensor, parts: dict[str, nn.Module] | None = None) -> list[dict]:
+    """What a model is made of, from input to logits.
 
     Parameters
     ----------
     db : torch.Tensor
         (1, 1, frequency, time), any clip; the outputs' sizes follow from it.
+    parts : dict of str to nn.Module, optional
+        Those that are listed, by name; default the model's children.
 
     Returns
     -------
@@ -139,7 +141,7 @@ def blocks(model: Cnn14, db: torch.Tensor) -> list[dict]:
 
         handles.append(part.register_forward_hook(look))
 
-    for name, part in model.named_children():
+    for name, part in (parts or dict(model.named_children())).items():
         if any(True for _ in part.parameters()):
             note(name, part)
     training = model.training

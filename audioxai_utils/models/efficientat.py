@@ -27,12 +27,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..audio.downloads import WEIGHTS
 from .checkpoints import load_state
 
-EFFICIENTAT_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt"
-EFFICIENTAT_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
-EFFICIENTAT_SIZE = 4066513  # bytes
-
+PUBLISHED = WEIGHTS["mn04"]
 N_MELS = 128
 STEM, LAST, HIDDEN = 16, 6, 1280  # channels at width 1; LAST multiplies those of the last block
 # kernel, expanded channels, output channels, squeeze-excitation, nonlinearity, stride
@@ -187,7 +185,7 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
     Parameters
     ----------
     path : str or Path
-        ``mn04_as_mAP_432.pt`` (`EFFICIENTAT_URL`), or another file of the "mn" family with its ``width``.
+        ``mn04_as_mAP_432.pt`` (`PUBLISHED`), or another file of the "mn" family with its ``width``.
     width : float
         Width of the network in the file.
     check : bool
@@ -203,7 +201,7 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: {path} is no file; download {EFFICIENTAT_URL}")
+        raise FileNotFoundError(f"path: {path} is no file; download {PUBLISHED.url}")
     if check:
         _check_file(path)
     state = load_state(path)
@@ -216,14 +214,14 @@ def load_efficientat(path: str | Path, width: float = 0.4, check: bool = False) 
 
 def _check_file(path: Path) -> None:
     size = path.stat().st_size
-    if size != EFFICIENTAT_SIZE:
-        raise ValueError(
-            f"{path} has {size} bytes, mn04_as_mAP_432.pt has {EFFICIENTAT_SIZE}; download it again"
-        )
+    if size != PUBLISHED.size:
+        raise ValueError(f"{path} has {size} bytes, {PUBLISHED.name} has {PUBLISHED.size}; download it again")
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != EFFICIENTAT_SHA256:
-        raise ValueError(f"{path} has SHA-256 {digest}, expected {EFFICIENTAT_SHA256}; download it again")
+    if f"sha256:{digest}" != PUBLISHED.checksum:
+        raise ValueError(
+            f"{path} has SHA-256 {digest}, expected {PUBLISHED.checksum.partition(':')[2]}; download it again"
+        )
 
 
 def _check_state(path: Path, state: dict[str, torch.Tensor], model: EfficientAT) -> None:

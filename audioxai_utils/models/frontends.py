@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.fft import next_fast_len
 from torch import nn
 from torch.nn import functional
-from torchaudio.functional import lfilter
 
 from ..audio.mel import MEL_SCALES, mel_centres, mel_filters
 from ..audio.spectrograms import Spectrogram, overlap_add
@@ -216,11 +216,23 @@ class LogMelSpectrogram(Spectrogram):
             # a first sample that is not known
             waveform = functional.pad(waveform, (1 if d.pre_emphasis else 0, 0))
         waveform = functional.pad(waveform, (0, length - waveform.shape[1]))
-        if d.pre_emphasis:
-            like = {"dtype": waveform.dtype, "device": waveform.device}
-            back = torch.tensor([1.0, -d.pre_emphasis], **like), torch.tensor([1.0, 0.0], **like)
-            waveform = lfilter(waveform, *back, clamp=False)
-        return waveform / d.scale
+        return de_emphasised(waveform, d.pre_emphasis) / d.scale
+
+
+def de_emphasised(waveform: torch.Tensor, a: float) -> torch.Tensor:
+    """y[t] = x[t] + a y[t-1] of waveforms (batch, samples): what x[t] - a x[t-1] took away.
+
+    As a convolution with a^n, as far as that reaches in float64, so that it is as fast on a GPU and has
+    gradients of every order.
+    """
+    if not a:
+        return waveform
+    n_samples = waveform.shape[1]
+    n_taps = min(n_samples, math.ceil(math.log(1e-17) / math.log(a)))
+    taps = a ** torch.arange(n_taps, dtype=torch.float64, device=waveform.device)
+    n = next_fast_len(n_samples + n_taps - 1, real=True)
+    spectrum = torch.fft.rfft(waveform, n) * torch.fft.rfft(taps.to(waveform.dtype), n)
+    return torch.fft.irfft(spectrum, n)[:, :n_samples]
 
 
 def make_window(kind: str, length: int, periodic: bool) -> torch.Tensor:

@@ -94,6 +94,7 @@ def _how(option) -> dict[str, Any]:
     how = {"metavar": metavar, "help": help}
     if kind is tuple:
         how["action"] = "append"
+        how |= {"nargs": traits["nargs"]} if "nargs" in traits else {}
     return how | ({"nargs": "?", "const": traits["bare"]} if "bare" in traits else {})
 
 
@@ -109,6 +110,8 @@ def parse(arguments: Sequence[str]) -> Command:
         For unknown options (code 2) and ``--help`` (code 0).
     """
     given = vars(build_parser().parse_args(list(arguments)))
+    if given["dataset"] is None and given["model"] and given["data_root"]:
+        given["dataset"] = constants.OWN
     values: dict[str, Any] = {}
     for each in fields(Settings):
         word = given[each.name]
@@ -223,23 +226,42 @@ def _data_root(given: str | None, values: dict) -> str | None:
     if generated:
         return _writable_folder(flag, _absolute(flag, given))
     folder = _readable_folder(flag, given)
+    if values["dataset"] == constants.OWN:
+        return folder
     if not Path(folder, "meta", "esc50.csv").is_file():
         raise ValueError(f"{flag} must have the layout of ESC-50; {folder} has no meta/esc50.csv")
     return folder
 
 
-def _weights(given: str | None, values: dict) -> str | None:
-    profile = PROFILES[values["profile"]]
-    if given is not None and profile.width != 1:
+def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, str] | None:
+    """(network, file of its weights or ``download``); a network alone is downloaded."""
+    if given is None:
+        return None
+    network, *where = given[-1]
+    constants.check_choice("--pretrained", network, constants.PRETRAINED)
+    if len(where) > 1:
         raise ValueError(
-            f"--audioset-weights fit a Cnn14 of full width, that of --profile paper; {profile.name} has "
+            f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}"
+        )
+    profile = PROFILES[values["profile"]]
+    if network == "cnn14" and profile.width != 1:
+        raise ValueError(
+            f"--pretrained cnn14 fits a Cnn14 of full width, that of --profile paper; {profile.name} has "
             f"1/{1 / profile.width:g} of it"
         )
-    return (
-        given
-        if given in (None, "download")
-        else _readable_file("--audioset-weights", given, " or 'download'")
-    )
+    if where in ([], ["download"]):
+        return network, "download"
+    return network, _readable_file("--pretrained", where[0], " or 'download'")
+
+
+def _model(given: str | None, values: dict) -> str | None:
+    """``FILE:FUNCTION`` with the file's absolute path."""
+    if given is None:
+        return None
+    path, _, function = given.rpartition(":")
+    if not path or not function.isidentifier():
+        raise ValueError(f"--model must be FILE:FUNCTION, such as my_model.py:load; got {given!r}")
+    return f"{_readable_file('--model', path)}:{function}"
 
 
 def _slurm_profile(given: str | None, values: dict) -> str | None:
@@ -251,13 +273,14 @@ def _slurm_profile(given: str | None, values: dict) -> str | None:
 
 
 def _results_dir(given: str | None, values: dict) -> str:
-    folder = Settings(values["profile"], values["dataset"]).results
+    folder = Settings(values["profile"], values["dataset"], model=values["model"]).results
     return _writable_folder("--results", folder if given is None else _absolute("--results", given))
 
 
 READERS = {
     "data_root": _data_root,
-    "audioset_weights": _weights,
+    "pretrained": _pretrained,
+    "model": _model,
     "scenarios": _scenarios,
     "methods": _methods,
     "slurm": _slurm_profile,

@@ -149,7 +149,7 @@ class Graph:
         noises = {name: digest for name, digest in states["noises"].items() if name in scenarios}
         found = self.settings.since(number) | {"conditions": own, "data": states["data"], "noises": noises}
         if number >= "02":
-            found["audioset_weights"] = states["audioset_weights"]
+            found |= {"weights": states["weights"], "model": states["model"]}
         if step.notebook in ("06_listening_gallery", REPORT):
             found |= {"answers": states["answers"]}  # of listeners, who come after the first run
         if step.notebook == REPORT:

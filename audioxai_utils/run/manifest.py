@@ -77,9 +77,9 @@ def data_fingerprints(settings: Settings) -> dict[str, dict]:
         found["noises"] = {
             name: {"file": path.name, "sha256": inputs.file_digest(path)} for name, path in noises.items()
         }
-    if settings.audioset_weights:
-        path = Path(settings.audioset_weights)
-        found["audioset_weights"] = {"file": path.name, "md5": inputs.file_digest(path, "md5")}
+    if settings.weights:
+        path = Path(settings.weights)
+        found["weights"] = {"file": path.name, "sha256": inputs.file_digest(path)}
     return found
 
 

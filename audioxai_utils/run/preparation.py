@@ -36,8 +36,9 @@ def prepare(settings: Settings, dry_run: bool = False) -> Settings:
     try:
         if not dry_run:
             _provide_dataset(settings)
-        if settings.audioset_weights == "download":
-            settings = replace(settings, audioset_weights=str(_provide_weights(dry_run)))
+        if settings.weights == "download":
+            weights = _provide_weights(settings.network, dry_run)
+            settings = replace(settings, pretrained=(settings.network, str(weights)))
     except (OSError, ValueError) as error:  # ConnectionError is an OSError
         raise NotPrepared(" ".join(str(error).split())) from error
     return settings
@@ -62,6 +63,8 @@ def _check_recordings(settings: Settings) -> None:
 def _provide_dataset(settings: Settings) -> None:
     """Make the generated dataset, or download the real one where no folder was given and none is there."""
     folder = inputs.dataset_folder(settings.dataset, settings.data_root)
+    if settings.dataset == constants.OWN:
+        return
     if settings.dataset == "generated":
         from ..audio.generated.synthesis import generate_dataset
 
@@ -73,8 +76,8 @@ def _provide_dataset(settings: Settings) -> None:
         download_esc50(constants.default_data_root("esc50"))
 
 
-def _provide_weights(dry_run: bool) -> Path:
-    from ..audio.downloads import PANNS_NAME, download_panns_weights
+def _provide_weights(network: str, dry_run: bool) -> Path:
+    from ..audio.downloads import WEIGHTS, download_weights
 
     folder = constants.REPOSITORY / "data"
-    return folder / PANNS_NAME if dry_run else download_panns_weights(folder)
+    return folder / WEIGHTS[network].name if dry_run else download_weights(network, folder)

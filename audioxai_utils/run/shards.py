@@ -40,15 +40,15 @@ def shard_of(text: str) -> tuple[int, int]:
 def attribute(condition: Condition, shard: tuple[int, int]) -> None:
     """Attribute the shard's clips of a condition by every method."""
     part = condition.shard(shard)
-    for method in condition.study.settings.explained_by if len(part.clips) else ():
+    for method in condition.usable_methods if len(part.clips) else ():
         part.explained(method)
 
 
 def score(condition: Condition, shard: tuple[int, int]) -> None:
     """Score the shard's clips of a condition, whole blocks of them."""
-    from ..study.score import BLOCK
+    from ..study.score import block_size
 
-    for _ in condition.shard(shard, BLOCK).score_blocks():
+    for _ in condition.shard(shard, block_size(condition.study.device)).score_blocks():
         pass
 
 

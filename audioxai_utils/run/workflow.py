@@ -104,14 +104,22 @@ def states_of(settings: Settings) -> dict[str, Any]:
     """What the run reads besides its options, as it is now; a change reruns what depends on it."""
     scenarios = (scenario for _, scenario in settings.conditions)
     noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
-    weights = settings.audioset_weights
+    weights = settings.weights
     return {
         "data": inputs.dataset_state(inputs.dataset_folder(settings.dataset, settings.data_root)),
         "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
-        "audioset_weights": f"md5:{inputs.file_digest(weights, 'md5')}" if weights else "",
+        "model": model_state(settings.model) if settings.model else "",
+        "weights": f"sha256:{inputs.file_digest(weights)}" if weights else "",
         "answers": inputs.csv_state(settings.results / "listening"),
         "benchmarks": inputs.csv_state(settings.results / "benchmarks"),
     }
+
+
+def model_state(spec: str) -> str:
+    """Digest of a user's classifier: of its file, and of the weights that its function loads."""
+    from ..study.own_model import load_own, own_digest
+
+    return own_digest(spec, load_own(spec))
 
 
 def resolved_device(device: str) -> str:

@@ -17,9 +17,7 @@ import torch
 
 from ..attributions import METHODS
 from ..constants import method_files
-from ..evaluation.scoring import probabilities
 from ..files import atomic_path
-from ..numerics import to_device
 from .classifiers import Classifier
 from .sources import digest
 
@@ -46,13 +44,13 @@ def attribute(classifier: Classifier, clips, method: str, options: dict, folder:
     """
     if "gradient_error" not in classifier.info:
         raise ValueError("the checkpoint holds no gradient check; run notebook 02_fine_tuning again")
-    for start in range(0, len(clips), size := AT_ONCE.get(classifier.device.type, 1)):
+    for start in range(0, len(clips), size := n_at_once(classifier)):
         keys = attribution_keys(classifier, clips.waveforms[start : start + size], method, options)
         rows = clips.frame.iloc[start : start + size].to_dict("records")
         records = [_read(folder / f"{row['clip']}.npz", key) for row, key in zip(rows, keys)]
         missing = [i for i, record in enumerate(records) if record is None]
         waveforms = clips.waveforms[[start + i for i in missing]]
-        made = _attributed(classifier, waveforms, method, options) if missing else []
+        made = attributed(classifier, waveforms, method, options) if missing else []
         for i, record in zip(missing, made):
             records[i] = record | {"key": keys[i]}
             with atomic_path(folder / f"{rows[i]['clip']}.npz") as temporary:
@@ -106,10 +104,9 @@ def method_digest(method: str) -> str:
     return digest(__name__, METHODS[method].__module__)
 
 
-def clip_options(classifier: Classifier, method: str, waveform: torch.Tensor) -> dict:
-    """The options that are the clips' sound (n, samples), as the classifier takes it, and its transform."""
-    sound = to_device(waveform.to(classifier.dtype), classifier.device)
-    return METHODS.taken(method, waveform=sound, spectrogram=classifier.spectrogram)
+def n_at_once(classifier: Classifier) -> int:
+    """Clips that are attributed together: on a GPU many, of a model of waveforms one."""
+    return 1 if classifier.by_sound else AT_ONCE.get(classifier.device.type, 1)
 
 
 def _content(value) -> bytes:
@@ -119,19 +116,17 @@ def _content(value) -> bytes:
     return value.read_bytes() if isinstance(value, Path) else repr(value).encode()
 
 
-def _attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict) -> list[dict]:
+def attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict) -> list[dict]:
     """A record of each clip (n, samples); those that are attributed at once share the seconds."""
-    device = classifier.device
-    sound = to_device(waveforms.to(classifier.dtype), device)
-    db = classifier.spectrogram(sound).db
-    heard = clip_options(classifier, method, sound)
-    p, target = probabilities(classifier.model, db).max(1)
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    model, batch = classifier.of(waveforms)
+    heard = classifier.taken(method, waveforms, batch)
+    p, target = classifier.probabilities(waveforms).max(1)
+    wait = torch.cuda.synchronize if classifier.device.type == "cuda" else (lambda: None)
     wait()
     started = time.perf_counter()
-    attribution = METHODS[method](classifier.model, db, target, **heard, **options)
+    attribution = METHODS[method](model, batch.db, target, **heard, **options)
     wait()
-    seconds = (time.perf_counter() - started) / len(db)
+    seconds = (time.perf_counter() - started) / len(waveforms)
     found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), p.double().cpu().numpy())
     return [{"attribution": a, "target": t, "p": each, "seconds": np.array(seconds)} for a, t, each in found]
 

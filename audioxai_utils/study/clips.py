@@ -13,6 +13,7 @@ import torch
 from ..audio.datasets import load_noise, load_stems, load_waveforms, usable
 from ..audio.noise import mix_stems
 from ..audio.spectrograms import Spectrogram
+from ..evaluation.scoring import decibels
 from ..numerics import one_thread, to_device
 
 if TYPE_CHECKING:
@@ -81,13 +82,15 @@ def load_clips(
 
     They are of the profile's dtype. None that can be used is a ValueError, unless there ``may_be_none``.
     """
-    waveforms, problems = load_waveforms(frame, sample_rate, study.dtype)
+    seconds = study.dataset.seconds
+    waveforms, problems = load_waveforms(frame, sample_rate, study.dtype, seconds)
     good = usable(waveforms)
     rows = np.flatnonzero(good.numpy())
     frame, waveforms = frame.iloc[rows].reset_index(drop=True), waveforms[good].to(study.dtype)
     if frame.empty and not may_be_none:
         raise ValueError(f"none of the {len(good)} clips can be used; the first problem: {problems[0]}")
-    noise = load_noise(study.noise_source(noise_scenario), sample_rate, study.settings.noise_root)
+    source = study.noise_source(noise_scenario)
+    noise = load_noise(source, sample_rate, study.settings.noise_root, seconds=seconds)
     if noise is None or frame.empty:
         return Clips(frame, waveforms, problems, rows=rows)
     with one_thread():  # a sum over threads would make a clip's last bit depend on their number
@@ -144,6 +147,5 @@ def split_clips(study: Study, sample_rate: int, split: str, noise_scenario: str 
 
 def decibels_of(waveforms: torch.Tensor, spectrogram: Spectrogram, device: torch.device) -> torch.Tensor:
     """dB spectrograms (n, 1, F, T) of waveforms (n, samples), made on ``device``, on the CPU."""
-    return torch.cat(
-        [spectrogram.decibels(to_device(part, device)).cpu() for part in waveforms.split(LOAD_CHUNK)]
-    )
+    parts = (to_device(part, device) for part in waveforms.split(LOAD_CHUNK))
+    return torch.cat([decibels(part, spectrogram).cpu() for part in parts])

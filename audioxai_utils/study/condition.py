@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from ..attributions import METHODS
 from ..audio import inputs
 from ..audio.spectrograms import Spectrogram
-from ..evaluation.scoring import MaskScorer, probabilities, score_masks
+from ..evaluation.scoring import MaskScorer, decibels, score_masks
 from ..files import save_parquet
 from ..words import condition_label
 from . import attribute, clips, decoders, score
@@ -101,12 +102,12 @@ class Condition:
         """dB spectrograms (n, 1, F, T) of waveforms (n, samples), on the classifier's device and in its
         dtype.
         """
-        parts = waveforms.to(self.classifier.device, self.classifier.dtype).split(clips.LOAD_CHUNK)
-        return torch.cat([self.spectrogram.decibels(part) for part in parts])
+        parts = self.classifier.sound(waveforms).split(clips.LOAD_CHUNK)
+        return torch.cat([decibels(part, self.spectrogram) for part in parts])
 
     def power(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Power (n, 1, F, T) of waveforms (n, samples), such as a stem's."""
-        parts = waveforms.to(self.classifier.device, self.classifier.dtype).split(clips.LOAD_CHUNK)
+        parts = self.classifier.sound(waveforms).split(clips.LOAD_CHUNK)
         return torch.cat([self.spectrogram(part).power for part in parts])
 
     @property
@@ -117,7 +118,7 @@ class Condition:
     @functools.cached_property
     def probabilities(self) -> torch.Tensor:
         """What the classifier says of the clips, (n, classes)."""
-        return probabilities(self.classifier.fused, self.spectrograms)
+        return self.classifier.probabilities(self.clips.waveforms)
 
     @property
     def targets(self) -> torch.Tensor:
@@ -126,14 +127,15 @@ class Condition:
 
     def accuracy(self) -> tuple[float, pd.DataFrame]:
         """Test accuracy (per cent) on the whole test fold, and a row per clip: clip, category, label,
-        predicted, p.
+        predicted, p. Clips whose label is not known (-1) do not count; NaN where none is.
         """
-        db, labels, found = self.study.split(self.spectrogram_type, "test", self.source)
-        p = probabilities(self.classifier.fused, db.to(self.classifier.device)).cpu()
+        found = clips.split_clips(self.study, self.classifier.sample_rate, "test", self.source)
+        p = self.classifier.probabilities(found.waveforms).cpu()
         frame = found.frame[["clip", "category", "label"]].assign(
             predicted=p.argmax(1).numpy(), p=p.amax(1).numpy()
         )
-        return 100.0 * float((p.argmax(1) == labels).double().mean()), frame
+        known = frame[frame["label"] >= 0]
+        return 100.0 * float((known["label"] == known["predicted"]).mean()), frame
 
     # Attributions
 
@@ -154,6 +156,16 @@ class Condition:
 
     def attribution_folder(self, method: str) -> Path:
         return self.study.results / "attributions" / self.spectrogram_type / self.noise_scenario / method
+
+    @property
+    def usable_methods(self) -> tuple[str, ...]:
+        """The run's methods without those that cannot explain the classifier (`Study.refusals`)."""
+        refused = self.classifier.info.get("refused", {})
+        return tuple(method for method in self.study.settings.explained_by if method not in refused)
+
+    def attribute_once(self, method: str, options: dict) -> None:
+        """Attribute the clips by a method and keep nothing; what it refuses is its own error."""
+        attribute.attributed(self.classifier, self.clips.waveforms, method, options)
 
     def explained(self, method: str) -> pd.DataFrame:
         """Attribute every clip by a method, as far as it is not on file; a row a clip.
@@ -202,9 +214,19 @@ class Condition:
         """Relative additivity error per clip of a method that promises to add up."""
         from ..attributions.shap import additivity_error
 
-        db, values = self.spectrograms, self.attributions(method)
-        error = additivity_error(self.classifier.model, db, self.targets, self.background(), values.to(db))
-        return error.cpu().numpy()
+        values, found = self.attributions(method), []
+        for i, (model, db, target) in enumerate(self.each()):
+            given = (db, target, self.background(), values[i : i + 1].to(db))
+            found.append(additivity_error(model, *given).cpu().numpy())
+        return np.concatenate(found)
+
+    def each(self) -> Iterator[tuple[nn.Module, torch.Tensor, torch.Tensor]]:
+        """Of each clip the model of its pictures, its picture (1, 1, F, T) in dB, and the explained class
+        (1,).
+        """
+        for i, target in enumerate(self.targets):
+            model, batch = self.classifier.of(self.clips.waveforms[i : i + 1])
+            yield model, batch.db, target[None]
 
     def training_seconds(self, method: str) -> float:
         """What training cost before the method's first clip (s); 0 for a method that is not trained."""
@@ -227,10 +249,7 @@ class Condition:
     def scorer(self, n_clips: int | None = None) -> MaskScorer:
         """Scores masks of the clips, or of ``n_clips`` of them; all at once, so for few clips."""
         part = self.first(n_clips) if n_clips is not None else self
-        like = next(self.classifier.model.parameters())
-        return MaskScorer(
-            self.classifier.fused, self.spectrogram, self.spectrogram(part.clips.waveforms.to(like))
-        )
+        return self.classifier.scorer(part.clips.waveforms)
 
     def score(
         self, masks: dict[str, torch.Tensor], protocol: str = "audited", heard: bool = False
@@ -245,7 +264,7 @@ class Condition:
         methods, done = methods or self.methods, 0
         folder = self.study.results / "scores" / "blocks" / self.spectrogram_type / self.noise_scenario
         names = dict(zip(("spectrogram_type", "noise_scenario"), self.pair))
-        for number, block in self.clips.blocks(score.BLOCK):
+        for number, block in self.clips.blocks(score.block_size(self.study.device)):
             part = self.of(block)
             attributed = {method: part._stored(method) for method in methods}
             protocols = list(self.study.settings.protocols)

@@ -20,7 +20,13 @@ from ..files import save_parquet
 from .classifiers import Classifier
 from .sources import digest
 
-BLOCK = 8  # clips whose masks are in memory at once
+BLOCK = 8  # clips whose masks are in memory at once, and that are in one file
+GPU_BLOCK = 100  # there a mask costs its calls, however many clips it is of
+
+
+def block_size(device: str) -> int:
+    """Clips of a block on a device."""
+    return GPU_BLOCK if device == "cuda" else BLOCK
 
 
 def score_block(
@@ -112,12 +118,8 @@ class _Block:
 
     @classmethod
     def of(cls, classifier: Classifier, clips) -> _Block:
-        like, stems, clean = next(classifier.model.parameters()), None, None
-        batch = classifier.spectrogram(clips.waveforms.to(like))
-        if clips.stems is not None:
-            stems = [stem.to(like) for stem in clips.stems]
-            clean = stems[0]
-        scorer = MaskScorer(classifier.fused, classifier.spectrogram, batch, clean=clean)
+        stems = None if clips.stems is None else [classifier.sound(stem) for stem in clips.stems]
+        scorer = classifier.scorer(clips.waveforms, clean=None if stems is None else stems[0])
         return cls(scorer, list(clips.frame["clip"]), stems)
 
     def score(self, masks: dict[str, torch.Tensor], protocol: str) -> pd.DataFrame:
@@ -151,6 +153,12 @@ class _Block:
                 yield self.score({"": mask}, protocol).assign(control=name, method="")
 
 
+def _correct(label: pd.Series, target: pd.Series) -> pd.Series:
+    """Whether the explained class is the clip's; NA where that has no label (-1)."""
+    right = label == target
+    return right if (label >= 0).all() else right.astype("boolean").mask(label < 0)
+
+
 def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFrame:
     """Names of condition, method, mask, control and clip in front of the numbers."""
     clip = frame.iloc[scores.pop("index").to_numpy()].reset_index(drop=True)
@@ -163,6 +171,6 @@ def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFram
         "clip": clip["clip"],
         "category": clip["category"],
         "label": clip["label"],
-        "correct": clip["label"].to_numpy() == scores["target"].to_numpy(),
+        "correct": _correct(clip["label"], scores["target"]),
     }
     return pd.concat([pd.DataFrame(known), scores], axis=1)

@@ -54,18 +54,32 @@ class Settings:
     profile: str = option(
         "quick", "smoke (a minute or two), quick or paper", since="01", choices=tuple(profiles.PROFILES)
     )
-    dataset: str = option("generated", "generated, esc10 or esc50", since="01", choices=constants.DATASETS)
+    dataset: str = option(
+        "generated", "generated, esc10, esc50, or own (with --model)", since="01", choices=constants.DATASETS
+    )
     data_root: str | None = option(
-        None, "folder of the dataset, in the layout of ESC-50", since="01", is_path="folder"
+        None,
+        "folder of the dataset, in the layout of ESC-50; for --model also a folder for each class, or one of "
+        "unlabelled sounds",
+        since="01",
+        is_path="folder",
     )
     noise_root: str | None = option(
         None, "folder of noise recordings (default: generated noises)", since="01", is_path="folder"
     )
-    audioset_weights: str | None = option(
+    pretrained: tuple[str, ...] | None = option(
         None,
-        "PANNs' Cnn14 weights, for the paper profile (default: train from scratch)",
+        "start from AudioSet weights, of a file or downloaded: mn04 (EfficientAT, with a linear probe) or "
+        "cnn14 (PANNs, full width, for the paper profile); default: a Cnn14 from scratch",
         since="02",
-        metavar="PATH|download",
+        metavar=("mn04|cnn14", "PATH|download"),
+        nargs="+",
+    )
+    model: str | None = option(
+        None,
+        "a classifier of one's own, which is not trained: a function that returns an AudioClassifier",
+        since="02",
+        metavar="FILE:FUNCTION",
     )
     device: str = option("auto", "cpu, cuda or auto", since="02", choices=("cpu", "cuda", "auto"))
     spectrograms: tuple[str, ...] | None = option(
@@ -136,6 +150,10 @@ class Settings:
                 object.__setattr__(self, each.name, tuple(value))
             if value is not None:
                 check_value(each, getattr(self, each.name), each.name)
+        if self.model and self.pretrained:
+            raise ValueError("--model brings its own network; leave --pretrained out")
+        if self.dataset == constants.OWN and not self.model:
+            raise ValueError("--dataset own is for a classifier that is trained already; give --model")
 
     @property
     def sizes(self) -> profiles.Profile:
@@ -149,6 +167,20 @@ class Settings:
         if self.results_dir is not None:
             return Path(self.results_dir)
         return profiles.default_results_dir(self.profile, self.dataset)
+
+    @property
+    def network(self) -> str:
+        """Name of the classifier's network: ``cnn14``, the one that ``pretrained`` names, or ``own``."""
+        if self.model:
+            return constants.OWN
+        return self.pretrained[0] if self.pretrained else "cnn14"
+
+    @property
+    def weights(self) -> str | None:
+        """File of the pretrained weights, ``download`` where they are still to be fetched; None where there
+        are none.
+        """
+        return self.pretrained[1] if self.pretrained else None
 
     @property
     def explained_by(self) -> tuple[str, ...]:
@@ -168,6 +200,11 @@ class Settings:
         }
 
     @property
+    def spectrogram_types(self) -> tuple[str, ...]:
+        """Those that a run can have: the study's, or the one of a classifier of one's own."""
+        return (constants.OWN,) if self.model else constants.SPECTROGRAM_TYPES
+
+    @property
     def conditions(self) -> tuple[tuple[str, str], ...]:
         """(spectrogram type, noise scenario) pairs of the run; scenarios by name.
 
@@ -178,14 +215,16 @@ class Settings:
         ValueError
             ``spectrograms`` and ``scenarios`` leave none.
         """
-        of_files = constants.SPECTROGRAM_TYPES if self.full_grid else ("mel_db",)
+        of_files = self.spectrogram_types if self.full_grid or self.model else ("mel_db",)
         available = profiles.conditions(self.profile, self.full_grid)
+        if self.model:
+            available = tuple((constants.OWN, name) for name in dict.fromkeys(name for _, name in available))
         available += tuple((kind, name) for kind in of_files for name in self.noise_files)
         names = None if self.scenarios is None else {inputs.scenario_name(name) for name in self.scenarios}
         chosen = tuple(
             (kind, name)
             for kind, name in available
-            if kind in (self.spectrograms or constants.SPECTROGRAM_TYPES) and (names is None or name in names)
+            if kind in (self.spectrograms or self.spectrogram_types) and (names is None or name in names)
         )
         if not chosen:
             known = ", ".join(" ".join(condition) for condition in available)
@@ -249,7 +288,7 @@ class Settings:
         for condition, number in constants.TABLE_NUMBERS.items():
             if name.endswith(f"_{number}") and condition not in self.conditions:
                 return False
-        for kind in constants.SPECTROGRAM_TYPES:
+        for kind in (*constants.SPECTROGRAM_TYPES, constants.OWN):
             _, found, rest = f"_{name}_".partition(f"_{kind}_")
             if found and not self._owns_rest(kind, rest.rstrip("_")):
                 return False

@@ -12,15 +12,29 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from .. import constants
+from ..attributions import METHODS
 from ..audio import inputs
-from ..audio.datasets import Dataset, background_clips, load_dataset
-from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..audio.datasets import Dataset, background_clips, load_dataset, load_waveforms
+from ..audio.own_data import labelled, load_own_dataset
+from ..audio.spectrograms import Spectrogram
 from ..files import save_figure, save_table
+from ..models.classifier import AudioClassifier
+from ..models.training import TrainingRun, train_classifier
 from . import clips
-from .classifiers import Classifier, load_classifier, new_model, save_classifier
+from .classifiers import (
+    Classifier,
+    load_classifier,
+    new_model,
+    own_classifier,
+    save_classifier,
+    save_own,
+)
 from .condition import Condition, Pair
+from .own_model import load_own
+from .pretrained import NETWORK, new_tagger, spectrogram_of, train_probe
 from .settings import Settings, results_of
 
 
@@ -78,7 +92,28 @@ class Study:
     @functools.cached_property
     def dataset(self) -> Dataset:
         settings = self.settings
+        if settings.dataset != constants.OWN and not settings.model:
+            return load_dataset(settings.dataset, settings.data_root)
+        return labelled(self._sounds, self.own_model.classes)
+
+    @functools.cached_property
+    def _sounds(self) -> Dataset:
+        """The dataset with the labels of its own categories."""
+        settings = self.settings
+        if settings.dataset == constants.OWN:
+            return load_own_dataset(settings.data_root)
         return load_dataset(settings.dataset, settings.data_root)
+
+    @functools.cached_property
+    def own_model(self) -> AudioClassifier:
+        """The user's classifier, after a look at a first sound."""
+        audio, sounds = load_own(self.settings.model, self.device), self._sounds
+        first = sounds.split("test").head(1)
+        waveforms, problems = load_waveforms(first, audio.sample_rate, self.dtype, sounds.seconds)
+        if problems:
+            raise ValueError(problems[0])
+        audio.look(waveforms)
+        return audio
 
     @functools.cached_property
     def conditions(self) -> list[Condition]:
@@ -87,7 +122,7 @@ class Study:
 
     def condition(self, spectrogram_type: str, noise_scenario: str = "clean") -> Condition:
         """A condition, of the run or not; ``noise_scenario`` is a name or the path of an audio file."""
-        constants.check_choice("spectrogram_type", spectrogram_type, constants.SPECTROGRAM_TYPES)
+        constants.check_choice("spectrogram_type", spectrogram_type, self.settings.spectrogram_types)
         return Condition(self, spectrogram_type, noise_scenario)
 
     @property
@@ -126,14 +161,34 @@ class Study:
     # Classifiers
 
     def spectrogram(self, spectrogram_type: str) -> Spectrogram:
-        """The study's spectrogram of that name, on the study's device."""
-        return get_spectrogram(spectrogram_type, self.dtype).to(self.device)
+        """What the classifier is given under that name, on the study's device."""
+        if spectrogram_type == constants.OWN:
+            return self.own_model.spectrogram
+        return spectrogram_of(self.settings.network, spectrogram_type, self.dtype).to(self.device)
 
-    def new_model(self, spectrogram_type: str, seed: int | None = None):
-        """An untrained Cnn14 of the profile's width, its weights drawn from the seed."""
-        n_bins, n_classes = constants.SPECTROGRAMS[spectrogram_type].n_bins, len(self.dataset.classes)
-        seed = self.settings.seed if seed is None else seed
-        return new_model(n_bins, n_classes, self.settings.sizes, seed, self.dtype)
+    def new_model(self, spectrogram_type: str, seed: int | None = None) -> nn.Module:
+        """A classifier before training: a Cnn14 of the profile's width, its weights drawn from the seed, or
+        the pretrained tagger.
+        """
+        settings, n_classes = self.settings, len(self.dataset.classes)
+        if settings.network == NETWORK:
+            return new_tagger(settings.weights, spectrogram_type, n_classes, self.dtype)
+        n_bins = constants.SPECTROGRAMS[spectrogram_type].n_bins
+        seed = settings.seed if seed is None else seed
+        return new_model(n_bins, n_classes, settings.sizes, seed, self.dtype)
+
+    def train(
+        self,
+        model: nn.Module,
+        spectrogram_type: str,
+        train: tuple[torch.Tensor, torch.Tensor],
+        validation: tuple[torch.Tensor, torch.Tensor],
+    ) -> TrainingRun:
+        """Train `new_model`'s classifier on (dB spectrograms, labels); of the tagger a probe."""
+        settings = self.settings
+        if settings.network == NETWORK:
+            return train_probe(model, spectrogram_type, train, validation, self.device)
+        return train_classifier(model, train, validation, settings.sizes, settings.seed, self.device)
 
     def checkpoint(self, spectrogram_type: str) -> Path:
         return self.results / "models" / f"{spectrogram_type}.pt"
@@ -141,17 +196,39 @@ class Study:
     def save_classifier(self, model, spectrogram_type: str, info: dict) -> Path:
         """Write a checkpoint that `classifier` reads."""
         path = self.checkpoint(spectrogram_type)
-        save_classifier(path, model, self.dataset.classes, spectrogram_type, info)
         self._classifiers.pop(spectrogram_type, None)
+        if spectrogram_type == constants.OWN:
+            save_own(path, self.own_model, self.settings.model, info)
+            return path
+        save_classifier(path, model, self.dataset.classes, spectrogram_type, info)
         return path
 
     def classifier(self, spectrogram_type: str) -> Classifier:
         """The classifier of a spectrogram type that notebook 02 wrote, loaded once."""
+        if spectrogram_type == constants.OWN and spectrogram_type not in self._classifiers:
+            found = own_classifier(self.checkpoint(spectrogram_type), self.own_model, self.settings.model)
+            self._classifiers[spectrogram_type] = found
         if spectrogram_type not in self._classifiers:
             path, classes = self.checkpoint(spectrogram_type), self.dataset.classes
             loaded = load_classifier(path, classes, spectrogram_type, self.dtype, self.device)
             self._classifiers[spectrogram_type] = loaded
         return self._classifiers[spectrogram_type]
+
+    def refusals(self, spectrogram_type: str) -> dict[str, str]:
+        """Method -> why it cannot explain this classifier, found out on a clip and written to its file."""
+        condition, refused = self.condition(spectrogram_type).first(1), {}
+        for method in self.settings.explained_by:
+            traits = METHODS.traits(method)
+            cheap = {traits.budget: 4} if traits.budget else {}
+            try:
+                options = condition.method_options(method) | cheap
+                condition.attribute_once(method, options)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                refused[method] = " ".join(str(error).split())
+        self.save_classifier(None, spectrogram_type, condition.classifier.info | {"refused": refused})
+        if len(refused) == len(self.settings.explained_by):
+            raise ValueError(f"no method of this run can explain the classifier: {refused}")
+        return refused
 
     def background(self, spectrogram_type: str) -> torch.Tensor:
         """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""

@@ -121,7 +121,7 @@ def test_the_training_mean_and_the_floor_fill_what_is_masked(condition, monkeypa
     kept = attribution >= attribution.flatten(1).quantile(0.7, dim=1)[:, None, None, None]
     with torch.no_grad():
         p = classifier.model(db).softmax(1)
-        for fill, value in (("-100 dB", torch.tensor(-100.0)), ("training mean", mean[None, None, :, None])):
+        for fill, value in (("silence", torch.tensor(-100.0)), ("training mean", mean[None, None, :, None])):
             removed = classifier.model(torch.where(kept, value.to(db), db)).softmax(1)
             drop = (p - removed).gather(1, p.argmax(1, keepdim=True)).mean()
             values = found[(found["fill"] == fill) & (found["method"] == "lime")]["FF"]

@@ -1,6 +1,7 @@
 """EfficientAT: front ends against slow oracles; the network by names, numbers and gradients; the probe."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -353,7 +354,7 @@ def test_a_file_is_checked_when_asked(tmp_path, monkeypatch):
     torch.save(EfficientAT(3, 0.1).state_dict(), path)
     with pytest.raises(ValueError, match=f"has {path.stat().st_size} bytes, .* has 4066513"):
         load_efficientat(path, width=0.1, check=True)
-    monkeypatch.setattr(efficientat, "EFFICIENTAT_SIZE", path.stat().st_size)
+    monkeypatch.setattr(efficientat, "PUBLISHED", replace(efficientat.PUBLISHED, size=path.stat().st_size))
     with pytest.raises(ValueError, match="SHA-256 [0-9a-f]{64}, expected 899a8c62"):
         load_efficientat(path, width=0.1, check=True)
     with pytest.raises(FileNotFoundError, match="is no file; download https"):

@@ -51,7 +51,8 @@ def test_defaults(tmp_path):
     assert {
         found.data_root,
         found.noise_root,
-        found.audioset_weights,
+        found.pretrained,
+        found.weights,
         found.n_clips,
         found.cores,
         found.slurm,
@@ -118,7 +119,8 @@ def test_paths_are_made_absolute_and_kept_so(esc, tmp_path, monkeypatch):
         "out/deep",
         "--profile",
         "paper",
-        "--audioset-weights",
+        "--pretrained",
+        "cnn14",
         "w.pth",
         "--seed",
         "7",
@@ -127,8 +129,10 @@ def test_paths_are_made_absolute_and_kept_so(esc, tmp_path, monkeypatch):
     )
     assert (found.data_root, found.noise_root) == (str(esc), str(tmp_path / "noises"))
     assert found.results == tmp_path / "out" / "deep" and not (tmp_path / "out").exists()
-    assert found.audioset_weights == str(tmp_path / "w.pth") and (found.seed, found.n_clips) == (7, 80)
-    assert parse("--profile", "paper", "--audioset-weights", "download").audioset_weights == "download"
+    assert found.pretrained == ("cnn14", str(tmp_path / "w.pth")) and found.weights == str(tmp_path / "w.pth")
+    assert (found.seed, found.n_clips, found.network) == (7, 80, "cnn14")
+    for words in (("mn04",), ("mn04", "download")):  # of any profile
+        assert parse("--pretrained", *words).pretrained == ("mn04", "download")
     found.write()
     assert Settings.read(tmp_path / "out" / "deep") == found
 
@@ -197,7 +201,7 @@ BAD = [
     (["quick"], "unrecognized arguments: quick"),
     (["--profile"], "argument --profile: expected one argument"),
     (["--profile", "fast"], "--profile must be one of smoke, quick, paper; got 'fast'"),
-    (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50; got 'esc'"),
+    (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50, own; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
     (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, extremal, "),
@@ -239,10 +243,15 @@ BAD = [
         "--noise-root TMP/noises: expected one audio file with 'horse' in its name; found horse.flac, horse.wav",
     ),
     (
-        ["--audioset-weights", "download"],
-        "--audioset-weights fit a Cnn14 of full width, that of --profile paper; quick has 1/16",
+        ["--pretrained", "cnn14"],
+        "--pretrained cnn14 fits a Cnn14 of full width, that of --profile paper; quick has 1/16",
     ),
-    (["--profile", "smoke", "--audioset-weights", "file"], "--audioset-weights fit a Cnn14 of full width"),
+    (["--profile", "smoke", "--pretrained", "cnn14", "file"], "--pretrained cnn14 fits a Cnn14 of full"),
+    (["--pretrained", "vgg"], "--pretrained must be one of mn04, cnn14; got 'vgg'"),
+    (
+        ["--pretrained", "mn04", "a", "b"],
+        "--pretrained takes a network and a file or 'download'; got 'mn04 a",
+    ),
     (["--spectrogram", "cqt_db"], "--spectrogram must be one of stft_db, mel_db; got 'cqt_db'"),
     (
         ["--spectrogram", "stft_db", "--scenario", "horse"],
@@ -268,8 +277,8 @@ BAD = [
     (["--noise-root", "file"], "--noise-root must be a readable folder; TMP/file: Not a directory"),
     (["--noise-root", ""], "--noise-root needs a path; got an empty one"),
     (
-        ["--profile", "paper", "--audioset-weights", "missing"],
-        "--audioset-weights must be a readable file or 'download'; TMP/missing: No such",
+        ["--profile", "paper", "--pretrained", "cnn14", "missing"],
+        "--pretrained must be a readable file or 'download'; TMP/missing: No such",
     ),
     (["--results", "file"], "--results must be a writable folder; TMP/file: Not a directory"),
     (["--results", "file/below"], "--results must be a writable folder; TMP/file: Not a directory"),
@@ -349,7 +358,7 @@ def test_options_are_checked_before_anything_is_installed(clone):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "run_all.sh: --profile must be one of smoke, quick, paper; got 'fast'\n"
     help_text = run_all(clone, "--help")
-    assert help_text.returncode == 0 and "--audioset-weights PATH|download" in help_text.stdout
+    assert help_text.returncode == 0 and "--pretrained mn04|cnn14 [PATH|download" in help_text.stdout
     assert not (clone / ".venv").exists() and not list(clone.rglob("__pycache__"))
 
 

@@ -31,22 +31,29 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+FILE = downloads.WEIGHTS["cnn14"].name
+
+
+def served(monkeypatch, url: str) -> None:
+    """Cnn14's weights are a few bytes at an address of this machine."""
+    file = downloads.Weights(FILE, url, len(WEIGHTS), f"md5:{hashlib.md5(WEIGHTS).hexdigest()}")
+    monkeypatch.setitem(downloads.WEIGHTS, "cnn14", file)
+
+
 def settings(*words: str) -> Settings:
-    return command_line.parse(["--profile", "paper", "--audioset-weights", "download", *words]).settings
+    return command_line.parse(["--profile", "paper", "--pretrained", "cnn14", *words]).settings
 
 
 def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, server, monkeypatch, capfd):
     server.files = {"/w": WEIGHTS}
-    monkeypatch.setattr(downloads, "PANNS_URL", f"{server.url}/w")
-    monkeypatch.setattr(downloads, "PANNS_SIZE", len(WEIGHTS))
-    monkeypatch.setattr(downloads, "PANNS_MD5", hashlib.md5(WEIGHTS).hexdigest())
-    path = place / "data" / downloads.PANNS_NAME
+    served(monkeypatch, f"{server.url}/w")
+    path = place / "data" / FILE
     planned = preparation.prepare(settings(), dry_run=True)
-    assert planned.audioset_weights == str(path) and not path.exists() and server.log == []
+    assert planned.weights == str(path) and not path.exists() and server.log == []
     for _ in range(2):
-        assert preparation.prepare(settings()).audioset_weights == str(path)
+        assert preparation.prepare(settings()).weights == str(path)
     assert path.read_bytes() == WEIGHTS and server.log == [None]
-    assert downloads.PANNS_NAME in capfd.readouterr().err  # the progress bar
+    assert FILE in capfd.readouterr().err  # the progress bar
 
 
 def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
@@ -55,11 +62,9 @@ def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(downloads, "PANNS_URL", f"http://127.0.0.1:{port}/w")
+    served(monkeypatch, f"http://127.0.0.1:{port}/w")
     assert (
-        command_line.main(["--profile", "paper", "--audioset-weights", "download"])
-        == command_line.STUDY_FAILED
-        == 1
+        command_line.main(["--profile", "paper", "--pretrained", "cnn14"]) == command_line.STUDY_FAILED == 1
     )
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1

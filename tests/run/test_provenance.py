@@ -91,11 +91,11 @@ def test_the_manifest_holds_noises_and_weights(tmp_path):
         "esc50",
         data_root=str(tmp_path / "none"),
         scenarios=(str(tmp_path / "cafe.wav"), "white"),
-        audioset_weights=str(tmp_path / "w.pth"),
+        pretrained=("cnn14", str(tmp_path / "w.pth")),
     )
     assert manifest.data_fingerprints(settings) == {
         "noises": {"cafe": {"file": "cafe.wav", "sha256": hashlib.sha256(b"cups").hexdigest()}},
-        "audioset_weights": {"file": "w.pth", "md5": hashlib.md5(b"weights").hexdigest()},
+        "weights": {"file": "w.pth", "sha256": hashlib.sha256(b"weights").hexdigest()},
     }
 
 

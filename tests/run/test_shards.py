@@ -31,8 +31,8 @@ def study(tmp_path, monkeypatch):
     made, load = tiny_study.make(tmp_path, takes="AB"), clips.load_waveforms
     unusable = clips.choose(made.dataset.split("test"), 6)["clip"][1]
 
-    def load_waveforms(frame, sample_rate, dtype):
-        waveforms, problems = load(frame, sample_rate, dtype)
+    def load_waveforms(frame, *how):
+        waveforms, problems = load(frame, *how)
         waveforms[(frame["clip"] == unusable).to_numpy(copy=True)] = float("nan")
         return waveforms, [*problems, *frame["clip"][frame["clip"] == unusable]]
 
@@ -68,7 +68,7 @@ def test_shards_together_are_the_whole(study, n, tmp_path, monkeypatch):
     assert made[-1] == 5 and (n == 7 or made == sorted(set(made)))  # each did some, if there are enough
     for i in range(n):
         shards.score(other.condition(*PAIR), (i, n))
-    monkeypatch.setattr(attribute, "_attributed", None)  # merging computes nothing
+    monkeypatch.setattr(attribute, "attributed", None)  # merging computes nothing
     monkeypatch.setattr(score, "_scored", None)
     theirs, their_maps = whole(other)
     pd.testing.assert_frame_equal(theirs, scores, check_exact=True)

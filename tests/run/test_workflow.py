@@ -309,17 +309,17 @@ def test_replaced_weights_train_anew(study, tmp_path):
     repository, results = study
     weights = tmp_path / "w.pth"
     weights.write_bytes(b"one")
-    words = ("--profile", "paper", "--audioset-weights", str(weights))
+    words = ("--profile", "paper", "--pretrained", "cnn14", str(weights))
     assert toy_study.run(repository, results, *SMALL, *words).returncode == 0
     record = json.loads((results / "steps/02_fine_tuning-mel_db.json").read_text())
-    assert record["depends_on"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
-    assert Settings.read(results).audioset_weights == str(weights)
+    assert record["depends_on"]["weights"] == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
+    assert Settings.read(results).weights == str(weights)
     weights.write_bytes(b"one")  # the same content at another time
     assert planned(repository, results, *words) == set()
     weights.write_bytes(b"two")
     assert planned(repository, results, *words) == STEPS - {"01_data_and_noise"}
     configuration = json.loads((results / "settings.json").read_text())
-    assert configuration["states"]["audioset_weights"] == f"md5:{hashlib.md5(b'one').hexdigest()}"
+    assert configuration["states"]["weights"] == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
 
 
 def test_answers_of_listeners_rerun_the_gallery_alone(study):
