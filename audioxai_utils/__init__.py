@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 LAZY = {
     "explain": "explanation",
     "explain_many": "explanation",
+    "explain_recording": "recordings",
+    "explain_folder": "recordings",
     "AudioClassifier": "models.classifier",
     "LogMel": "models.frontends",
     "open_study": "study.study",

@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .attributions import METHODS
+from .attributions import METHODS, Found
 from .attributions.gradient_check import gradient_check
 from .audio.reading import as_mono
 from .audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 from .constants import PROTOCOLS, SPECTROGRAMS, check_choice
 from .evaluation.masks import MASKS, build_masks
-from .evaluation.scoring import MaskScorer, score_masks
+from .evaluation.scoring import MaskScorer, score_masks, score_sound
 from .models.classifier import DOMAINS, AudioClassifier, Bound
 from .models.cnn14 import Cnn14
 from .models.virtual_inspection import PictureAsSound
@@ -60,6 +60,9 @@ class Explanation:
         Whether masks acted on what the network gets, or on the sound, which is then what was scored.
     fill : float, optional
         Level (dB) that masked parts of the sound got; None is silence.
+    sound, sound_scores : torch.Tensor and pandas.DataFrame, optional
+        What the method keeps as sound itself, (samples,), and its scores as it is heard, in one row; None
+        where it gives a map alone.
     """
 
     waveform: torch.Tensor
@@ -76,6 +79,8 @@ class Explanation:
     target_name: str = ""
     domain: str = "db"
     fill: float | None = None
+    sound: torch.Tensor | None = None
+    sound_scores: pd.DataFrame | None = None
 
     def kept_audio(self, mask: str | torch.Tensor = "bin") -> torch.Tensor:
         """Sound (samples,) of what a mask keeps; ``mask`` is a name or a tensor."""
@@ -175,7 +180,7 @@ def explain(
     )
     if check_gradient and METHODS.traits(method).gradients:
         gradient_check(bound.model, bound.batch.db, scorer.target)
-    attribution = _attributed(method, bound, scorer.target, samples, fill, options)
+    attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
     return Explanation(
@@ -193,6 +198,10 @@ def explain(
         name or classifier.classes[int(scorer.target)],
         "heard" if by_sound else "db",
         fill if by_sound else None,
+        None if sound is None else sound[0],
+        None
+        if sound is None
+        else score_sound(scorer, samples, sound, protocol).drop(columns=["index", "mask"]),
     )
 
 
@@ -309,10 +318,11 @@ def _domain(
 
 def _attributed(
     method: str, bound: Bound, target: torch.Tensor, samples: torch.Tensor, fill: float | None, options: dict
-) -> torch.Tensor:
-    transform = PictureAsSound(bound.batch) if bound.by_sound else bound.spectrogram
+) -> Found:
+    transform = PictureAsSound(bound.batch, bound.spectrogram) if bound.by_sound else bound.spectrogram
     given = {"waveform": samples, "spectrogram": transform} | ({} if fill is None else {"fill": float(fill)})
-    return METHODS[method](bound.model, bound.batch.db, target, **METHODS.taken(method, **given), **options)
+    given = METHODS.taken(method, **given)
+    return METHODS.found(method, bound.model, bound.batch.db, target, **given, **options)
 
 
 def _named(clips: Iterable | Mapping) -> Iterable[tuple[str, object]]:

@@ -27,6 +27,10 @@ METHOD_LABELS = {
     "extremal_heard": "Extremal perturbation, heard",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
+    "coughlime": "CoughLIME",
+    "audiolime": "audioLIME",
+    "segments": "Segments",
+    "l2i": "L2I",
 }
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
 NETWORK_LABELS = {"cnn14": "Cnn14", "mn04": "EfficientAT mn04"}

@@ -29,6 +29,10 @@ The model is explained in eval mode, and is left as it was found, also after an 
 module's own ``training`` flag, hooks and attributes, every buffer, every parameter's ``requires_grad`` and
 ``grad``. ``db`` and its ``grad`` are not touched, and neither is any global random state.
 
+A method that keeps sounds itself, because its parts overlap in a bin, returns ``registry.Found(attribution,
+sound)`` with sound (batch, samples): ``METHODS[name]`` gives the attribution as ever, ``METHODS.found(name,
+...)`` both, and ``explain`` scores the sound as it is heard.
+
 Methods that say ``gradients=True`` differentiate the model, and those that say ``layers=True`` look inside;
 both refuse a black box. The others only ask for outputs and take anything.
 
@@ -47,6 +51,6 @@ own copy of ``db``, gradients enabled, and checked arguments.
 
 from __future__ import annotations
 
-from .registry import METHODS, register
+from .registry import METHODS, Found, register
 
-__all__ = ["METHODS", "register"]
+__all__ = ["METHODS", "Found", "register"]

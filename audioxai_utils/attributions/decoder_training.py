@@ -1,4 +1,6 @@
-"""Training of the decoders behind ``lmac`` and ``lmac_ft``, with Lightning, on training clips alone."""
+"""Training of the decoders behind ``lmac``, ``lmac_ft`` and ``l2i``, with Lightning, on training clips
+alone.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from ..models.training import quiet_lightning
 from ..numerics import default_dtype
 from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, read_decoder, settle_axes
 from .extremal import DOMAINS, objective, penalty, upsampled
+from .interpreter import Interpreter, InterpreterRecipe, interpreter_loss, magnitude, new_interpreter
 
 GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
 PLAIN = Recipe()
@@ -30,7 +33,7 @@ class FittedDecoder:
     (s).
     """
 
-    decoder: Decoder
+    decoder: Decoder | Interpreter
     layers: list[str]
     losses: list[float]
     seconds: float
@@ -53,6 +56,7 @@ def train_decoder(
     db : Tensor (clips, 1, F, T)
         Training clips in dB, of the model's dtype; labels are not needed, the predicted class is explained.
     recipe : Recipe
+        An `InterpreterRecipe` trains the interpreter of ``l2i``.
     seed : int
         Of initial weights, shuffling and augmentation.
     layers : sequence of str, optional
@@ -68,7 +72,10 @@ def train_decoder(
     frozen = inference_copy(model, first)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
-        decoder, layers, spent = _continued(start, db) if start else _new(frozen, first, layers)
+        layers = list(layers or feature_layers(frozen, first))
+        decoder, layers, spent = (
+            _continued(start, db) if start else (_new(frozen, db, layers, recipe, seed), layers, 0.0)
+        )
         settle_axes(frozen, first, layers[0])
         loader = DataLoader(TensorDataset(db), recipe.batch_size, shuffle=True)
         module = _make_module(decoder, frozen, layers, recipe, recipe.epochs * len(loader), seed)
@@ -88,13 +95,14 @@ def train_decoder(
 
 
 def _new(
-    model: nn.Module, first: torch.Tensor, layers: Sequence[str] | None
-) -> tuple[Decoder, list[str], float]:
-    """A decoder that knows nothing, the layers it reads, and 0 s."""
-    layers = list(layers or feature_layers(model, first))
-    logits, features = features_of(model, first, layers)
-    with default_dtype(first.dtype):
-        return Decoder([maps.shape[1] for maps in features], logits.shape[1]), layers, 0.0
+    model: nn.Module, db: torch.Tensor, layers: list[str], recipe: Recipe, seed: int
+) -> Decoder | Interpreter:
+    """A decoder that knows nothing of the classifier yet."""
+    if isinstance(recipe, InterpreterRecipe):
+        return new_interpreter(model, db, layers, recipe, seed)
+    logits, features = features_of(model, db[:1].to(next(model.parameters()).device), layers)
+    with default_dtype(db.dtype):
+        return Decoder([maps.shape[1] for maps in features], logits.shape[1])
 
 
 def _continued(path: str | Path, db: torch.Tensor) -> tuple[Decoder, list[str], float]:
@@ -117,6 +125,13 @@ def _make_module(
 
         def training_step(self, batch, number):
             clean, db = augmented(batch[0], recipe, self.draws)
+            loss = self.loss(clean, db, number)
+            self.rows.append(loss.detach())
+            return loss.mean()
+
+        def loss(self, clean, db, number):
+            if isinstance(recipe, InterpreterRecipe):
+                return interpreter_loss(self.decoder, frozen, db, layers, recipe)
             logits, features = features_of(frozen, db, layers)
             target = asked(logits, recipe, self.draws)
             coarse = self.decoder(features, target)
@@ -127,9 +142,7 @@ def _make_module(
                 guided = is_alike(mask, clean, db, recipe) & (target == logits.argmax(1))
                 size = torch.where(guided, recipe.guide * guide_loss(fine, clean, recipe), size)
             domain = DOMAINS["both"][number % 2]
-            loss = objective(frozen, db, target, mask, domain) + size
-            self.rows.append(loss.detach())
-            return loss.mean()
+            return objective(frozen, db, target, mask, domain) + size
 
         def on_train_epoch_end(self) -> None:
             self.losses.append(float(torch.cat(self.rows).mean()))
@@ -151,11 +164,6 @@ def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch
     return torch.where(
         (torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first
     )
-
-
-def magnitude(db: torch.Tensor) -> torch.Tensor:
-    """log(1 + magnitude) of decibels: the scale on which the guide tells loud from quiet."""
-    return (10 ** (db / 20)).log1p()
 
 
 def is_alike(mask: torch.Tensor, clean: torch.Tensor, db: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -189,7 +197,9 @@ def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> tuple
 
 
 def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
-    """Write a decoder for ``lmac`` or ``lmac_ft``; ``info`` is kept beside it with seconds and losses."""
+    """Write a decoder for ``lmac``, ``lmac_ft`` or ``l2i``; ``info`` is kept beside it with seconds and
+    losses.
+    """
     content = {
         "decoder": fitted.decoder.state_dict(),
         "channels": fitted.decoder.channels,

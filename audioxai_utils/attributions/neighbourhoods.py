@@ -89,17 +89,22 @@ def classified(
 
 def regress(clip: Neighbourhood, probability: np.ndarray) -> np.ndarray:
     """Ridge weights (superpixels,); neighbours count by exp(-cosine distance^2 / width^2)^(1/2)."""
-    return _surrogate(clip, probability)[0].coef_
+    return proximity_weighted(clip.visible, probability)
 
 
-def _surrogate(clip: Neighbourhood, probability: np.ndarray):
+def proximity_weighted(visible: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`regress` of any parts: which each neighbour shows, bool (n_samples, K), to ``values`` (n_samples,)."""
+    return _surrogate(visible, values)[0].coef_
+
+
+def _surrogate(visible: np.ndarray, values: np.ndarray):
     """(fitted ridge regression, presence of superpixels (n_samples, superpixels), weights of neighbours)."""
     from sklearn.linear_model import Ridge
 
-    visible = clip.visible.astype(np.float64)
+    visible = visible.astype(np.float64)
     distance = 1 - np.sqrt(visible.mean(axis=1))  # cosine distance to the row of ones
     proximity = np.sqrt(np.exp(-(distance**2) / KERNEL_WIDTH**2))
-    ridge = Ridge(alpha=ALPHA, fit_intercept=True).fit(visible, probability, sample_weight=proximity)
+    ridge = Ridge(alpha=ALPHA, fit_intercept=True).fit(visible, values, sample_weight=proximity)
     return ridge, visible, proximity
 
 
@@ -120,7 +125,7 @@ def surrogate_fit(
     for image, label in zip(db.cpu(), target.tolist()):
         clip = prepare(image, n_samples, seed)
         probability = classify(fast, clip, label, db, BATCH_SIZE.get(db.device.type, 64))
-        ridge, visible, proximity = _surrogate(clip, probability)
+        ridge, visible, proximity = _surrogate(clip.visible, probability)
         r2 = ridge.score(visible, probability, sample_weight=proximity)
         found.append({"superpixels": visible.shape[1], "r2": float(r2)})
     return found

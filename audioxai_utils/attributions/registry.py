@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -58,6 +59,17 @@ class Traits:
     engines: tuple[str, ...] = ENGINES
 
 
+class Found(NamedTuple):
+    """What a method that keeps sounds itself returns instead of its attribution alone.
+
+    ``sound`` is (batch, samples), what of each clip speaks for the class, at the clip's own level; None where
+    no ``waveform`` was given.
+    """
+
+    attribution: torch.Tensor
+    sound: torch.Tensor | None = None
+
+
 class Methods(Mapping):
     """Name -> attribution function; a method's module is imported when it is first asked for."""
 
@@ -92,6 +104,10 @@ class Methods(Mapping):
         if name not in self._functions:
             raise KeyError(f"method must be one of {', '.join(self)}; got {name!r}")
         return self._functions[name]
+
+    def found(self, name: str, model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> Found:
+        """As ``METHODS[name](model, db, target, **options)``, with the sounds that it keeps itself."""
+        return self[name].found(model, db, target, **options)
 
     def traits(self, name: str) -> Traits:
         """What the method says of itself; KeyError for a name that is not known."""
@@ -152,8 +168,7 @@ def register(
             if option and option not in known:
                 raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known)}")
 
-        @functools.wraps(function)
-        def method(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> torch.Tensor:
+        def found(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> Found:
             _check_options(name, known, options, engines)
             _check_input(model, db, target)
             _check_model(name, traits, model)
@@ -168,9 +183,14 @@ def register(
             ):
                 _check_first_output(name, traits, model, db, target)
                 classes = target.detach().to(db.device, torch.long, copy=True)
-                attribution = function(model, db.detach().clone(), classes, **options)
-            return _checked_result(name, attribution, db)
+                result = function(model, db.detach().clone(), classes, **options)
+            return _checked_found(name, result, db)
 
+        @functools.wraps(function)
+        def method(model: nn.Module, db: torch.Tensor, target: torch.Tensor, **options) -> torch.Tensor:
+            return found(model, db, target, **options).attribution
+
+        method.found = found
         METHODS.add(name, method, traits)
         return method
 
@@ -283,6 +303,17 @@ def _check_output(
         raise ValueError(
             f"{name} differentiates the model, and its outputs do not depend on its input by a gradient"
         )
+
+
+def _checked_found(name: str, result: torch.Tensor | Found, db: torch.Tensor) -> Found:
+    attribution, sound = result if isinstance(result, Found) else (result, None)
+    if sound is not None:
+        sound = sound.detach()
+        if sound.ndim != 2 or len(sound) != len(db) or not bool(torch.isfinite(sound).all()):
+            raise ValueError(
+                f"{name} must keep finite sounds ({len(db)}, samples), one per clip; got {tuple(sound.shape)}"
+            )
+    return Found(_checked_result(name, attribution, db), sound)
 
 
 def _checked_result(name: str, attribution: torch.Tensor, db: torch.Tensor) -> torch.Tensor:

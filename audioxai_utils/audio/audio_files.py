@@ -7,6 +7,9 @@ sound, is cut off, holds NaN, or whose channels cancel each other.
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +24,7 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; outside of it a header is da
 MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
 ANTIPHASE = 1e-3  # -60 dB: a mean of channels below it is what rounding left of them
 UNKNOWN_FRAMES = 2**62  # libsndfile's count of a FLAC whose header does not tell, or more
+FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".wma", ".amr", ".3gp")  # not libsndfile's
 SHOWN = 3  # names in a line that speaks of many
 
 
@@ -65,7 +69,7 @@ def read_waveform(
 
 def read_length(path: str | Path) -> float:
     """Length of a sound file in seconds, as its header says; of an MP3 that is an estimate."""
-    with _open(Path(path)) as file:
+    with open_sound(Path(path)) as file:
         return file.frames / file.samplerate
 
 
@@ -85,7 +89,7 @@ def check_rates(rate: int, sample_rate: int, subject: str) -> None:
 
 def check_file(path: str | Path) -> None:
     """Raise what `load_waveform` would where a look at the header, or for NaN at the samples, is enough."""
-    with _open(Path(path)) as file:
+    with open_sound(Path(path)) as file:
         if file.frames == 0:
             raise ValueError(f"{shown(path)}: holds no samples")
         rate, may_hold_nan = file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
@@ -130,6 +134,36 @@ class Forward(soundfile.SoundFile):
         return False
 
 
+class Converted(Forward):
+    """A file that ffmpeg decodes into a temporary WAV, which goes away when it is closed."""
+
+    folder: tempfile.TemporaryDirectory | None = None
+
+    def __init__(self, path: Path) -> None:
+        """ValueError where ffmpeg is not installed or cannot read the file."""
+        name, kind = shown(path), path.suffix[1:].upper()
+        if shutil.which("ffmpeg") is None:
+            raise ValueError(
+                f"{name}: {kind} needs ffmpeg, which is not installed; install it or convert to WAV"
+            )
+        self.folder = tempfile.TemporaryDirectory()
+        wav = Path(self.folder.name) / "decoded.wav"
+        # no options in what it is given: a path may begin with a dash
+        line = ["ffmpeg", "-v", "error", "-nostdin", "-i", path.resolve(), "-vn", "-c:a", "pcm_f32le", wav]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, errors="replace")
+        if done.returncode or not wav.is_file():
+            self.folder.cleanup()
+            said = (done.stderr.strip().splitlines() or ["no sound in it"])[-1]
+            raise ValueError(f"{name}: not a readable audio file (ffmpeg: {said})")
+        super().__init__(wav)
+
+    def close(self) -> None:
+        """Close it and remove what was decoded."""
+        super().close()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
 def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
     """The beginning of a file, at most ``seconds``: float64 (samples, channels), and its sample rate in Hz.
 
@@ -139,7 +173,7 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
         As `load_waveform`, for what is asked for of the file.
     """
     path = Path(path)
-    with _open(path) as file:
+    with open_sound(path) as file:
         rate = file.samplerate
         check_rates(rate, rate, shown(path))
         wanted = math.ceil(seconds * rate)
@@ -154,13 +188,17 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
         raise ValueError(f"{shown(path)}: decodes only in part ({part})")
     if len(samples) == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
-    if lost := missing_part(path, len(samples), len(samples) == wanted):
+    looked_into = path.suffix.lower() not in FFMPEG_SUFFIXES
+    lost = missing_part(path, len(samples), len(samples) == wanted) if looked_into else None
+    if lost:
         raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
     return torch.from_numpy(samples), rate
 
 
-def _open(path: Path) -> Forward:
-    """The file, or an error in one line."""
+def open_sound(path: Path) -> Forward:
+    """The file, or an error in one line; what libsndfile does not read comes through ffmpeg where that is
+    installed.
+    """
     name = shown(path)
     if "\0" in str(path):
         raise ValueError(f"{name}: its name holds a NUL")
@@ -168,7 +206,7 @@ def _open(path: Path) -> Forward:
         raise ValueError(f"{name}: samples without a header; convert it to WAV first")
     try:
         if path.is_file():
-            return Forward(path)
+            return Converted(path) if path.suffix.lower() in FFMPEG_SUFFIXES else Forward(path)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name}: not a readable audio file ({reason_of(error)})") from error
     except OSError as error:

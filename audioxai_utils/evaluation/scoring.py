@@ -185,6 +185,32 @@ def score_masks(
     return pd.concat(parts, ignore_index=True)
 
 
+def score_sound(
+    scorer: MaskScorer, waveform: torch.Tensor, kept: torch.Tensor, protocol: str = "paper"
+) -> pd.DataFrame:
+    """The heard scores of sounds that a method keeps itself, without a mask.
+
+    Parameters
+    ----------
+    scorer : MaskScorer
+        Of the clips.
+    waveform, kept : torch.Tensor
+        (batch, samples) clips and what was kept of them; what was removed is their difference.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per clip: target, p_clip, p_kept, p_removed and the five faithfulness metrics.
+    """
+    parts = (scorer.p, *scorer.of_sound(kept, waveform - kept).split(len(kept)))
+    of_target = (p.gather(1, scorer.target[:, None]).squeeze(1) for p in parts)
+    scores = faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold)
+    return _frame(
+        "sound",
+        {"target": scorer.target, **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)), **scores},
+    )
+
+
 def _score(scorer: MaskScorer, mask: torch.Tensor, protocol: str) -> dict[str, torch.Tensor]:
     parts = (scorer.p, *scorer(mask))
     of_target = (p.gather(1, scorer.target[:, None]).squeeze(1) for p in parts)

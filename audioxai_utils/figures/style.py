@@ -49,6 +49,10 @@ METHOD_COLOURS = {
     "extremal_heard": "#1155BB",
     "lmac": "#55DDEE",
     "lmac_ft": "#88EE66",
+    "coughlime": "#774444",
+    "audiolime": "#110066",
+    "segments": "#0022CC",
+    "l2i": "#220022",
 }
 METHOD_MARKERS = {
     "saliency": "o",
@@ -72,6 +76,10 @@ METHOD_MARKERS = {
     "extremal_heard": "4",
     "lmac": "2",
     "lmac_ft": "3",
+    "coughlime": "|",
+    "audiolime": "_",
+    "segments": "$=$",
+    "l2i": "$L$",
 }
 PANELS = 6  # side by side, before a figure goes on below or its panels get narrower
 SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#999933")

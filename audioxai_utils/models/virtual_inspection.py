@@ -86,8 +86,8 @@ class PictureAsSound:
     would be another sound.
     """
 
-    def __init__(self, batch: SpectrogramBatch) -> None:
-        self.batch, self.shape = batch, batch.db.shape[1:]
+    def __init__(self, batch: SpectrogramBatch, analysis: nn.Module | None = None) -> None:
+        self.batch, self.shape, self.analysis = batch, batch.db.shape[1:], analysis
 
     def __call__(self, waveform: torch.Tensor) -> SpectrogramBatch:
         """The clip's picture, whatever the waveform."""

@@ -22,7 +22,7 @@ JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so o
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
 WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
 ALONE = ("09_own_model",)  # reads nothing of the study
-LONG = ("10_localisation", "11_noise_levels")  # they train or explain anew
+LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", REPORT, *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", "08_sanity_checks", *LONG)  # they compare both protocols and at least two methods
 

@@ -74,7 +74,7 @@ class Classifier:
         if not self.by_sound:
             return METHODS.taken(method, waveform=self.sound(waveforms), spectrogram=self.spectrogram)
         own = {"domain": "power"} if "domain" in METHODS.options(method) else {}
-        given = {"waveform": self.sound(waveforms), "spectrogram": PictureAsSound(batch)}
+        given = {"waveform": self.sound(waveforms), "spectrogram": PictureAsSound(batch, self.spectrogram)}
         return METHODS.taken(method, **given) | own
 
     def probabilities(self, waveforms: torch.Tensor) -> torch.Tensor:

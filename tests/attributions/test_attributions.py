@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from picture_sound import sound_of
-from tiny_decoder import tiny_decoder
+from tiny_decoder import tiny_decoders
 from torch import nn
 from torch.nn import functional
 
@@ -325,10 +325,10 @@ def test_the_model_is_left_as_it_was_after_an_error(name, engine, marked, db, ba
 
 
 def test_global_random_state_is_untouched(model, db, background, tmp_path):
-    decoder = {"decoder": tiny_decoder(model, db, tmp_path)}
+    decoders = tiny_decoders(model, db, tmp_path)
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
     for name in METHODS:
-        options = decoder if "decoder" in METHODS.required(name) else options_of(name, background)
+        options = {"decoder": decoders[name]} if name in decoders else options_of(name, background)
         METHODS[name](model, db[:1], TARGET[:1], **options, **METHODS.taken(name, **sound_of(db[:1])))
     assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(
         torch_state, torch.get_rng_state()

@@ -26,6 +26,9 @@ SMALL = {
     "rise": {"n_masks": 6},
     "slime": {"n_samples": 6},
     "slime_hpss": {"n_samples": 6, "kernel_size": 9},
+    "coughlime": {"n_samples": 6},
+    "audiolime": {"n_samples": 6},
+    "segments": {"n_samples": 6, "n_segments": 4},
 }
 
 
@@ -365,6 +368,15 @@ def test_a_class_out_of_range_is_refused(name, model, db):
         ("slime_hpss", {"n_time": 65}, "n_time must be 1 to 64"),
         ("slime_hpss", {"kernel_size": 0}, "kernel_size must be 1 or more"),
         ("slime", {"n_samples": 1}, "n_samples must be 2 or more"),
+        ("coughlime", {"components": "words"}, "components must be one of loudness, time, frequency, nmf"),
+        ("coughlime", {"n_components": 0}, "n_components must be 1 or more"),
+        ("audiolime", {"separator": "spleeter"}, "separator must be one of hpss, nmf; got 'spleeter'"),
+        ("audiolime", {"separator": lambda w: w}, "separator of waveforms needs waveform= and spectrogram="),
+        ("audiolime", {"n_time": 65}, "n_time must be 1 to 64"),
+        ("segments", {}, "n_segments must be given where waveform= and a spectrogram="),
+        ("segments", {"n_segments": 65}, "n_time must be 1 to 64"),
+        ("segments", {"n_segments": 4, "share": 1.0}, "share must lie between 0 and 1"),
+        ("segments", {"n_segments": 4, "surrogate": "tree"}, "surrogate must be one of linear, forest"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(name, options, message, model, db):
@@ -394,6 +406,9 @@ def test_memory_is_bounded_by_the_batch_size(model):
         "rise": {"n_masks": 10},
         "slime": {"n_samples": 10},
         "slime_hpss": {"n_samples": 10},
+        "coughlime": {"n_samples": 10},
+        "audiolime": {"n_samples": 10},
+        "segments": {"n_samples": 10, "n_segments": 4},
     }.items():
         sizes.clear()
         METHODS[name](Counting(), db, target, batch_size=4, **options)

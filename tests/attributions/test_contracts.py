@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from picture_sound import sound_of
-from tiny_decoder import tiny_decoder
+from tiny_decoder import tiny_decoders
 from torch import nn
 
 from audioxai_utils import constants
@@ -46,7 +46,7 @@ def needs(model, tmp_path_factory) -> dict:
     """What some methods cannot do without."""
     return {
         "background": clips(3, 9),
-        "decoder": tiny_decoder(model, clips(4, 8), tmp_path_factory.mktemp("decoder")),
+        "decoder": tiny_decoders(model, clips(4, 8), tmp_path_factory.mktemp("decoder")),
     }
 
 
@@ -57,7 +57,10 @@ def options_of(name: str, needs: dict, db: torch.Tensor) -> dict:
         options["window"] = (8, 10)
     return (
         options
-        | {option: needs[option] for option in METHODS.required(name)}
+        | {
+            option: needs[option][name] if option == "decoder" else needs[option]
+            for option in METHODS.required(name)
+        }
         | METHODS.taken(name, **sound_of(db))
     )
 

@@ -10,6 +10,8 @@ import torch
 class PictureSound:
     """Waveforms are the decibels (n, 1, frequency, time) of their spectrogram, one bin after another."""
 
+    sample_rate = 1000
+
     def __init__(self, n_bins: int) -> None:
         self.n_bins = n_bins
 
@@ -19,7 +21,7 @@ class PictureSound:
         return SimpleNamespace(db=db, power=power, phase=phase, phasor=phase, length=waveform.shape[1])
 
     def invert(self, power: torch.Tensor, phasor: torch.Tensor, length: int) -> torch.Tensor:
-        return 10 * power.log10().flatten(1)
+        return 10 * power.clamp_min(1e-30).log10().flatten(1)
 
 
 def sound_of(db: torch.Tensor) -> dict:
