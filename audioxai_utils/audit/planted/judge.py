@@ -1,0 +1,237 @@
+"""Every method on every case of a folder: where its map points, and what the metrics say of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+
+from ...attributions import METHODS
+from ...audio.spectrograms import SpectrogramBatch, kept_audio
+from ...evaluation.controls import clip_seed, si_sdr
+from ...evaluation.selection import bin_ranks, first_bins
+from ...files import save_parquet, write_json
+from ...models.classifier import AudioClassifier
+from ...numerics import tensor_float32
+from .bench import Bench
+from .cases import Case, Mixtures, Truth, power_at, truth
+from .fills import scored
+from .measures import control_maps, localised
+from .plants import PLANTS
+
+# the same methods with the other choice of what they compare with
+VARIANTS = {
+    "shap_silence": ("shap", {"background": "silence"}),
+    "integrated_gradients_references": ("integrated_gradients", {"background": "references"}),
+}
+CUDA_BATCHES = {"rise": 256, "occlusion": 128, "gradient_shap": 64, "smoothgrad": 32}
+CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_heard": 16}
+COMPARED = ("auc", "average_precision", "mass", "decoy_ratio", "auc_decoy")  # with the control's map
+ABOUT = ["classifier", "plant", "swapped", "level_db", "case", "clip"]
+
+
+def judged_methods() -> tuple[str, ...]:
+    """Registered methods that need no trained decoder, then the variants."""
+    return (*(name for name in METHODS if "decoder" not in METHODS.required(name)), *VARIANTS)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed: neighbours or masks of methods that only ask, clips a case, methods."""
+
+    n_samples: int = 1000
+    n_clips: int = 10
+    methods: tuple[str, ...] = field(default_factory=judged_methods)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a case is judged on: pictures and sounds where the classifier is, and what is true of them."""
+
+    case: Case
+    spectrogram: torch.nn.Module
+    mixed: Mixtures
+    known: Truth
+    db: torch.Tensor
+    waveform: torch.Tensor
+    references: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.db)
+
+
+def clips_of(bench: Bench, case: Case, n_clips: int, device: str) -> Clips:
+    """The case's turned clips, made again from what is stored."""
+    spectrogram = bench.classifier(case).spectrogram
+    mixed = bench.tests[case.classifier].mixtures(case, spectrogram, case.clips[:n_clips])
+    known = truth(mixed, spectrogram, PLANTS[case.plant].absent)
+    references = spectrogram.decibels(bench.background(case, spectrogram))
+    on_device = (part.to(device) for part in (known.db, mixed.whole, references))
+    return Clips(case, spectrogram, mixed, known, *on_device)
+
+
+def attribute(
+    name: str, classifier: AudioClassifier, clips: Clips, target: torch.Tensor, n_samples: int
+) -> torch.Tensor:
+    """Map (n, 1, F, T) of a method or a variant; references are used where a method wants some."""
+    method, changes = VARIANTS.get(name, (name, {}))
+    options = {}
+    if METHODS.traits(method).budget:
+        options[METHODS.traits(method).budget] = n_samples
+    wanted = changes.get("background") or ("references" if METHODS.traits(method).background else None)
+    if wanted == "silence":
+        options["background"] = torch.full_like(clips.references[:1], classifier.floor)
+    elif wanted == "references":
+        options["background"] = clips.references
+    if clips.db.is_cuda and method in CUDA_BATCHES:
+        options["batch_size"] = CUDA_BATCHES[method]
+    sound = {"waveform": clips.waveform, "spectrogram": classifier.spectrogram}
+    return METHODS[method](classifier.model, clips.db, target, **options, **METHODS.taken(method, **sound))
+
+
+# One case
+
+
+def judge(bench: Bench, case: Case, effort: Effort = Effort(), device: str = "cpu"):
+    """Every method's maps of a case, judged.
+
+    Returns
+    -------
+    points : DataFrame
+        A row for each clip and method: `measures.localised`, sound, and the same of the control's map.
+    scores : DataFrame
+        `fills.scored` of each clip.
+    record : dict
+        ``seconds`` of each method, and ``failed``: the message of each that gave no map.
+    """
+    clips, record = clips_of(bench, case, effort.n_clips, device), {"seconds": {}, "failed": {}}
+    model, control = (bench.classifier(case, which, device) for which in (False, True))
+    target = torch.full((len(clips),), case.target, device=device)
+    maps = maps_of(model, clips, target, effort, record)
+    other = maps_of(control, clips, control_target(control, clips), effort, record)
+    seed = clip_seed(case.name)
+    mean = bench.parts[case.name]["fills"][0]
+    maps |= control_maps(clips.known, mean, slice(None), torch.Generator().manual_seed(seed))
+    points, scores = [], []
+    started = time.perf_counter()
+    for i in range(len(clips)):
+        about = dict(zip(ABOUT, (case.classifier, case.plant, case.swapped, case.level_db, case.name)))
+        about["clip"] = bench.tests[case.classifier].names[case.clips[i]]
+        own = {name: values[i : i + 1].to(device) for name, values in maps.items()}
+        points.append(points_of(clips, i, own, other).assign(**about))
+        fills = bench.parts[case.name]["fills"].to(device)
+        scores.append(scored(model.model, clips.db[i : i + 1], case.target, own, fills).assign(**about))
+    record["seconds"]["judging"] = time.perf_counter() - started
+    return pd.concat(points, ignore_index=True), pd.concat(scores, ignore_index=True), record
+
+
+@torch.no_grad()
+def control_target(control: AudioClassifier, clips: Clips) -> torch.Tensor:
+    """What is explained of the control: the class it predicts; of ``cnn14`` the class with the plant."""
+    if clips.case.classifier == "cnn14":
+        return torch.full((len(clips),), clips.case.target, device=clips.db.device)
+    return control.model(clips.db).argmax(1)
+
+
+def maps_of(
+    classifier: AudioClassifier, clips: Clips, target: torch.Tensor, effort: Effort, record: dict
+) -> dict[str, torch.Tensor]:
+    """Maps by method; what a method says instead of one is kept in ``record``, and reported at the end."""
+    maps = {}
+    for name in effort.methods:
+        started = time.perf_counter()
+        try:
+            maps[name] = attribute(name, classifier, clips, target, effort.n_samples).detach()
+        except (ValueError, RuntimeError, TypeError, ImportError) as error:
+            record["failed"][name] = f"{type(error).__name__}: {str(error)[:300]}"
+            continue
+        taken = time.perf_counter() - started
+        record["seconds"][name] = record["seconds"].get(name, 0.0) + taken
+    return maps
+
+
+def points_of(
+    clips: Clips, i: int, maps: dict[str, torch.Tensor], control: dict[str, torch.Tensor]
+) -> pd.DataFrame:
+    """A row for each method's map of clip ``i``."""
+    cause, decoy = (bins[i, 0].to(clips.db.device) for bins in (clips.known.cause, clips.known.decoy))
+    sound = heard(clips, i, {name: values.cpu() for name, values in maps.items()})
+    rows = []
+    for name, values in maps.items():
+        row = {"method": name, **localised(values[0, 0], cause, decoy), **sound[name]}
+        row |= {"truth_share": float(cause.double().mean()), "decoy_share": float(decoy.double().mean())}
+        if name in control:
+            other = control[name][i, 0].to(values)
+            found = localised(other, cause, decoy)
+            row |= {f"control_{measure}": found[measure] for measure in COMPARED}
+            row["similarity"] = rank_correlation(values[0, 0], other)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Spearman's rho of two maps; NaN where one is constant."""
+    if float(first.amax()) == float(first.amin()) or float(second.amax()) == float(second.amin()):
+        return float("nan")
+    return float(spearmanr(first.flatten().cpu(), second.flatten().cpu()).statistic)
+
+
+def heard(clips: Clips, i: int, maps: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+    """Of the sound of as many highest bins as the cause has: its share of the cause's energy, and SI-SDR.
+
+    On the CPU: its inverse runs sample by sample. What is missing has no sound to compare with (NaN).
+    """
+    spectrogram = clips.spectrogram
+    batch = spectrogram(clips.mixed.whole[i : i + 1])
+    stem, n_methods = clips.mixed.cause[i : i + 1], len(maps)
+    power = power_at(stem, spectrogram)  # (1, 1, F, T)
+    ranks = bin_ranks(torch.cat([values.float() for values in maps.values()]))
+    masks = first_bins(ranks, clips.known.cause[i].sum().repeat(n_methods))
+    shares = (masks * power).sum(dim=(1, 2, 3)) / power.sum()
+    ratios = torch.full((n_methods,), float("nan"))
+    if not PLANTS[clips.case.plant].absent:
+        parts = (part.expand(n_methods, -1, -1, -1) for part in (batch.db, batch.power, batch.phase))
+        sounds = kept_audio(SpectrogramBatch(*parts, batch.length), masks, spectrogram)
+        ratios = si_sdr(sounds, stem.expand(n_methods, -1))
+    names = ("energy_kept", "si_sdr")
+    return {name: dict(zip(names, map(float, pair))) for name, *pair in zip(maps, shares, ratios)}
+
+
+# All cases
+
+
+def judge_to(bench: Bench, case: Case, folder: Path, effort: Effort = Effort(), device: str = "cpu") -> str:
+    """Judge a case and write two Parquet files and a record, unless they are there; a line that says how."""
+    if (folder / f"{case.name}.json").is_file():
+        return f"{case.name}: there already"
+    started = time.perf_counter()
+    with tensor_float32(False, torch.device(device)):
+        points, scores, record = judge(bench, case, effort, device)
+    save_parquet(lighter(points), folder / f"{case.name}.points.parquet")
+    save_parquet(lighter(scores), folder / f"{case.name}.scores.parquet")
+    write_json(folder / f"{case.name}.json", record)
+    failed = "".join(f"; {name} failed: {text}" for name, text in record["failed"].items())
+    return f"{case.name}: {points['clip'].nunique()} clips, {time.perf_counter() - started:.0f} s{failed}"
+
+
+def lighter(frame: pd.DataFrame) -> pd.DataFrame:
+    """Floats of single precision, words as categories."""
+    kinds = dict.fromkeys(frame.select_dtypes("float64"), "float32")
+    kinds |= {name: "category" for name in frame.columns if frame[name].dtype.kind in "OT"}
+    return frame.astype(kinds)
+
+
+def joined(folder: Path, kind: str, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """All cases of a folder, ``points`` or ``scores``, below each other; FileNotFoundError without any."""
+    paths = sorted(Path(folder).glob(f"*.{kind}.parquet"))
+    paths = [path for path in paths if names is None or path.name.split(".")[0] in names]
+    if not paths:
+        raise FileNotFoundError(f"folder: {folder} holds no *.{kind}.parquet; judge cases there first")
+    frames = [pd.read_parquet(path) for path in paths]
+    words = dict.fromkeys(frames[0].select_dtypes("category"), "str")
+    return lighter(pd.concat([frame.astype(words) for frame in frames], ignore_index=True))
