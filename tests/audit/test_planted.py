@@ -166,6 +166,15 @@ def test_an_oracle_scores_one_a_random_map_chance_an_inverted_one_below():
     assert math.isnan(inverted["mass"]) and math.isnan(inverted["decoy_ratio"])
 
 
+def test_rank_correlation_against_scipy():
+    for ties in (False, True):
+        first, second = (a_map(seed, ties)[0] for seed in (2, 3))
+        assert measures.rank_correlation(first, second) == pytest.approx(
+            spearmanr(first.flatten(), second.flatten()).statistic
+        )
+    assert math.isnan(measures.rank_correlation(first, torch.zeros_like(first)))
+
+
 def test_marginals():
     cause = torch.zeros(8, 10, dtype=torch.bool)
     cause[2] = True  # a tone: all along time, so that only frequency can be judged
@@ -307,7 +316,7 @@ def test_a_case_is_judged_stored_read_and_gone_on_with(sounds, tmp_path):
     again = Bench.read(tmp_path / "bench")
     assert again.cases == [case] and again.counted() == [case]
     few = ("saliency", "lime", "integrated_gradients")
-    points, _, record = judge(again, case, Effort(8, 2, few))
+    points, _, record = judge(again, case, Effort(8, 2, methods=few))
     assert not record["failed"] and set(points["method"]) == {*few, *agreement.CONTROLS}
     assert points["clip"].unique().tolist() == ["a", "c"]
     oracle = points[points["method"] == "oracle"]

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import sys
 import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(arguments)
     parts = Path(given.parts)
     parts.mkdir(parents=True, exist_ok=True)
-    effort = Effort(given.samples, given.clips, tuple(given.methods))
+    effort = Effort(given.samples, given.clips, given.compared, methods=tuple(given.methods))
     names = [
         case.name
         for case in Bench.read(given.folder).counted()
@@ -46,6 +47,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     parser.add_argument("--samples", type=int, default=Effort.n_samples, help="of LIME, SLIME and RISE")
     parser.add_argument("--clips", type=int, default=Effort.n_clips, help="of each case, at most")
+    parser.add_argument("--compared", type=int, default=Effort.n_compared, help="clips explained twice")
     parser.add_argument("--seconds", type=float, help="no case is begun after these")
     parser.add_argument("--methods", nargs="+", default=judged_methods(), choices=judged_methods())
     parser.add_argument("--skip", nargs="+", default=(), choices=judged_methods(), help="methods left out")
@@ -67,6 +69,8 @@ def run(
         lines = []
         for done in as_completed(waiting):
             error = done.exception()
+            if error is not None:
+                traceback.print_exception(error)
             line = (
                 done.result() if error is None else f"{waiting[done]} failed: {type(error).__name__}: {error}"
             )

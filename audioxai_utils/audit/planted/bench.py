@@ -19,7 +19,7 @@ from torch import nn
 from torchaudio.functional import resample
 
 from ...audio.generated.sound_events import SAMPLE_RATE
-from ...files import write_json
+from ...files import atomic_path, write_json
 from ...models.classifier import AudioClassifier
 from ...models.efficientat import EfficientAT, load_efficientat
 from .cases import Case, Mixtures, mixtures, sounds_of
@@ -123,7 +123,7 @@ class Bench:
     # On file
 
     def write(self, folder: str | Path, weights: str | Path | None = None) -> None:
-        """Write everything to a folder; ``weights`` is the tagger's file, which is copied."""
+        """Write to a folder what is not there yet; ``weights`` is the tagger's file, which is copied."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {}
@@ -131,9 +131,12 @@ class Bench:
             for kind, sounds in group.items():
                 arrays[f"{role}/{kind}"] = sounds.samples
                 arrays |= {f"{role}/{kind}/pool{i}": pool for i, pool in enumerate(sounds.pools)}
-        np.savez_compressed(folder / "sounds.npz", **arrays)
+        if not (folder / "sounds.npz").exists():
+            with atomic_path(folder / "sounds.npz") as path:
+                np.savez_compressed(path, **arrays)
         for case in self.cases:
-            torch.save(self.parts[case.name], folder / f"{case.name}.pt")
+            if not (folder / f"{case.name}.pt").exists():
+                torch.save(self.parts[case.name], folder / f"{case.name}.pt")
         if weights is not None and not (folder / WEIGHTS).exists():
             shutil.copyfile(weights, folder / WEIGHTS)
         record = {

@@ -121,6 +121,20 @@ def marginal_auc(positive: torch.Tensor, cause: torch.Tensor, axis: int) -> floa
     return Order(positive.mean(axis), hits).auc()
 
 
+def ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Rank of every bin (d,), float64, from 1; equal scores share their mean."""
+    _, group, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
+    last = sizes.double().cumsum(0)
+    return (last - (sizes - 1) / 2)[group]
+
+
+def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Spearman's rho of two maps; NaN where one is constant."""
+    sides = [ranks(each.flatten()) for each in (first, second)]
+    sides = [side - side.mean() for side in sides]
+    return _ratio(sides[0] @ sides[1], (sides[0] @ sides[0] * (sides[1] @ sides[1])).sqrt())
+
+
 # Controls
 
 
