@@ -16,7 +16,7 @@ from .cases import Case
 from .prepare import db_of, mixed_on, parts_of, prove
 
 STEADY = ("rain", "sea_waves", "crackling_fire", "helicopter", "chainsaw")  # the control's second class
-TRAINING = replace(networks.SMALL, epochs=12, crop=0.3, mixup=0.0, averaging=0.0)
+TRAINING = replace(networks.SMALL, epochs=20, batch_size=8, crop=0.3, mixup=0.0, averaging=0.0)
 
 
 def generated_case(
