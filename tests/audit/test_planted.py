@@ -14,8 +14,7 @@ from torch import nn
 
 from audioxai_utils.audio.generated.synthesis import synthesise_clip
 from audioxai_utils.audio.spectrograms import get_spectrogram
-from audioxai_utils.audit.planted import __main__ as command
-from audioxai_utils.audit.planted import agreement, fills, measures, networks, prepare, warning
+from audioxai_utils.audit.planted import agreement, command, fills, measures, networks, prepare, warning
 from audioxai_utils.audit.planted.bench import Bench, Sounds, as_stored
 from audioxai_utils.audit.planted.cases import Case, loudness, truth
 from audioxai_utils.audit.planted.judge import Effort, joined, judge
