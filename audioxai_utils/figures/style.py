@@ -47,6 +47,7 @@ METHOD_COLOURS = {
     "extremal": "#7766FF",
     "extremal_20": "#441155",
     "extremal_heard": "#1155BB",
+    "extremal_robust": "#0022CC",
     "lmac": "#55DDEE",
     "lmac_ft": "#88EE66",
 }
@@ -70,6 +71,7 @@ METHOD_MARKERS = {
     "extremal": "h",
     "extremal_20": "1",
     "extremal_heard": "4",
+    "extremal_robust": "$r$",
     "lmac": "2",
     "lmac_ft": "3",
 }

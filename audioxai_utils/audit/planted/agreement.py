@@ -20,6 +20,7 @@ CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never
 CURVES = ("insertion", "deletion")
 STUDY_FILL, STUDY_MASKS = "floor", ("topK_5", "topK_30", "topK_50", "bin", "minmax")
 TRUTH = "average_precision"
+CASE = ("classifier", "plant", "case", "method")
 RULE = ["metric", "mask", "fill"]
 LEAST = 1e-9  # of a scaled metric, as in the study's geometric mean
 N_RESAMPLES = 2000
@@ -32,14 +33,20 @@ def case_means(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     its control's, of which less is better: the test of randomised weights, with a network that was trained
     for something else in the place of random ones.
     """
-    keys = ["classifier", "plant", "case", "method"]
-    metrics = [*STUDY_METRICS, *CURVES]
-    means = scores.groupby([*keys, "mask", "fill"], observed=True)[metrics].mean().reset_index()
-    long = means.melt([*keys, "mask", "fill"], metrics, "metric", "value").dropna(subset="value")
+    keys, metrics = list(CASE), [*STUDY_METRICS, *CURVES]
+    long = (
+        metric_means(scores).melt([*keys, "mask", "fill"], metrics, "metric", "value").dropna(subset="value")
+    )
     long["value"] *= np.where(long["metric"].map(_lower), -1.0, 1.0)
     alike = points.groupby(keys, observed=True)["similarity"].mean().reset_index(name="value").dropna()
     alike = alike.assign(metric="similarity", mask="", fill="", value=-alike["value"])
     return pd.concat([long, alike], ignore_index=True)
+
+
+def metric_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of every metric over the clips of each case, by method, mask and fill."""
+    keys = [*CASE, "mask", "fill"]
+    return scores.groupby(keys, observed=True)[[*STUDY_METRICS, *CURVES]].mean().reset_index()
 
 
 def _lower(metric: str) -> bool:

@@ -10,11 +10,14 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from ...files import save_parquet, write_json
+from ...files import atomic_path, save_parquet, write_json
+from .agreement import metric_means
 from .bench import Bench
-from .judge import Effort, joined, judge_to, judged_methods
+from .fills import FILLS, MASKS
+from .judge import Effort, joined, judge_to, judged_methods, lighter
 
 _bench: Bench | None = None  # of a worker process
 
@@ -24,17 +27,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(arguments)
     parts = Path(given.parts)
     parts.mkdir(parents=True, exist_ok=True)
-    effort = Effort(given.samples, given.clips, given.compared, methods=tuple(given.methods))
-    names = [
-        case.name
-        for case in Bench.read(given.folder).counted()
-        if not given.cases or case.name in given.cases
-    ]
+    effort = Effort(
+        given.samples,
+        given.clips,
+        given.compared,
+        given.heard,
+        tuple(given.methods),
+        tuple(given.fills),
+        tuple(given.masks),
+    )
+    bench = Bench.read(given.folder)
+    names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
     lines = run(names, given.folder, parts, effort, given.device, given.workers, stop)
     if given.join:
-        join(parts, Path(given.join))
+        join(bench, parts, Path(given.join))
     return int(any("failed" in line for line in lines))
 
 
@@ -47,12 +55,15 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=Effort.n_samples, help="of LIME, SLIME and RISE")
     parser.add_argument("--clips", type=int, default=Effort.n_clips, help="of each case, at most")
     parser.add_argument("--compared", type=int, default=Effort.n_compared, help="clips explained twice")
+    parser.add_argument("--heard", type=int, default=Effort.n_heard, help="clips whose sound is made")
+    parser.add_argument("--fills", nargs="+", default=FILLS, choices=FILLS)
+    parser.add_argument("--masks", nargs="+", default=MASKS, choices=MASKS)
     parser.add_argument("--seconds", type=float, help="no case is begun after these")
     parser.add_argument("--methods", nargs="+", default=judged_methods(), choices=judged_methods())
     parser.add_argument("--skip", nargs="+", default=(), choices=judged_methods(), help="methods left out")
     parser.add_argument("--cases", nargs="+", default=(), help="by name; all that count")
     parser.add_argument("--done", nargs="+", default=(), help="names of cases that are left out")
-    parser.add_argument("--join", help="folder that gets all cases in two Parquet files")
+    parser.add_argument("--join", help="folder that gets all cases, as they are published")
     given = parser.parse_args(arguments)
     given.methods = [name for name in given.methods if name not in given.skip]
     return given
@@ -91,10 +102,17 @@ def _one(name: str, parts: str, effort: Effort, device: str, stop: float | None)
     return judge_to(_bench, case, Path(parts), effort, device)
 
 
-def join(parts: Path, out: Path) -> None:
-    """All cases in ``planted.parquet`` and ``planted_scores.parquet``; seconds and failures beside them."""
-    for kind, name in (("points", "planted"), ("scores", "planted_scores")):
-        save_parquet(joined(parts, kind), out / f"{name}.parquet")
+def join(bench: Bench, parts: Path, out: Path) -> None:
+    """All cases in one place, as `published` reads them.
+
+    ``planted.parquet`` has a row for each clip and method, ``planted_metrics.parquet`` the metrics' means
+    over a case's clips, ``planted_cases.csv`` every case that was tried, ``planted.json`` what it took.
+    """
+    save_parquet(joined(parts, "points"), out / "planted.parquet")
+    save_parquet(lighter(metric_means(joined(parts, "scores"))), out / "planted_metrics.parquet")
+    tried = pd.DataFrame([case.to_dict() | {"counts": case.counts} for case in bench.cases])
+    with atomic_path(out / "planted_cases.csv") as path:
+        tried.assign(clips=tried["clips"].map(len)).to_csv(path, index=False, float_format="%.4g")
     records = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(parts.glob("*.json"))
     }

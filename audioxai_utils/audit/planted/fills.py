@@ -11,6 +11,8 @@ noise, here about the training clips' mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +26,7 @@ from ...numerics import largest
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of topK masks
 STUDY_MASKS = ("bin", "minmax")
 FILLS = ("floor", "minimum", "mean", "quantile", "noise")
+MASKS = (*(f"topK_{area * 100:g}" for area in AREAS), *STUDY_MASKS)
 
 
 def equal_area(attribution: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -35,9 +38,10 @@ def equal_area(attribution: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def masks_of(attribution: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Every mask of maps (n, 1, F, T)."""
-    return equal_area(attribution) | build_masks(attribution, "paper", STUDY_MASKS)
+def masks_of(attribution: torch.Tensor, names: Sequence[str] = MASKS) -> dict[str, torch.Tensor]:
+    """Masks of maps (n, 1, F, T) by name, in the order of ``MASKS``."""
+    found = equal_area(attribution) | build_masks(attribution, "paper", STUDY_MASKS)
+    return {name: mask for name, mask in found.items() if name in names}
 
 
 def fill_levels(
@@ -56,7 +60,13 @@ def fill_levels(
 
 @torch.inference_mode()
 def scored(
-    model, db: torch.Tensor, target: int, maps: dict[str, torch.Tensor], known: torch.Tensor
+    model,
+    db: torch.Tensor,
+    target: int,
+    maps: dict[str, torch.Tensor],
+    known: torch.Tensor,
+    fills: Sequence[str] = FILLS,
+    names: Sequence[str] = MASKS,
 ) -> pd.DataFrame:
     """Scores of every mask of one clip's maps under every fill.
 
@@ -69,6 +79,8 @@ def scored(
         By method.
     known : torch.Tensor (3, F)
         See `fill_levels`.
+    fills, names : sequences of str
+        The fills and masks that are scored.
 
     Returns
     -------
@@ -76,9 +88,9 @@ def scored(
         method, mask, fill, FF, AI, AG, FidIn, AD, SPS, COMP, area; and a row for each method and fill with
         mask ``all`` and the columns insertion and deletion.
     """
-    masks = masks_of(torch.cat(list(maps.values())).float())
+    masks = masks_of(torch.cat(list(maps.values())).float(), names)
     stacked = torch.cat(list(masks.values())).to(db)  # (masks of all methods, 1, F, T)
-    names = pd.DataFrame(
+    rows = pd.DataFrame(
         [(method, mask) for mask in masks for method in maps], columns=["method", "mask"]
     ).assign(
         SPS=sparseness(stacked).cpu().numpy(),
@@ -87,16 +99,18 @@ def scored(
     )
     p, frames = probabilities(model, db), []
     for fill, level in fill_levels(db, reading_of(model).floor, known).items():
+        if fill not in fills:
+            continue
         kept, removed = (
             torch.cat([probabilities(model, part) for part in halves])
-            for halves in zip(*(apply_mask(db, rows, level) for rows in stacked.split(128)))
+            for halves in zip(*(apply_mask(db, part, level) for part in stacked.split(128)))
         )
         nothing = probabilities(model, level.expand(db.shape).contiguous())
         targets = torch.full((len(kept),), target, device=db.device)
         scores = faithfulness(p.expand_as(kept), kept, removed, "audited", targets)
-        frame = names.assign(fill=fill, **{name: value.cpu().numpy() for name, value in scores.items()})
+        frame = rows.assign(fill=fill, **{name: value.cpu().numpy() for name, value in scores.items()})
         ends = float(p[0, target]), float(nothing[0, target])
-        curves = areas_under(names, kept[:, target].cpu(), removed[:, target].cpu(), *ends)
+        curves = areas_under(rows, kept[:, target].cpu(), removed[:, target].cpu(), *ends)
         frames += [frame, curves.assign(fill=fill)]
     return pd.concat(frames, ignore_index=True)
 
@@ -105,9 +119,9 @@ def areas_under(
     names: pd.DataFrame, kept: torch.Tensor, removed: torch.Tensor, whole: float, nothing: float
 ) -> pd.DataFrame:
     """Insertion and deletion of each method: areas under p against the share of bins, 0 to 1."""
-    rows, x = [], np.array([0.0, *AREAS, 1.0])
-    equal = names["mask"].str.startswith("topK_")
+    rows, equal = [], names["mask"].str.startswith("topK_")
     for method, here in names[equal].groupby("method", sort=False):
+        x = np.array([0.0, *here["mask"].str.removeprefix("topK_").astype(float) / 100, 1.0])
         inserted = np.array([nothing, *kept[here.index].tolist(), whole])
         deleted = np.array([whole, *removed[here.index].tolist(), nothing])
         areas = {"insertion": np.trapezoid(inserted, x), "deletion": np.trapezoid(deleted, x)}

@@ -16,11 +16,12 @@ from ...audio.spectrograms import SpectrogramBatch, kept_audio
 from ...evaluation.controls import clip_seed, si_sdr
 from ...evaluation.selection import bin_ranks, first_bins
 from ...files import save_parquet, write_json
+from ...models.inference import inference_copy
 from ...models.reading import reading_of
 from ...numerics import tensor_float32
 from .bench import Bench
 from .cases import Case, Mixtures, Truth, power_at, truth
-from .fills import scored
+from .fills import FILLS, MASKS, scored
 from .measures import control_maps, localised, rank_correlation
 from .plants import PLANTS
 
@@ -51,6 +52,8 @@ class Effort:
     n_compared: int = 10  # clips of each case explained with the control too
     n_heard: int = 4  # clips whose sound is made
     methods: tuple[str, ...] = field(default_factory=judged_methods)
+    fills: tuple[str, ...] = FILLS
+    masks: tuple[str, ...] = MASKS
 
 
 @dataclass(frozen=True)
@@ -127,19 +130,19 @@ def judge(bench: Bench, case: Case, effort: Effort = Effort(), device: str = "cp
     target = torch.full((len(clips),), case.target, device=device)
     maps = maps_of(model, clips, target, effort, record)
     few = clips[: effort.n_compared]
-    other = maps_of(control, few, control_target(control, few), effort, record)
+    other = maps_of(control, few, control_target(control, few), effort, record) if len(few) else {}
     seed = clip_seed(case.name)
     mean = bench.parts[case.name]["fills"][0]
     maps |= control_maps(clips.known, mean, slice(None), torch.Generator().manual_seed(seed))
-    points, scores = [], []
+    points, scores, fast = [], [], inference_copy(model, clips.db)
     started = time.perf_counter()
     for i in range(len(clips)):
         about = dict(zip(ABOUT, (case.classifier, case.plant, case.swapped, case.level_db, case.name)))
         about["clip"] = bench.tests[case.classifier].names[case.clips[i]]
         own = {name: values[i : i + 1].to(device) for name, values in maps.items()}
         points.append(points_of(clips, i, own, other, i < effort.n_heard).assign(**about))
-        fills = bench.parts[case.name]["fills"].to(device)
-        scores.append(scored(model, clips.db[i : i + 1], case.target, own, fills).assign(**about))
+        chosen = (bench.parts[case.name]["fills"].to(device), effort.fills, effort.masks)
+        scores.append(scored(fast, clips.db[i : i + 1], case.target, own, *chosen).assign(**about))
     record["seconds"]["judging"] = time.perf_counter() - started
     return pd.concat(points, ignore_index=True), pd.concat(scores, ignore_index=True), record
 
