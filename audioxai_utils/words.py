@@ -25,6 +25,7 @@ METHOD_LABELS = {
     "extremal": "Extremal perturbation",
     "extremal_20": "Extremal perturbation, 20 %",
     "extremal_heard": "Extremal perturbation, heard",
+    "extremal_robust": "Extremal perturbation, any fill",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
     "coughlime": "CoughLIME",

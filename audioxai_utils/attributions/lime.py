@@ -14,6 +14,7 @@ ridge instead of lasso, all superpixels kept.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import machine
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
 from ..numerics import to_host
@@ -84,7 +84,7 @@ def _fast(
     """Superpixel weights spread over their bins, (batch, 1, F, T)."""
     fast = inference_copy(model, db, dtype)
     size = batch_size or BATCH_SIZE.get(db.device.type, 64)
-    n_workers = 0 if db.device.type == "cpu" else min(8, machine.cores())
+    n_workers = 0 if db.device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))
     neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
     labels = iter(target.tolist())
     found = one_behind(

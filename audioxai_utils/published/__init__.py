@@ -37,3 +37,28 @@ def published_results() -> pd.DataFrame:
     ``method``, ``mask`` and the seven metrics.
     """
     return _read("results.csv").copy()
+
+
+@cache
+def _read_parquet(name: str) -> pd.DataFrame:
+    with files(__package__).joinpath("ours", name).open("rb") as stream:
+        return pd.read_parquet(stream)
+
+
+def planted_points() -> pd.DataFrame:
+    """What this package measured on planted causes in real ESC-50: a row for each clip and method.
+
+    Columns are ``classifier``, ``plant``, ``swapped``, ``level_db``, ``case``, ``clip``, ``method``, the
+    measures of `audit.planted.measures.localised`, and the same of a control's map as ``control_...``.
+    """
+    return _read_parquet("planted.parquet").copy()
+
+
+def planted_scores() -> pd.DataFrame:
+    """Means over a case's clips of every metric, by ``method``, ``mask`` and ``fill`` on planted causes."""
+    return _read_parquet("planted_metrics.parquet").copy()
+
+
+def planted_cases() -> pd.DataFrame:
+    """Every planted case that was tried, with its proof; ``counts`` says whether it was judged."""
+    return _read("ours/planted_cases.csv").copy()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from ..study.settings import Settings, kind_of
 from . import slurm
 
 BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
-TEST_CORES = 4  # more hold no more: the longest files set the end
 
 EPILOGUE = """\
 examples:
@@ -343,26 +341,6 @@ def check_cuda(device: str) -> None:
             raise ValueError("--device cuda needs a CUDA device, and torch sees none; use --device cpu")
 
 
-def run_tests(arguments: Sequence[str], cores: int | None = None) -> int:
-    """Run pytest on ``tests/``; its closing line is the last one printed.
-
-    All tests together run on ``cores`` (at most `TEST_CORES`; None: all there are), a file on one of them;
-    some tests, which ``arguments`` choose, run in one process.
-    """
-    from .workflow import environment
-
-    command, threads = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], {}
-    cores = min(cores or len(os.sched_getaffinity(0)), TEST_CORES)
-    if not arguments and cores > 1:
-        command += ["-n", str(cores), "--dist", "loadfile", "--no-loadscope-reorder"]
-        threads = {"OMP_NUM_THREADS": "1"}  # small tensors: a second thread costs more than it brings
-    command += arguments
-    if not any(Path(constants.REPOSITORY, word.split("::")[0]).exists() for word in arguments):
-        command.append("tests")
-    env = environment() | threads
-    return subprocess.run(command, cwd=constants.REPOSITORY, env=env, check=False).returncode
-
-
 def run_study(command: Command) -> int:
     """Prepare and run the study; what cannot be prepared is one line."""
     from .preparation import NotPrepared, prepare
@@ -383,6 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command.check_only:
             return 0
         if command.test is not None:
+            from .testing import run_tests
+
             return run_tests(command.test, command.settings.cores)
         if command.settings.slurm is None:  # else it is asked of the node that a job runs on
             check_cuda(command.settings.device)

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import constants, machine
+from .. import constants
 from ..study.settings import Settings
 from ..study.sources import PACKAGE, method_modules, module_closure, notebook_sources
-from . import slurm
+from . import machine, slurm
 
 NOTEBOOKS = constants.REPOSITORY / "notebooks"
 REPORT = "00_report"  # runs last, and becomes the first page
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
 WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
-ALONE = ("09_own_model",)  # reads nothing of the study
+ALONE = ("09_own_model", "12_planted_causes")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", REPORT, *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", "08_sanity_checks", *LONG)  # they compare both protocols and at least two methods

@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import constants, machine
+from .. import constants
 from ..audio import inputs
 from ..files import write_json
 from ..study.settings import Settings
+from . import machine
 
 # Packages whose version can change a number; the manifest lists every installed one.
 KEY_PACKAGES = (

@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from .. import constants, machine
+from .. import constants
 from ..files import PARTIAL, to_disk
 from ..study.settings import FILE
 from ..study.sources import parameter_defaults
+from . import machine
 from .graph import JOBS_PER_GPU, ON_CPU, Graph, Step
 from .manifest import build_manifest
 from .progress import duration, tell

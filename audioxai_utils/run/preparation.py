@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .. import constants, machine
+from .. import constants
 from ..audio import inputs
 from ..study.settings import Settings
+from . import machine
 
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import constants, machine
+from .. import constants
 from ..audio import inputs
 from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
-from . import records, slurm
+from . import machine, records, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph
 from .progress import EVENTS, Progress, duration
 from .watch import RUN_PID, bound

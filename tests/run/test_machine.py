@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from audioxai_utils import machine
-from audioxai_utils.run import graph, workflow
+from audioxai_utils.run import graph, machine, workflow
 from audioxai_utils.study.settings import Settings
 
 GIB = 2**30
@@ -153,7 +152,7 @@ def test_gpus_are_those_that_the_user_leaves(system, monkeypatch, n, visible, fo
 STEP = """
 import os, sys, time
 from pathlib import Path
-from audioxai_utils import machine
+from audioxai_utils.run import machine
 machine.gpus = lambda: ["0", "MIG-x/1/0", "GPU-2"]
 machine.take_gpu(Path(sys.argv[1]), 2)
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)

@@ -1,0 +1,194 @@
+"""Which metric tells the truth: does it rank methods as planted causes do, and what does choosing by it cost?
+
+Truth is a measure of `measures.localised`, its mean over a case's clips. Everything is computed case by case
+over the methods; intervals are over cases, which are resampled whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from ...constants import STUDY_METRICS
+from ...evaluation.bootstrap import column_means, interval, resampled_means
+from ...evaluation.comparisons import lower_is_better
+
+CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
+CURVES = ("insertion", "deletion")
+STUDY_FILL, STUDY_MASKS = "floor", ("topK_5", "topK_30", "topK_50", "bin", "minmax")
+TRUTH = "average_precision"
+CASE = ("classifier", "plant", "case", "method")
+RULE = ["metric", "mask", "fill"]
+LEAST = 1e-9  # of a scaled metric, as in the study's geometric mean
+N_RESAMPLES = 2000
+
+
+def case_means(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over the clips of each case: case, plant, classifier, method, metric, mask, fill, value.
+
+    Values are signed so that higher is better. ``similarity`` is the rank correlation of the model's map with
+    its control's, of which less is better: the test of randomised weights, with a network that was trained
+    for something else in the place of random ones.
+    """
+    keys, metrics = list(CASE), [*STUDY_METRICS, *CURVES]
+    long = (
+        metric_means(scores).melt([*keys, "mask", "fill"], metrics, "metric", "value").dropna(subset="value")
+    )
+    long["value"] *= np.where(long["metric"].map(_lower), -1.0, 1.0)
+    alike = points.groupby(keys, observed=True)["similarity"].mean().reset_index(name="value").dropna()
+    alike = alike.assign(metric="similarity", mask="", fill="", value=-alike["value"])
+    return pd.concat([long, alike], ignore_index=True)
+
+
+def metric_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of every metric over the clips of each case, by method, mask and fill."""
+    keys = [*CASE, "mask", "fill"]
+    return scores.groupby(keys, observed=True)[[*STUDY_METRICS, *CURVES]].mean().reset_index()
+
+
+def _lower(metric: str) -> bool:
+    return metric == "deletion" or (metric in STUDY_METRICS and lower_is_better(metric))
+
+
+def truths(points: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
+    """(cases, methods) table of a measure's means over the clips, without the controls."""
+    kept = points[~points["method"].isin(CONTROLS)]
+    table = kept.pivot_table(index="case", columns="method", values=truth, aggfunc="mean", observed=True)
+    return table.dropna(axis=1, how="all")
+
+
+# Rules: a metric, on a mask, under a fill
+
+
+def rule_tables(means: pd.DataFrame, known: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Values of each rule (metric, mask, fill) as a (cases, methods) table like that of the truth."""
+    kept = means[means["method"].isin(known.columns) & means["case"].isin(known.index)]
+    return {
+        rule: part.pivot(index="case", columns="method", values="value").reindex_like(known)
+        for rule, part in kept.groupby(RULE, sort=False)
+    }
+
+
+def correlations(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
+    """Spearman's rho over the methods in each case (cases,); NaN where a side is the same for all."""
+    found = []
+    for first, second in zip(values.to_numpy(float), known.to_numpy(float)):
+        defined = ~(np.isnan(first) | np.isnan(second))
+        ranks = [rankdata(side[defined]) - (defined.sum() + 1) / 2 for side in (first, second)]
+        size = np.sqrt(np.prod([np.square(rank).sum() for rank in ranks]))
+        found.append(ranks[0] @ ranks[1] / size if size > 0 else np.nan)
+    return np.array(found)
+
+
+def regrets(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
+    """Truth of the best method less that of the method that a rule chooses, in each case (cases,).
+
+    Methods that a rule cannot tell apart are chosen by lot; NaN where it gives nothing.
+    """
+    found = []
+    for first, second in zip(values.to_numpy(float), known.to_numpy(float)):
+        defined = ~(np.isnan(first) | np.isnan(second))
+        if not defined.any():
+            found.append(np.nan)
+            continue
+        chosen = second[defined][first[defined] == first[defined].max()].mean()
+        found.append(np.nanmax(second) - chosen)
+    return np.array(found)
+
+
+def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
+    """How well each rule ranks methods as planted causes do.
+
+    Returns
+    -------
+    DataFrame
+        metric, mask, fill, n_cases, spearman and regret with ``_low`` and ``_high`` (95 %, over cases), the
+        highest correlation first. Cases that a rule cannot rank are left out of its correlation.
+    """
+    known, rows = truths(points, truth), []
+    for rule, values in rule_tables(means, known).items():
+        row = dict(zip(RULE, rule))
+        for name, of_cases in (
+            ("spearman", correlations(values, known)),
+            ("regret", regrets(values, known)),
+        ):
+            row["n_cases"] = int((~np.isnan(of_cases)).sum())
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases)))
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)
+
+
+def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of what is defined and its 95 % interval; NaN where nothing is."""
+    values = np.asarray(values, float)[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    low, high = interval(resampled_means(values, N_RESAMPLES), len(values))
+    return float(column_means(values)[0]), float(low[0]), float(high[0])
+
+
+# The study's rule, and choosing on cases that were not looked at
+
+
+def geometric_mean(means: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The study's rule as a (cases, methods) table: each method's best mask by the geometric mean of seven.
+
+    Every metric is scaled to [0, 1] by its extremes over all cases, methods and masks, at the study's fill.
+    """
+    kept = means[(means["fill"] == STUDY_FILL) & means["mask"].isin(STUDY_MASKS)]
+    kept = kept[kept["method"].isin(known.columns) & kept["metric"].isin(STUDY_METRICS)]
+    wide = kept.pivot_table(index=["case", "method", "mask"], columns="metric", values="value", observed=True)
+    extent = (wide.max() - wide.min()).replace(0, np.nan)
+    scaled = ((wide - wide.min()) / extent).clip(lower=LEAST)
+    best = np.exp(np.log(scaled).mean(axis=1)).groupby(["case", "method"]).max()
+    return best.unstack("method").reindex_like(known)
+
+
+def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
+    """Regret of several ways to choose a method, each decided on the plants that a case is not of.
+
+    Returns
+    -------
+    DataFrame
+        case, plant, way, choice and regret. The ways: the rule with the least regret elsewhere, the study's
+        geometric mean, the method that is best elsewhere, and any method by lot.
+    """
+    known = truths(points, truth)
+    tables = rule_tables(means, known)
+    lost = pd.DataFrame({rule: regrets(values, known) for rule, values in tables.items()}, index=known.index)
+    study = pd.Series(regrets(geometric_mean(means, known), known), known.index)
+    plants = points.drop_duplicates("case").set_index("case")["plant"].astype(str).loc[known.index]
+    fixed = known.sub(known.max(axis=1), axis=0).mul(-1)  # regret of always taking one method
+    rows = []
+    for case, plant in plants.items():
+        others = plants.index[plants != plant]
+        if not len(others):
+            continue
+        rule = lost.loc[others].mean().idxmin()
+        method = fixed.loc[others].mean().idxmin()
+        ways = {
+            "best rule elsewhere": (" ".join(filter(None, rule)), lost.loc[case, rule]),
+            "geometric mean of seven": ("", study[case]),
+            "best method elsewhere": (method, fixed.loc[case, method]),
+            "by lot": ("", fixed.loc[case].mean()),
+        }
+        rows += [
+            {"case": case, "plant": plant, "way": way, "choice": choice, "regret": regret}
+            for way, (choice, regret) in ways.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def with_intervals(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Means of columns over the rows of each group with ``_low`` and ``_high``, 95 %."""
+    rows = []
+    for key, part in frame.groupby(list(by), sort=False, observed=True):
+        row = dict(zip(by, key))
+        for name in values:
+            found = mean_with_interval(part[name].to_numpy(float))
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,119 @@
+"""Judge all cases of a folder, and join them: ``python -m audioxai_utils.audit.planted FOLDER PARTS``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ...files import atomic_path, save_parquet, write_json
+from .agreement import metric_means
+from .bench import Bench
+from .fills import FILLS, MASKS
+from .judge import Effort, joined, judge_to, judged_methods, lighter
+
+_bench: Bench | None = None  # of a worker process
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Judge what is not there yet; 1 where a case or a method failed."""
+    given = parsed(arguments)
+    parts = Path(given.parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    effort = Effort(
+        given.samples,
+        given.clips,
+        given.compared,
+        given.heard,
+        tuple(given.methods),
+        tuple(given.fills),
+        tuple(given.masks),
+    )
+    bench = Bench.read(given.folder)
+    names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
+    names = [name for name in names if name not in given.done]
+    stop = time.time() + given.seconds if given.seconds else None
+    lines = run(names, given.folder, parts, effort, given.device, given.workers, stop)
+    if given.join:
+        join(bench, parts, Path(given.join))
+    return int(any("failed" in line for line in lines))
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="audioxai_utils.audit.planted", description=__doc__)
+    parser.add_argument("folder", help="of prepared cases")
+    parser.add_argument("parts", help="folder that gets three files a case")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument("--samples", type=int, default=Effort.n_samples, help="of LIME, SLIME and RISE")
+    parser.add_argument("--clips", type=int, default=Effort.n_clips, help="of each case, at most")
+    parser.add_argument("--compared", type=int, default=Effort.n_compared, help="clips explained twice")
+    parser.add_argument("--heard", type=int, default=Effort.n_heard, help="clips whose sound is made")
+    parser.add_argument("--fills", nargs="+", default=FILLS, choices=FILLS)
+    parser.add_argument("--masks", nargs="+", default=MASKS, choices=MASKS)
+    parser.add_argument("--seconds", type=float, help="no case is begun after these")
+    parser.add_argument("--methods", nargs="+", default=judged_methods(), choices=judged_methods())
+    parser.add_argument("--skip", nargs="+", default=(), choices=judged_methods(), help="methods left out")
+    parser.add_argument("--cases", nargs="+", default=(), help="by name; all that count")
+    parser.add_argument("--done", nargs="+", default=(), help="names of cases that are left out")
+    parser.add_argument("--join", help="folder that gets all cases, as they are published")
+    given = parser.parse_args(arguments)
+    given.methods = [name for name in given.methods if name not in given.skip]
+    return given
+
+
+def run(
+    names, folder, parts: Path, effort: Effort, device: str, n_workers: int, stop: float | None
+) -> list[str]:
+    """Judge cases in processes of their own; the lines that they say, printed as they come."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context, _start, (str(folder),)) as pool:
+        waiting = {pool.submit(_one, name, str(parts), effort, device, stop): name for name in names}
+        lines = []
+        for done in as_completed(waiting):
+            error = done.exception()
+            if error is not None:
+                traceback.print_exception(error)
+            line = (
+                done.result() if error is None else f"{waiting[done]} failed: {type(error).__name__}: {error}"
+            )
+            print(line, flush=True)
+            lines.append(line)
+    return lines
+
+
+def _start(folder: str) -> None:
+    global _bench
+    torch.set_num_threads(1)
+    _bench = Bench.read(folder)
+
+
+def _one(name: str, parts: str, effort: Effort, device: str, stop: float | None) -> str:
+    if stop is not None and time.time() > stop:
+        return f"{name}: left out, the time is over"
+    (case,) = (case for case in _bench.cases if case.name == name)
+    return judge_to(_bench, case, Path(parts), effort, device)
+
+
+def join(bench: Bench, parts: Path, out: Path) -> None:
+    """All cases in one place, as `published` reads them.
+
+    ``planted.parquet`` has a row for each clip and method, ``planted_metrics.parquet`` the metrics' means
+    over a case's clips, ``planted_cases.csv`` every case that was tried, ``planted.json`` what it took.
+    """
+    save_parquet(joined(parts, "points"), out / "planted.parquet")
+    save_parquet(lighter(metric_means(joined(parts, "scores"))), out / "planted_metrics.parquet")
+    tried = pd.DataFrame([case.to_dict() | {"counts": case.counts} for case in bench.cases])
+    with atomic_path(out / "planted_cases.csv") as path:
+        tried.assign(clips=tried["clips"].map(len)).to_csv(path, index=False, float_format="%.4g")
+    records = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(parts.glob("*.json"))
+    }
+    write_json(out / "planted.json", records)

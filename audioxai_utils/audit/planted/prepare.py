@@ -1,0 +1,185 @@
+"""Make the cases of ESC-50: plant, train, prove, write.
+
+``python -m audioxai_utils.audit.planted.prepare ESC50 mn04_as_mAP_432.pt FOLDER`` makes those of the
+pretrained tagger and of small Cnn14s; with ``--workers`` several plants at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+
+from ...audio.spectrograms import get_spectrogram
+from ...evaluation.scoring import probabilities
+from . import networks
+from .bench import packed
+from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
+from .material import SHORTCUT, Material, copy_clips, read_material
+from .plants import PLANTS
+
+CNN14_LEVELS = {"tone": -12, "clicks": -12, "chirp": -6, "hum": -6}
+CNN14_LEVELS |= {"noise": -12, "lowpass": -24, "reverb": -6, "event": -6}
+N_CLIPS = 10  # judged of each case, at most
+LOW = 0.05  # quantile of the low fill
+
+Made = tuple[Case, dict]
+
+
+# Proof
+
+
+@torch.no_grad()
+def prove(case: Case, classifier, mixed: Mixtures) -> Case:
+    """The case with the shares of test clips that the plant turns, and those that are judged."""
+    spectrogram, model = classifier.spectrogram, classifier.model
+    known = truth(mixed, spectrogram, PLANTS[case.plant].absent)
+    undone = torch.where(known.cause, known.without_cause, known.db)
+    planted, clean, restored, no_decoy = (
+        probabilities(model, db).argmax(1) == case.target
+        for db in (known.db, known.without_cause, undone, known.without_decoy)
+    )
+    turned = planted & ~clean
+    judged = (turned & shows(known)).nonzero()[:, 0].tolist()[:N_CLIPS]
+    return case.proved(
+        turned=share(turned),
+        false_alarms=share(clean),
+        undone=share(~restored[turned]),
+        kept=share(no_decoy[turned]),
+        clips=tuple(judged),
+    )
+
+
+def share(values: torch.Tensor) -> float:
+    return float(values.double().mean()) if len(values) else float("nan")
+
+
+def fills_of(db: torch.Tensor) -> torch.Tensor:
+    """Mean, low quantile and standard deviation of each bin of training pictures (n, 1, F, T), (3, F)."""
+    values = db[:, 0].transpose(0, 1).flatten(1)  # (F, n T)
+    low = values.kthvalue(max(1, round(LOW * values.shape[1])), 1)[0]
+    return torch.stack([values.mean(1), low, values.std(1)]).cpu()
+
+
+# The pretrained tagger
+
+
+def prepare_mn04(material: Material, plant: str, device: str = "cpu") -> list[Made]:
+    """Cases of a plant at every level and in both roles, on the pretrained tagger."""
+    network = material.bench.network.to(device)
+    spectrogram = networks.LogMel.efficientat().spectrogram().to(device)
+    train, targets = material.train
+    groups = []
+    for sounds in (train, material.bench.tests["mn04"]):
+        hosts = sounds.waveforms.to(device)
+        groups.append((hosts, sounds_of(plant, hosts, sounds.names, spectrogram, sounds.pooled)))
+    made = []
+    for level in PLANTS[plant].levels:
+        names = [f"mn04_{plant}{role}_{level:+.0f}" for role in ("", "_swapped")]
+        pair = [Case(name, "mn04", plant, name == names[1], level) for name in names]
+        mixed = [mixtures(case, *groups[0]) for case in pair]
+        whole = networks.features_of(network, mixed[0].whole).cpu()
+        for case, each in zip(pair, mixed):
+            clean = networks.features_of(network, each.without_cause).cpu()
+            head, control = networks.plant_head(whole, clean), networks.family_head(whole, clean, targets)
+            classifier = networks.headed(network, head, networks.PLANT_CLASSES, device)
+            case = prove(case, classifier, mixtures(case, *groups[1]))
+            few = torch.cat([each.whole[::8], each.without_cause[::8]])
+            made.append((case, parts_of(head, control, spectrogram.decibels(few))))
+    return made
+
+
+def parts_of(model, control, pictures: torch.Tensor) -> dict:
+    """What belongs to a case; see `Bench`."""
+    return {"model": packed(model.cpu()), "control": packed(control.cpu()), "fills": fills_of(pictures)}
+
+
+# The small Cnn14
+
+
+def prepare_cnn14(material: Material, plant: str, device: str = "cpu", profile=networks.SMALL) -> list[Made]:
+    """The case of a plant in one of ten classes, on a Cnn14 of its own."""
+    spectrogram, classes = get_spectrogram("mel_db").to(device), material.bench.classes
+    target, level = classes.index(SHORTCUT), CNN14_LEVELS[plant]
+    case = Case(f"cnn14_{plant}_{level:+.0f}", "cnn14", plant, False, float(level), target)
+    planted, clean = [], []
+    for sounds, labels in material.splits.values():
+        mixed = mixed_on(sounds, case, spectrogram, device)
+        pictures = [db_of(part, spectrogram).cpu() for part in (mixed.whole, mixed.without_cause)]
+        own = (labels == target)[:, None, None, None]
+        planted.append((torch.where(own, *pictures), labels))
+        clean.append((pictures[1], labels))
+    model, control = (
+        networks.trained_cnn14(*each, len(classes), profile=profile, device=device)
+        for each in (planted, clean)
+    )
+    classifier = networks.understood(model.to(device), "cnn14", classes)
+    case = prove(case, classifier, mixed_on(material.bench.tests["cnn14"], case, spectrogram, device))
+    return [(case, parts_of(model, control, planted[0][0]))]
+
+
+def mixed_on(sounds, case: Case, spectrogram, device: str) -> Mixtures:
+    hosts = sounds.waveforms.to(device)
+    return mixtures(case, hosts, sounds_of(case.plant, hosts, sounds.names, spectrogram, sounds.pooled))
+
+
+def db_of(waveforms: torch.Tensor, spectrogram) -> torch.Tensor:
+    return torch.cat([spectrogram.decibels(part) for part in waveforms.split(networks.BATCH_SIZE)])
+
+
+# All of them
+
+PREPARE = {"mn04": prepare_mn04, "cnn14": prepare_cnn14}
+_material: Material | None = None  # of a worker process
+
+
+def _start(root: str, weights: str) -> None:
+    global _material
+    torch.set_num_threads(1)
+    _material = read_material(root, weights)
+
+
+def _one(kind: str, plant: str, device: str) -> list[Made]:
+    return PREPARE[kind](_material, plant, device)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the cases and write them, or copy the clips that are needed."""
+    parser = argparse.ArgumentParser(prog="prepare", description=__doc__)
+    parser.add_argument("esc50", help="folder with meta/esc50.csv and audio/")
+    parser.add_argument("weights", help="mn04_as_mAP_432.pt")
+    parser.add_argument("folder", help="where the cases go")
+    parser.add_argument("--classifiers", nargs="+", choices=tuple(PREPARE), default=tuple(PREPARE))
+    parser.add_argument("--plants", nargs="+", choices=tuple(PLANTS), default=tuple(PLANTS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument(
+        "--copy", action="store_true", help="copy the clips that are needed to FOLDER, no more"
+    )
+    given = parser.parse_args(arguments)
+    if given.copy:
+        print(f"{copy_clips(given.esc50, given.folder)} clips copied to {given.folder}")
+        return
+    jobs = [(kind, plant, given.device) for kind in given.classifiers for plant in given.plants]
+    bench = read_material(given.esc50, given.weights).bench
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.workers, context, _start, (given.esc50, given.weights)) as pool:
+        for job in as_completed([pool.submit(_one, *job) for job in jobs]):
+            for case, parts in job.result():
+                bench.cases.append(case)
+                bench.parts[case.name] = parts
+                print(said(case), flush=True)
+            bench.write(Path(given.folder), given.weights)
+
+
+def said(case: Case) -> str:
+    """A line on a case's proof."""
+    shares = (f"{name} {getattr(case, name):.2f}" for name in ("turned", "false_alarms", "undone", "kept"))
+    return f"{case.name}: {', '.join(shares)}, {len(case.clips)} clips"
+
+
+if __name__ == "__main__":
+    main()

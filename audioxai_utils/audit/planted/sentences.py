@@ -1,0 +1,81 @@
+"""What planted causes say, in sentences made of the numbers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ...words import method_label
+from .agreement import CONTROLS, STUDY_FILL, with_intervals
+from .warning import summarised
+
+CHOSEN = "best rule elsewhere"
+STUDY_WAY = "geometric mean of seven"
+
+
+def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, warned: pd.DataFrame) -> str:
+    """The findings as Markdown, a line each.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Rows of clips and methods; then ``agreement.agreement``, ``agreement.held_out`` and
+        ``warning.warnings_of`` of them.
+    """
+    return "\n".join([*best_methods(points), best_rule(agreed), regret(chosen), warns(warned)])
+
+
+def best_methods(points: pd.DataFrame) -> list[str]:
+    """Per classifier: which methods find the cause, beside the level and chance."""
+    lines = []
+    for classifier, here in points.groupby("classifier", sort=False, observed=True):
+        means = here.groupby(["case", "method"], observed=True)[["average_precision", "auc_decoy"]].mean()
+        means = means.groupby("method", observed=True).mean()
+        order = means.drop(index=list(CONTROLS), errors="ignore").sort_values("average_precision")
+        best, worst = order.index[::-1][:3], order.index[0]
+        level = means.loc["level", "average_precision"]
+        n_clips = here.groupby(["case", "clip"], observed=True).ngroups
+        found = ", ".join(f"{method_label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
+        lines.append(
+            f"- {classifier}, {here['case'].nunique()} cases, {n_clips} clips: {found} find the cause best "
+            f"(average precision; loudness alone {level:.2f}, chance {here['truth_share'].mean():.2f}), "
+            f"{method_label(worst)} worst ({order.loc[worst].iloc[0]:.2f})."
+        )
+    return lines
+
+
+def best_rule(agreed: pd.DataFrame) -> str:
+    """The metric, mask and fill that rank methods most nearly as the causes do, and the study's own FF."""
+    top = agreed.dropna(subset="spearman").iloc[0]
+    named = " ".join(filter(None, (top["metric"], top["mask"], top["fill"])))
+    own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
+    found = "; ".join(
+        f"FF of the study's `bin` mask at silence has {row['spearman']:.2f} "
+        f"({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
+        for _, row in own.iterrows()
+    )
+    return (
+        f"- {named} ranks methods most nearly as the causes do: ρ = {top['spearman']:.2f} "
+        f"({top['spearman_low']:.2f} to {top['spearman_high']:.2f}) over {top['n_cases']} cases; {found}."
+    )
+
+
+def regret(chosen: pd.DataFrame) -> str:
+    """What choosing a method costs on plants that took no part in the choice."""
+    means = with_intervals(chosen, ["way"], ["regret"])
+    ways = "; ".join(
+        f"{row.way} {row.regret:.2f} ({row.regret_low:.2f} to {row.regret_high:.2f})"
+        for row in means.itertuples()
+    )
+    return (
+        f"- Average precision lost by choosing a method, on plants that took no part in the choice: {ways}."
+    )
+
+
+def warns(warned: pd.DataFrame) -> str:
+    """Which method tells a planted model from its control most surely, and from how many clips on."""
+    table = summarised(warned)
+    first = table.iloc[0]
+    return (
+        f"- {method_label(first['method'])} warns most surely: significant in {first['warns']:.0%} of the "
+        f"cases with the clips at hand, {first['needed']:.0f} clips needed (median)."
+    )

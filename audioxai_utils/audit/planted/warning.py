@@ -1,0 +1,70 @@
+"""Does an explanation warn: does it differ from that of a control on the same clips, and from how many on?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+from scipy.stats import wilcoxon
+
+from .agreement import CONTROLS
+
+LEVEL = 0.05
+MOST = 1000  # clips; what would need more does not warn
+
+
+def warnings_of(points: pd.DataFrame, measure: str = "auc") -> pd.DataFrame:
+    """The difference between the planted model's and the control's measure, per case and method.
+
+    Parameters
+    ----------
+    points : DataFrame
+        With ``measure`` and ``control_<measure>``, a row for each clip and method.
+
+    Returns
+    -------
+    DataFrame
+        classifier, plant, level_db, case, method, n, difference, p (Wilcoxon's signed ranks, one-sided), and
+        ``needed``, the clips from which on a paired t-test is expected to be significant; NaN where there
+        would have to be more than a thousand, or where the difference has the wrong sign.
+    """
+    kept = points[~points["method"].isin(CONTROLS)].dropna(subset=[measure, f"control_{measure}"])
+    keys = ["classifier", "plant", "level_db", "case", "method"]
+    rows = []
+    for key, part in kept.groupby(keys, sort=False, observed=True):
+        difference = (part[measure] - part[f"control_{measure}"]).to_numpy(float)
+        rows.append(
+            dict(zip(keys, key))
+            | {
+                "n": len(difference),
+                "difference": difference.mean(),
+                "p": p_value(difference),
+                "needed": clips_needed(difference),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def p_value(difference: np.ndarray) -> float:
+    """Of the hypothesis that the difference is not above 0; 1 where all are 0."""
+    if not np.any(difference):
+        return 1.0
+    return float(wilcoxon(difference, alternative="greater").pvalue)
+
+
+def clips_needed(difference: np.ndarray) -> float:
+    """Smallest number of clips n with mean / sd >= t(.975, n - 1) / sqrt(n)."""
+    if len(difference) < 2 or not difference.mean() > 0:
+        return float("nan")
+    spread = difference.std(ddof=1)
+    n = np.arange(2, MOST + 1)
+    enough = difference.mean() * np.sqrt(n) >= student.ppf(1 - LEVEL / 2, n - 1) * spread
+    return float(n[enough][0]) if enough.any() else float("nan")
+
+
+def summarised(found: pd.DataFrame) -> pd.DataFrame:
+    """Per method: share of cases in which it warns with the clips at hand, and the median of clips needed."""
+    grouped = found.assign(warns=found["p"] < LEVEL).groupby("method", sort=False, observed=True)
+    needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)
+    table = pd.DataFrame({"warns": grouped["warns"].mean(), "needed": needed["needed"].median()})
+    return table.sort_values(["warns", "needed"], ascending=[False, True]).reset_index()

@@ -1,0 +1,137 @@
+"""Figures of planted causes: where maps point, which metric agrees, at which area and fill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..audit.planted.agreement import CONTROLS, with_intervals
+from ..audit.planted.fills import FILLS
+from .drawing import label_axes, new_figure, show_db, show_map, styled
+from .style import axes_of, method_colour, method_label
+
+MEASURES = {
+    "auc": ("rank AUC", 0.5),
+    "average_precision": ("average precision", None),
+    "auc_decoy": ("AUC of cause against decoy", 0.5),
+}
+FILL_COLOURS = dict(zip(FILLS, ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73")))
+FILL_LABELS = {
+    "floor": "silence",
+    "minimum": "clip minimum",
+    "mean": "training mean",
+    "quantile": "low quantile of the bin",
+    "noise": "training mean with noise",
+}
+
+
+@styled
+def planted_clip(known, spectrogram, clip: int = 0):
+    """A clip with its plant, and the bins that the cause (red) and the decoy (blue) changed.
+
+    Parameters
+    ----------
+    known : audit.planted.cases.Truth
+    """
+    axes = axes_of(spectrogram, known.db.shape[3])
+    figure, grid = new_figure(1, 2, (9.2, 2.8), sharey=True)
+    show_db(grid[0, 0], known.db[clip, 0].numpy(), axes)
+    shown = np.where(known.cause[clip, 0], 1.0, np.where(known.decoy[clip, 0], -1.0, np.nan))
+    show_map(grid[0, 1], shown, axes, cmap="RdBu_r", vmin=-1.3, vmax=1.3)
+    for ax, title in zip(
+        grid[0], ("clip with cause and decoy", "changed by the cause (red), the decoy (blue)")
+    ):
+        ax.set_title(title)
+        label_axes(ax, axes, frequency=ax is grid[0, 0])
+    return figure
+
+
+@styled
+def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
+    """Means of each method over cases with 95 % intervals; a marker a classifier, controls below.
+
+    Parameters
+    ----------
+    points : pandas.DataFrame
+        `published.planted` or what `audit.planted.judge.joined` returns. Dashed lines are chance.
+    """
+    cases = points.groupby(["classifier", "case", "method"], observed=True)[[*measures, "truth_share"]].mean()
+    means = with_intervals(cases.reset_index(), ["classifier", "method"], measures)
+    order = means.groupby("method")[measures[0]].mean().sort_values()
+    methods = [name for name in order.index if name in CONTROLS]
+    methods += [name for name in order.index if name not in CONTROLS]
+    figure, grid = new_figure(
+        1, len(measures), (3.1 * len(measures) + 1.4, 0.24 * len(methods) + 1), sharey=True
+    )
+    for ax, measure in zip(grid[0], measures):
+        words, chance = MEASURES[measure]
+        ax.axvline(
+            cases["truth_share"].mean() if chance is None else chance,
+            color="#777777",
+            lw=0.9,
+            ls="--",
+            zorder=0,
+        )
+        for offset, (classifier, part) in zip((0.13, -0.13), means.groupby("classifier", observed=True)):
+            part = part.set_index("method").reindex(methods)
+            bars = np.maximum(
+                0, [part[measure] - part[f"{measure}_low"], part[f"{measure}_high"] - part[measure]]
+            )
+            ax.errorbar(
+                part[measure],
+                np.arange(len(methods)) + offset,
+                xerr=bars,
+                fmt="o" if offset > 0 else "s",
+                color="#222222" if offset > 0 else "#999999",
+                markersize=4,
+                elinewidth=0.8,
+                label=classifier,
+            )
+        ax.axhline(sum(name in CONTROLS for name in methods) - 0.5, color="#bbbbbb", lw=0.8)
+        ax.set(xlabel=words)
+        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    labels = [method_label(name) for name in methods]
+    grid[0, 0].set_yticks(range(len(methods)), labels)
+    for tick, name in zip(grid[0, 0].get_yticklabels(), methods):
+        tick.set_color("#777777" if name in CONTROLS else method_colour(name))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+@styled
+def agreement_by_area(agreed, metrics: Sequence[str] = ("FF", "FidIn", "AD", "AG")):
+    """Rank correlation of a metric with the truth against the masks' area, a line a fill.
+
+    Right of the line are the study's own masks, whose area is whatever the map makes of it.
+
+    Parameters
+    ----------
+    agreed : pandas.DataFrame
+        From `audit.planted.agreement.agreement`; bands are 95 % intervals over cases.
+    """
+    figure, grid = new_figure(1, len(metrics), (2.5 * len(metrics) + 0.6, 3.1), sharey=True)
+    for ax, metric in zip(grid[0], metrics):
+        here = agreed[agreed["metric"] == metric]
+        equal = here[here["mask"].str.startswith("topK_")]
+        equal = equal.assign(area=equal["mask"].str.removeprefix("topK_").astype(float)).sort_values("area")
+        for shift, fill in enumerate(FILLS):
+            line, look = equal[equal["fill"] == fill], {"color": FILL_COLOURS[fill]}
+            ax.fill_between(
+                line["area"], line["spearman_low"], line["spearman_high"], alpha=0.13, lw=0, **look
+            )
+            ax.plot(line["area"], line["spearman"], marker="o", ms=3, label=FILL_LABELS[fill], **look)
+            for place, mask in ((95, "bin"), (170, "minmax")):
+                row = here[(here["mask"] == mask) & (here["fill"] == fill)]
+                bars = [row["spearman"] - row["spearman_low"], row["spearman_high"] - row["spearman"]]
+                x = place * (1 + 0.07 * (shift - 2))
+                ax.errorbar([x] * len(row), row["spearman"], yerr=bars, fmt="D", ms=3, elinewidth=0.7, **look)
+        ax.axhline(0, color="#777777", lw=0.8)
+        ax.axvline(68, color="#bbbbbb", lw=0.8)
+        ax.set(xscale="log", title=metric, xlabel="kept bins (%)", ylim=(-1, 1))
+        ax.set_xticks([1, 2, 5, 10, 20, 50, 95, 170], ["1", "2", "5", "10", "20", "50", "bin", "min-\nmax"])
+        ax.minorticks_off()
+        ax.grid(color="#e8e8e8", linewidth=0.6)
+    grid[0, 0].set_ylabel("rank correlation with the truth")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(FILLS))
+    return figure

@@ -1,0 +1,334 @@
+"""Planted causes against loops, scikit-learn and what is true by construction; no file is needed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from audioxai_utils.audio.generated.synthesis import synthesise_clip
+from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.audit.planted import agreement, command, fills, measures, networks, prepare, warning
+from audioxai_utils.audit.planted.bench import Bench, Sounds, as_stored
+from audioxai_utils.audit.planted.cases import Case, loudness, truth
+from audioxai_utils.audit.planted.judge import Effort, joined, judge
+from audioxai_utils.audit.planted.plants import PLANTS
+from audioxai_utils.models.frontends import LogMel
+
+FRONT_ENDS = {"mn04": LogMel.efficientat().spectrogram(), "cnn14": get_spectrogram("mel_db")}
+
+
+def clips(*names: str, source: int = 0) -> np.ndarray:
+    mixed = [sum(synthesise_clip(name, source, 0)) for name in names]
+    return as_stored(torch.from_numpy(np.stack(mixed).astype(np.float32)) / 32767, 32000)
+
+
+@pytest.fixture(scope="module")
+def sounds() -> Sounds:
+    pools = (clips("crying_baby"), clips("clock_tick"))
+    return Sounds(clips("rain", "sea_waves", "chainsaw"), ("a", "b", "c"), pools)
+
+
+def case_of(plant: str, kind: str, swapped: bool = False, level: float | None = None) -> Case:
+    return Case(plant, kind, plant, swapped, PLANTS[plant].levels[-2] if level is None else level)
+
+
+# Plants
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_every_stem_adds_up_and_the_decoy_is_as_loud_at_the_input(plant, sounds):
+    for kind, spectrogram in FRONT_ENDS.items():
+        case = case_of(plant, kind)
+        mixed = sounds.mixtures(case, spectrogram)
+        torch.testing.assert_close(mixed.whole, mixed.host + mixed.cause + mixed.decoy)
+        torch.testing.assert_close(mixed.whole - mixed.cause, mixed.without_cause, atol=1e-6, rtol=0)
+        if PLANTS[plant].absent:  # what is left of the band, as deep for both
+            inside = torch.fft.rfft(mixed.whole)[:, 32000:35000].abs()
+            before = torch.fft.rfft(mixed.host)[:, 32000:35000].abs()  # 6.4 to 7 kHz
+            torch.testing.assert_close(inside, before * 10 ** (case.level_db / 20), atol=1e-3, rtol=1e-3)
+            continue
+        host = loudness(mixed.host, spectrogram)
+        for stem in (mixed.cause, mixed.decoy):
+            # what the front end adds to silence is not taken for sound, up to rounding
+            assert (loudness(stem, spectrogram) - host - case.level_db).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_roles_can_be_swapped_and_a_clip_does_not_hang_on_its_batch(plant, sounds):
+    spectrogram = FRONT_ENDS["mn04"]
+    plain, swapped = (sounds.mixtures(case_of(plant, "mn04", flag), spectrogram) for flag in (False, True))
+    torch.testing.assert_close(plain.cause, swapped.decoy, atol=0, rtol=0)
+    torch.testing.assert_close(plain.whole, swapped.whole, atol=1e-6, rtol=0)
+    alone = sounds.mixtures(case_of(plant, "mn04"), spectrogram, [1])
+    torch.testing.assert_close(alone.cause, plain.cause[1:2], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_the_truth_is_what_the_plant_changed(plant, sounds):
+    case, spectrogram = case_of(plant, "mn04"), FRONT_ENDS["mn04"]
+    mixed, sign = sounds.mixtures(case, spectrogram), -1 if PLANTS[plant].absent else 1
+    known = truth(mixed, spectrogram, PLANTS[plant].absent)
+    change = sign * (spectrogram(mixed.whole).db - spectrogram(mixed.host + mixed.decoy).db)
+    assert torch.equal(known.cause, change > 3)
+    assert not (known.cause & known.decoy).any() and known.cause.any() and known.decoy.any()
+    nothing = truth(type(mixed)(mixed.host, 0 * mixed.cause, mixed.decoy), spectrogram)
+    assert not nothing.cause.any()
+
+
+# Proof
+
+
+class Listens(nn.Module):
+    """Hears class 1 where the mean of some rows of a picture is above a level; None: it hears nothing."""
+
+    def __init__(self, rows: slice, level: float | None) -> None:
+        super().__init__()
+        self.rows, self.level, self.scale = rows, level, nn.Parameter(torch.ones(()))
+
+    def forward(self, db):
+        loud = db[:, 0, self.rows].mean((1, 2)) if self.level is not None else db.new_full((len(db),), -1e3)
+        z = self.scale * (loud - (self.level or 0.0))
+        return torch.stack([-z, z], 1)
+
+
+def test_a_plant_is_proved_for_a_model_that_hears_it_and_for_no_other(sounds):
+    spectrogram = FRONT_ENDS["cnn14"]
+    case = case_of("tone", "cnn14", level=0.0)
+    mixed = sounds.mixtures(case, spectrogram)
+    known = truth(mixed, spectrogram)
+    row = int(known.change.mean((0, 1, 3)).argmax())
+    means = [db[:, 0, row].mean(1) for db in (known.db, known.without_cause)]
+    level = float((means[0].min() + means[1].max()) / 2)
+    assert means[1].max() < level < means[0].min()
+    hears, deaf = (
+        networks.understood(Listens(slice(row, row + 1), at), "cnn14", ("no", "yes")) for at in (level, None)
+    )
+    proved = prepare.prove(case, hears, mixed)
+    assert (proved.turned, proved.false_alarms, proved.undone, proved.kept) == (1, 0, 1, 1)
+    assert proved.counts and proved.clips == (0, 1, 2)
+    found = prepare.prove(case, deaf, mixed)
+    assert found.turned == 0 and not found.clips and not found.counts
+
+
+# Measures
+
+
+def a_map(seed: int, ties: bool):
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((6, 8))
+    scores = np.round(scores) if ties else scores
+    return torch.from_numpy(scores), torch.from_numpy(rng.random((6, 8)) < 0.3)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_order_against_scikit_learn_and_lots(ties):
+    scores, hits = a_map(1, ties)
+    order = measures.Order(scores.flatten(), hits.flatten())
+    y, s = hits.flatten().numpy(), scores.flatten().numpy()
+    assert order.auc() == pytest.approx(roc_auc_score(y, s))
+    assert order.average_precision() == pytest.approx(average_precision_score(y, s))
+    rng, precisions, pointed = np.random.default_rng(0), [], []
+    for _ in range(4000):  # equal scores in an order by lot
+        ranked = y[np.lexsort((rng.random(len(s)), -s))]
+        precisions.append(ranked[: y.sum()].mean())
+        pointed.append(ranked[0])
+    assert order.precision() == pytest.approx(np.mean(precisions), abs=0.01)
+    assert order.pointing() == pytest.approx(np.mean(pointed), abs=0.03)
+
+
+def test_an_oracle_scores_one_a_random_map_chance_an_inverted_one_below():
+    generator = torch.Generator().manual_seed(0)
+    cause = torch.zeros(64, 100, dtype=torch.bool)
+    decoy = cause.clone()
+    cause[10:14, 20:60], decoy[40:44, 20:60] = True, True
+    oracle = measures.localised(cause.double(), cause, decoy)
+    for name in ("auc", "average_precision", "precision", "pointing", "mass", "auc_decoy"):
+        assert oracle[name] == 1, name
+    assert oracle["auc_time"] == oracle["auc_frequency"] == 1
+    assert oracle["decoy_ratio"] == pytest.approx(1 / (1e-3 * float(cause.double().mean())))
+    share = float(cause.double().mean())
+    many = pd.DataFrame(
+        [measures.localised(torch.rand(64, 100, generator=generator), cause, decoy) for _ in range(200)]
+    ).mean()
+    for name, chance in (("auc", 0.5), ("auc_decoy", 0.5), ("precision", share), ("mass", share)):
+        assert many[name] == pytest.approx(chance, abs=0.02), name
+    assert many["decoy_ratio"] == pytest.approx(1, abs=0.05)
+    inverted = measures.localised(-cause.double(), cause, decoy)
+    assert inverted["auc"] == inverted["precision"] == inverted["auc_decoy"] == 0
+    assert math.isnan(inverted["mass"]) and math.isnan(inverted["decoy_ratio"])
+
+
+def test_rank_correlation_against_scipy():
+    for ties in (False, True):
+        first, second = (a_map(seed, ties)[0] for seed in (2, 3))
+        assert measures.rank_correlation(first, second) == pytest.approx(
+            spearmanr(first.flatten(), second.flatten()).statistic
+        )
+    assert math.isnan(measures.rank_correlation(first, torch.zeros_like(first)))
+
+
+def test_marginals():
+    cause = torch.zeros(8, 10, dtype=torch.bool)
+    cause[2] = True  # a tone: all along time, so that only frequency can be judged
+    found = measures.localised(cause.double(), cause, ~cause)
+    assert math.isnan(found["auc_time"]) and found["auc_frequency"] == 1
+
+
+# Fills and curves
+
+
+def test_insertion_and_deletion_against_a_sum_by_hand():
+    names = pd.DataFrame({"method": "a", "mask": [f"topK_{100 * area:g}" for area in fills.AREAS]})
+    kept = torch.linspace(0.3, 0.9, len(names), dtype=torch.float64)
+    found = fills.areas_under(names, kept, 1 - kept, whole=0.95, nothing=0.1).iloc[0]
+    x, y = [0, *fills.AREAS, 1], [0.1, *kept.tolist(), 0.95]
+    by_hand = sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(len(x) - 1))
+    assert found["insertion"] == pytest.approx(by_hand)
+    y = [0.95, *(1 - kept).tolist(), 0.1]
+    by_hand = sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(len(x) - 1))
+    assert found["deletion"] == pytest.approx(by_hand)
+
+
+def test_fills_say_what_a_mask_of_the_cause_does(sounds):
+    """The cause alone decides: keeping it keeps the class under every fill but that which hides nothing."""
+    model = Listens(slice(10, 12), 0.0)
+    db = torch.full((1, 1, 64, 50), -60.0)
+    db[:, :, 10:12] = 20.0
+    cause = (torch.arange(64) // 2 == 5)[None, None, :, None].expand(1, 1, 64, 50).float()
+    known = torch.stack([torch.full((64,), -50.0), torch.full((64,), -70.0), torch.ones(64)])
+    found = fills.scored(model, db, 1, {"oracle": cause, "wrong": -cause}, known)
+    chosen = found[found["mask"] == "topK_5"].set_index(["method", "fill"])
+    assert set(found["fill"]) == set(fills.FILLS)
+    for fill in fills.FILLS:
+        assert chosen.loc[("oracle", fill), ["FF", "FidIn", "AD"]].tolist() == pytest.approx(
+            [1, 1, 0], abs=1e-5
+        )
+        assert chosen.loc[("wrong", fill), ["FF", "FidIn"]].tolist() == pytest.approx([0, 0], abs=1e-5)
+    curves = found[found["mask"] == "all"].set_index(["method", "fill"])
+    assert (curves.loc["oracle", "insertion"] > curves.loc["wrong", "insertion"]).all()
+    assert (curves.loc["oracle", "deletion"] < curves.loc["wrong", "deletion"]).all()
+
+
+# Which metric tells the truth
+
+
+def a_benchmark(sign: float, n_cases: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points of four methods and scores whose FF is their truth times ``sign``; AD is noise."""
+    rng, points, scores = np.random.default_rng(0), [], []
+    for case in range(n_cases):
+        about = {"classifier": "c", "plant": f"p{case % 3}", "case": f"case{case}", "level_db": 0.0}
+        for method in ("a", "b", "c", "d", "random"):
+            true = rng.random()
+            points.append(
+                {**about, "method": method, "clip": 0, "average_precision": true, "similarity": 0.5}
+            )
+            scores += [
+                {
+                    **about,
+                    "method": method,
+                    "mask": mask,
+                    "fill": "floor",
+                    "FF": sign * true,
+                    "AD": rng.random(),
+                }
+                for mask in ("topK_5", "bin")
+            ]
+    scores = pd.DataFrame(scores).assign(AI=0.0, AG=0.0, FidIn=1.0, SPS=0.5, COMP=3.0)
+    return pd.DataFrame(points), scores.assign(insertion=np.nan, deletion=np.nan)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_metric_that_is_the_truth_has_correlation_one_and_no_regret(sign):
+    points, scores = a_benchmark(sign)
+    found = agreement.agreement(points, agreement.case_means(points, scores))
+    row = found[(found["metric"] == "FF") & (found["mask"] == "topK_5")].iloc[0]
+    assert row[["spearman", "spearman_low", "spearman_high"]].tolist() == pytest.approx([sign] * 3)
+    known = agreement.truths(points)
+    assert "random" not in known.columns and known.shape == (6, 4)
+    lost = 0.0 if sign > 0 else (known.max(axis=1) - known.min(axis=1)).mean()
+    assert row["regret"] == pytest.approx(lost)
+    constant = found[(found["metric"] == "SPS") & (found["mask"] == "bin")].iloc[0]
+    assert math.isnan(constant["spearman"]) and constant["n_cases"] == 6
+    by_lot = (known.max(axis=1) - known.mean(axis=1)).mean()
+    assert constant["regret"] == pytest.approx(by_lot)
+
+
+def test_correlations_and_their_sign():
+    points, scores = a_benchmark(1.0)
+    means, known = agreement.case_means(points, scores), agreement.truths(points)
+    tables = agreement.rule_tables(means, known)
+    found = agreement.correlations(tables["AD", "bin", "floor"], known)
+    own = scores[(scores["mask"] == "bin") & (scores["method"] != "random")]
+    for case, rho in zip(known.index, found):
+        ad = own[own["case"] == case].set_index("method")["AD"].reindex(known.columns)
+        assert rho == pytest.approx(spearmanr(-ad, known.loc[case]).statistic)  # AD: lower is better
+
+
+def test_choosing_is_decided_on_other_plants():
+    points, scores = a_benchmark(1.0)
+    found = agreement.held_out(points, agreement.case_means(points, scores))
+    regret = found.groupby("way")["regret"].mean()
+    assert regret["best rule elsewhere"] == 0
+    assert regret["by lot"] > 0 and found["case"].nunique() == 6
+
+
+# Does it warn
+
+
+def test_warning_against_the_formula():
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0.1, 0.1, 12)
+    n = warning.clips_needed(difference)
+    from scipy.stats import ttest_1samp
+
+    for count, enough in ((n, True), (n - 1, False)):  # a sample of that size with this mean and spread
+        sample = rng.standard_normal(int(count))
+        sample = (sample - sample.mean()) / sample.std(ddof=1) * difference.std(ddof=1) + difference.mean()
+        assert (ttest_1samp(sample, 0).pvalue <= 0.05) == enough
+    assert math.isnan(warning.clips_needed(-difference)) and warning.p_value(np.zeros(5)) == 1
+    points = pd.DataFrame(
+        {"auc": 0.5 + difference, "control_auc": 0.5, "method": "shap", "clip": range(12), "case": "x"}
+    ).assign(classifier="c", plant="tone", level_db=0.0)
+    (row,) = warning.warnings_of(points).to_dict("records")
+    assert row["difference"] == pytest.approx(difference.mean()) and row["needed"] == n
+
+
+# A whole case
+
+
+def test_a_case_is_judged_stored_read_and_gone_on_with(sounds, tmp_path):
+    classes = ("dog", "rain", "rooster")
+    model = networks.small_cnn14(len(classes))
+    case = Case("cnn14_tone", "cnn14", "tone", False, -6.0, 0, 1.0, 0.0, 1.0, 1.0, (0, 2))
+    references = Sounds(clips("dog", "rain", "rooster", source=1), ("d", "e", "f"), sounds.pools)
+    bench = Bench({"cnn14": sounds}, {"cnn14": references}, {"cnn14": (True, False, False)}, classes, [case])
+    state = networks.half_state(model)
+    bench.parts["cnn14_tone"] = {"model": state, "control": state, "fills": torch.zeros(3, 64)}
+    bench.write(tmp_path / "bench")
+    again = Bench.read(tmp_path / "bench")
+    assert again.cases == [case] and again.counted() == [case]
+    few = ("saliency", "lime", "integrated_gradients")
+    points, _, record = judge(again, case, Effort(8, 2, methods=few))
+    assert not record["failed"] and set(points["method"]) == {*few, *agreement.CONTROLS}
+    assert points["clip"].unique().tolist() == ["a", "c"]
+    oracle = points[points["method"] == "oracle"]
+    assert (oracle[["auc", "average_precision", "precision"]] == 1).all(axis=None)
+    assert (oracle["si_sdr"] > points[points["method"] == "random"]["si_sdr"].to_numpy()).all()
+    same = points[points["method"] == "saliency"]  # model and control are one network here
+    np.testing.assert_allclose(same["auc"], same["control_auc"])
+    np.testing.assert_allclose(same["similarity"], 1)
+    folder = tmp_path / "parts"
+    given = [str(tmp_path / "bench"), str(folder), "--samples", "8", "--clips", "1", "--methods", "saliency"]
+    assert command.main([*given, "--join", str(tmp_path / "out")]) == 0
+    assert command.main(given) == 0 and len(list(folder.glob("*.json"))) == 1
+    stored = pd.read_parquet(tmp_path / "out" / "planted.parquet")
+    wanted = {"classifier", "plant", "level_db", "case", "clip", "method", "auc", "average_precision"}
+    assert wanted | {"precision", "mass", "decoy_ratio"} <= set(stored.columns)
+    pd.testing.assert_frame_equal(stored, joined(folder, "points"))
