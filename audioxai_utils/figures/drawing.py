@@ -12,7 +12,6 @@ from .style import (
     SPECTROGRAM_COLOURS,
     attribution_scale,
     frequency_label,
-    hz_to_mel,
 )
 
 RC = {
@@ -68,7 +67,7 @@ def new_figure(n_rows: int, n_columns: int, size: tuple[float, float], **options
 def label_axes(ax, axes, time: bool = True, frequency: bool = True) -> None:
     """Seconds and Hz; on a mel axis the ticks are mel-spaced and labelled in Hz."""
     ticks = axes.frequency_ticks()
-    ax.set_yticks(hz_to_mel(ticks) if axes.mel else ticks, [frequency_label(f) for f in ticks])
+    ax.set_yticks(axes.scale(ticks), [frequency_label(f) for f in ticks])
     ax.set_xticks(axes.time_ticks())
     ax.tick_params(labelbottom=time, labelleft=frequency)
     ax.set_xlabel("time (s)" if time else "")

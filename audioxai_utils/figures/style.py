@@ -47,7 +47,7 @@ METHOD_COLOURS = {
     "extremal": "#7766FF",
     "extremal_20": "#441155",
     "extremal_heard": "#1155BB",
-    "extremal_robust": "#0022CC",
+    "extremal_robust": "#774477",
     "lmac": "#55DDEE",
     "lmac_ft": "#88EE66",
     "coughlime": "#774444",
@@ -84,6 +84,7 @@ METHOD_MARKERS = {
     "l2i": "$L$",
 }
 PANELS = 6  # side by side, before a figure goes on below or its panels get narrower
+EVEN = 0.01  # share by which the steps between bins may differ on an even scale
 SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#999933")
 
 # Best and worst in the study's tables: the first pair for faithfulness, the second for conciseness.
@@ -135,8 +136,9 @@ class Axes:
     n_frames: int
     n_bins: int
     mel: bool
-    low: float  # lower edge of the picture in Hz (linear axis) or mel (mel axis)
+    low: float  # lower edge of the picture on its scale: Hz, mel, or bins where these are even in neither
     high: float
+    centres: tuple[float, ...] = ()  # Hz of every bin, where the scale is that of bins
 
     @property
     def start(self) -> float:
@@ -150,14 +152,21 @@ class Axes:
 
     def height_of(self, frequency):
         """Share of the height at a frequency in Hz."""
-        scale = hz_to_mel(frequency) if self.mel else np.asarray(frequency, dtype=float)
-        return (scale - self.low) / (self.high - self.low)
+        return (self.scale(frequency) - self.low) / (self.high - self.low)
+
+    def scale(self, frequency):
+        """A frequency in Hz on the picture's vertical scale."""
+        if self.centres:
+            return np.interp(frequency, self.centres, np.arange(self.n_bins))
+        return hz_to_mel(frequency) if self.mel else np.asarray(frequency, dtype=float)
 
     def frequency_ticks(self) -> tuple[float, ...]:
         """Round frequencies in Hz inside the picture: evenly spaced in mel, or linear ones."""
         top = float(mel_to_hz(self.high)) if self.mel else self.high
         bottom = float(mel_to_hz(self.low)) if self.mel else max(0.0, self.low)
-        if self.mel:
+        if self.centres:
+            bottom, top = self.centres[0], self.centres[-1]
+        if self.mel or self.centres:
             candidates = (100.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 12000.0, 16000.0, 20000.0)
         else:
             step = next(s for s in (250, 500, 1000, 2000, 2500, 5000, 10000, 1e9) if top / s <= 5.5)
@@ -177,7 +186,7 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
     ----------
     spectrogram : str, SpectrogramParameters or Spectrogram
         A name of the study, its parameters, or an object that carries them as ``.settings`` or has
-        ``sample_rate``, ``hop_length`` and ``frequencies`` (Hz, evenly spaced).
+        ``sample_rate``, ``hop_length`` and ``frequencies`` (Hz, rising).
     n_frames : int
         Frames of the picture.
 
@@ -199,16 +208,12 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
             f"got {type(found).__name__}"
         )
     centres = np.asarray(found.frequencies, dtype=float)
-    step = (centres[-1] - centres[0]) / max(1, len(centres) - 1)
-    return Axes(
-        int(found.sample_rate),
-        int(found.hop_length),
-        n_frames,
-        len(centres),
-        False,
-        float(centres[0] - step / 2),
-        float(centres[-1] + step / 2),
-    )
+    sizes = (int(found.sample_rate), int(found.hop_length), n_frames, len(centres))
+    for even_in_mel, values in ((False, centres), (True, hz_to_mel(centres))):
+        step = (values[-1] - values[0]) / max(1, len(values) - 1)
+        if np.allclose(np.diff(values), step, rtol=EVEN):
+            return Axes(*sizes, even_in_mel, float(values[0] - step / 2), float(values[-1] + step / 2))
+    return Axes(*sizes, False, -0.5, len(centres) - 0.5, tuple(centres.tolist()))
 
 
 def _study_axes(parameters: SpectrogramParameters, n_frames: int) -> Axes:

@@ -9,12 +9,15 @@ from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.constants import (
     LOWER_IS_BETTER,
     NOISE_SCENARIOS,
+    OWN,
     SPECTROGRAM_TYPES,
     STUDY_METHODS,
     STUDY_METRICS,
     known_methods,
 )
 from audioxai_utils.figures import style
+from audioxai_utils.models.frontends import LogMel
+from audioxai_utils.models.virtual_inspection import inspection
 
 # Machado et al. (2009): linear RGB as seen with protanopia and deuteranopia.
 DEFICIENCIES = {
@@ -68,9 +71,8 @@ def test_methods_have_a_colour_a_marker_and_a_label_each():
     )
     assert len(set(style.METHOD_MARKERS.values())) == len(style.METHOD_MARKERS)
     assert len(set(style.METHOD_LABELS.values())) == len(style.METHOD_LABELS)
-    assert set(style.SCENARIO_LABELS) == set(NOISE_SCENARIOS) and set(style.SPECTROGRAM_LABELS) == set(
-        SPECTROGRAM_TYPES
-    )
+    assert set(style.SCENARIO_LABELS) == set(NOISE_SCENARIOS)
+    assert set(style.SPECTROGRAM_LABELS) == {*SPECTROGRAM_TYPES, OWN}
     assert set(style.BEST_WORST) == set(STUDY_METRICS) and set(LOWER_IS_BETTER) <= set(STUDY_METRICS)
 
 
@@ -92,6 +94,25 @@ def test_a_bin_lies_at_its_own_frequency_and_a_frame_at_its_own_time(kind, n_fra
         (times - axes.start) / (axes.end - axes.start), (np.arange(n_frames) + 0.5) / n_frames
     )
     assert style.axes_of(transform, n_frames) == style.axes_of(transform.settings, n_frames) == axes
+
+
+@pytest.mark.parametrize(
+    ("picture", "mel"),
+    [
+        (LogMel.efficientat().spectrogram(), True),
+        (LogMel.panns().spectrogram(), False),  # Slaney's scale is even in neither
+        (inspection("cqt", 32000), False),
+        (inspection("stft", 32000), False),
+    ],
+    ids=["Kaldi", "Slaney", "constant-Q", "STFT"],
+)
+def test_bins_of_any_spectrogram_lie_at_their_own_frequencies(picture, mel):
+    axes = style.axes_of(picture, 101)
+    centres = picture.frequencies.double().numpy()
+    expected = (np.arange(axes.n_bins) + 0.5) / axes.n_bins
+    np.testing.assert_allclose(axes.height_of(centres), expected, atol=0.1 / axes.n_bins)
+    heights = axes.height_of(np.array(axes.frequency_ticks()))
+    assert axes.mel == mel and len(heights) >= 3 and (heights >= 0).all() and (heights <= 1).all()
 
 
 @pytest.mark.parametrize("kind", SPECTROGRAM_TYPES)
