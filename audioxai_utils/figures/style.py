@@ -198,8 +198,9 @@ def axes_of(spectrogram, n_frames: int) -> Axes:
     if isinstance(spectrogram, str) and spectrogram not in SPECTROGRAMS:
         raise ValueError(f"spectrogram must be one of {', '.join(SPECTROGRAMS)}; got {spectrogram!r}")
     found = SPECTROGRAMS[spectrogram] if isinstance(spectrogram, str) else spectrogram
-    if isinstance(getattr(found, "settings", None), SpectrogramParameters):
-        found = found.settings
+    settings = getattr(found, "settings", None)
+    if isinstance(settings, SpectrogramParameters) and settings.n_bins == getattr(found, "n_bins", 0):
+        found = settings  # else bands of that transform
     if isinstance(found, SpectrogramParameters):
         return _study_axes(found, n_frames)
     if not all(hasattr(found, name) for name in ("sample_rate", "hop_length", "frequencies")):
