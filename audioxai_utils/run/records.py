@@ -20,10 +20,10 @@ SAVED = ("tables", "figures", "gallery")  # folders in which any notebook may le
 CLOCK = 0.05  # seconds by which a file's time of change may be early
 # What a step is there for, by the number of its notebook.
 RESULTS = {
-    "02": "models/{0.spectrogram_type}.pt",
-    "03": "attributions/{0.spectrogram_type}/{0.noise_scenario}/*/*.npz",
-    "04": "scores/{0.spectrogram_type}/{0.noise_scenario}.parquet",
-    "00": "report/**/*",
+    "02": ["models/{0.spectrogram_type}.pt"],
+    "03": ["attributions/{0.spectrogram_type}/{0.noise_scenario}/*/*.npz"],
+    "04": ["scores/{0.spectrogram_type}/{0.noise_scenario}.parquet"],
+    "00": ["report/**/*", "manifest.json"],
 }
 
 
@@ -94,8 +94,8 @@ def _files_of(results_dir: Path, step: Step, notebook: str, started: float) -> d
     """
     if step.shard:
         return {}
-    own = results_dir.glob(RESULTS[step.notebook[:2]].format(step)) if step.notebook[:2] in RESULTS else ()
-    found = [path for path in sorted(own) if _counts(path)]
+    patterns = [pattern.format(step) for pattern in RESULTS.get(step.notebook[:2], ())]
+    found = [path for each in patterns for path in sorted(results_dir.glob(each)) if _counts(path)]
     for folder in SAVED:
         saved = (path for path in sorted((results_dir / folder).rglob("*")) if _counts(path))
         found += [path for path in saved if path.stat().st_mtime >= started]

@@ -557,6 +557,18 @@ def test_a_script_that_a_notebook_displays_unescaped_is_not_run(tmp_path):
     cells = [
         ("markdown", "# T", []),
         ("code", "x", [v4.new_output("display_data", data={"text/html": HOSTILE})]),
+        (
+            "code",
+            "x",
+            [display({"text/markdown": f"**{HOSTILE}** [a](javascript:alert(3))", "text/plain": "x"})],
+        ),
+        (
+            "code",
+            "x",
+            [display({"image/svg+xml": f"<svg onload='alert(4)'>{HOSTILE}</svg>", "text/plain": "x"})],
+        ),
+        ("code", "x", [display({"text/latex": HOSTILE, "text/plain": "x"})]),
+        ("code", "x", [display({"application/javascript": "alert(5)", "text/plain": "x"})]),
     ]
     notebook(tmp_path / "notebooks" / "01_data_and_noise.ipynb", cells)
     build(tmp_path)

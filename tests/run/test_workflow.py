@@ -140,6 +140,7 @@ def lost(results: Path) -> set[str]:
     [
         ("scores/mel_db/white.parquet", {"04_mask_study-mel_db-white"}),
         ("report", {"00_report"}),
+        ("manifest.json", {"00_report"}),
         ("models/mel_db.pt", {"02_fine_tuning-mel_db"}),
         ("attributions/mel_db/clean", {"03_attributions-mel_db-clean"}),
         ("attributions", {"03_attributions-mel_db-clean", "03_attributions-mel_db-white"}),
