@@ -18,6 +18,7 @@ from ..evaluation.masks import build_masks
 from ..evaluation.quality import BETTER, sound_quality
 from ..evaluation.scoring import score_masks
 from ..words import combination_label, condition_label, percent
+from .localisation import LEAST_SI_SDR
 
 if TYPE_CHECKING:
     from ..study.condition import Condition
@@ -100,11 +101,11 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean of every measure over the clips where it is known, with 95 % bootstrap intervals (``_low``,
     ``_high``).
 
-    A row per condition, method and mask, with ``n`` clips.
+    A row per condition, method and mask, with ``n`` clips. SI-SDR and SDR below `LEAST_SI_SDR` count as that.
     """
     measures = [name for name in (*FAITHFUL, *QUALITY, "area") if name in table]
     rows = []
-    for keys, part in table.groupby([*CONDITION, "method", "mask"], sort=False):
+    for keys, part in _floored(table).groupby([*CONDITION, "method", "mask"], sort=False):
         row = dict(zip([*CONDITION, "method", "mask"], keys)) | {"n": len(part)}
         values = part[measures].to_numpy(dtype=float)
         low, high = bootstrap.interval(bootstrap.resampled_means(values), (~pd.isna(values)).sum(0))
@@ -113,6 +114,12 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{name}_low": low[place], f"{name}_high": high[place]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _floored(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the depths of a sound that has nothing of its reference: one of them would be the mean."""
+    ratios = [name for name in ("si_sdr", "sdr") if name in table]
+    return table.assign(**{name: table[name].clip(lower=LEAST_SI_SDR) for name in ratios})
 
 
 def smoothing_gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +132,7 @@ def smoothing_gains(table: pd.DataFrame) -> pd.DataFrame:
     """
     keys, rows = [*CONDITION, "clip", "method"], []
     measures = [name for name in ("FidIn_heard", "FF_heard", *QUALITY) if name in table]
+    table = _floored(table)
     soft = table[table["mask"].str.endswith(SMOOTHED)]
     soft = soft.assign(mask=soft["mask"].str.removesuffix(SMOOTHED))
     both = table.merge(soft, on=[*keys, "mask"], suffixes=("", "_soft"))
@@ -162,13 +170,31 @@ def summary(table: pd.DataFrame, gains: pd.DataFrame) -> str:
         rank = here[[measure, "FidIn_heard"]].corr(method="spearman").iloc[0, 1]
         words = "rank correlation over methods and masks between quality and kept classes"
         lines.append(f"  The {words}: {sign * rank:+.2f}.")
-    if len(gains):
-        noise = gains[gains["measure"] == "musical_noise"]
-        equal = gains[(gains["measure"] == "FidIn_heard") & (gains["difference"] >= -EQUAL)]
-        softer = noise[noise["high"] < 0]
-        both = softer.merge(equal, on=[*CONDITION, "method", "mask"])
-        lines.append(
-            f"- Smoothing lowers the musical noise of {len(softer)} of {len(noise)} binary masks (95 %), of "
-            f"{len(both)} of them while no more than {percent(EQUAL)} of the clips lose their class."
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_of_smoothing(gains)])
+
+
+def _of_smoothing(gains: pd.DataFrame) -> list[str]:
+    """What smoothing gives and takes, in a line."""
+    if gains.empty:
+        return []
+    noise = gains[gains["measure"] == "musical_noise"]
+    equal = gains[(gains["measure"] == "FidIn_heard") & (gains["difference"] >= -EQUAL)]
+    softer = noise[noise["high"] < 0]
+    both = softer.merge(equal, on=[*CONDITION, "method", "mask"])
+    mean = gains.groupby("measure")["difference"].mean()
+    words = {
+        "FidIn_heard": "FidIn",
+        "FF_heard": "FF",
+        "si_sdr": "dB SI-SDR",
+        "musical_noise": "nats of musical noise",
+    }
+    changes = [
+        f"{mean[name]:+.2f} {word}"
+        for name, word in words.items()
+        if name in mean and mean[name] == mean[name]
+    ]
+    return [
+        f"- Smoothing lowers the musical noise of {len(softer)} of {len(noise)} binary masks (95 %), "
+        f"of {len(both)} of them while no more than {percent(EQUAL)} of the clips lose their class. "
+        f"On average it changes what is heard by {', '.join(changes)}."
+    ]
