@@ -300,7 +300,7 @@ def test_figures_and_sentences_show_the_numbers():
     (line,) = (line for line in drawn.axes[0].lines if line.get_label() == "silence")
     assert line.get_xdata().tolist() == [5] and line.get_ydata().tolist() == pytest.approx([1])
     labels = [text.get_text() for text in figures.pointing(points).axes[0].get_yticklabels()]
-    assert labels[0] in ("Random", "level") and {"a", "b", "c", "d"} == set(labels[2:])
+    assert labels[0] in ("Random", "Level") and {"a", "b", "c", "d"} == set(labels[2:])
     text = sentences.summary(points, agreed, chosen, warning.warnings_of(points))
     assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "best rule elsewhere 0.00" in text
     assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
