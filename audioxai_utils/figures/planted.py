@@ -8,8 +8,9 @@ import numpy as np
 
 from ..audit.planted.agreement import CONTROLS, with_intervals
 from ..audit.planted.fills import FILLS
+from ..audit.planted.sentences import label
 from .drawing import label_axes, new_figure, show_db, show_map, styled
-from .style import axes_of, method_colour, method_label
+from .style import axes_of, method_colour
 
 MEASURES = {
     "auc": ("rank AUC", 0.5),
@@ -51,6 +52,8 @@ def planted_clip(known, spectrogram, clip: int = 0):
 def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
     """Means of each method over cases with 95 % intervals; a marker a classifier, controls below.
 
+    Methods that were not judged in all cases are left out.
+
     Parameters
     ----------
     points : pandas.DataFrame
@@ -60,7 +63,8 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
     means = with_intervals(cases.reset_index(), ["classifier", "method"], measures)
     order = means.groupby("method")[measures[0]].mean().sort_values()
     methods = [name for name in order.index if name in CONTROLS]
-    methods += [name for name in order.index if name not in CONTROLS]
+    n_cases = points.groupby("method", observed=True)["case"].nunique()
+    methods += [name for name in order.index if name not in CONTROLS and n_cases[name] == n_cases.max()]
     figure, grid = new_figure(
         1, len(measures), (3.1 * len(measures) + 1.4, 0.24 * len(methods) + 1), sharey=True
     )
@@ -91,7 +95,7 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
         ax.axhline(sum(name in CONTROLS for name in methods) - 0.5, color="#bbbbbb", lw=0.8)
         ax.set(xlabel=words)
         ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-    labels = [method_label(name) for name in methods]
+    labels = [label(name) for name in methods]
     grid[0, 0].set_yticks(range(len(methods)), labels)
     for tick, name in zip(grid[0, 0].get_yticklabels(), methods):
         tick.set_color("#777777" if name in CONTROLS else method_colour(name))

@@ -14,11 +14,21 @@ from torch import nn
 
 from audioxai_utils.audio.generated.synthesis import synthesise_clip
 from audioxai_utils.audio.spectrograms import get_spectrogram
-from audioxai_utils.audit.planted import agreement, command, fills, measures, networks, prepare, warning
+from audioxai_utils.audit.planted import (
+    agreement,
+    command,
+    fills,
+    measures,
+    networks,
+    prepare,
+    sentences,
+    warning,
+)
 from audioxai_utils.audit.planted.bench import Bench, Sounds, as_stored
 from audioxai_utils.audit.planted.cases import Case, loudness, truth
 from audioxai_utils.audit.planted.judge import Effort, joined, judge
 from audioxai_utils.audit.planted.plants import PLANTS
+from audioxai_utils.figures import planted as figures
 from audioxai_utils.models.frontends import LogMel
 
 FRONT_ENDS = {"mn04": LogMel.efficientat().spectrogram(), "cnn14": get_spectrogram("mel_db")}
@@ -277,6 +287,23 @@ def test_choosing_is_decided_on_other_plants():
     regret = found.groupby("way")["regret"].mean()
     assert regret["best rule elsewhere"] == 0
     assert regret["by lot"] > 0 and found["case"].nunique() == 6
+
+
+def test_figures_and_sentences_show_the_numbers():
+    points, scores = a_benchmark(1.0, 8)
+    points = points.assign(auc=points["average_precision"], auc_decoy=0.5, truth_share=0.1, control_auc=0.4)
+    level = points[points["method"] == "random"].assign(method="level")
+    points = pd.concat([points, level, points.assign(clip=1, auc=0.5 + 0.1 * points["auc"])])
+    means = agreement.case_means(points, scores)
+    agreed, chosen = agreement.agreement(points, means), agreement.held_out(points, means)
+    drawn = figures.agreement_by_area(agreed, ["FF", "AD"])
+    (line,) = (line for line in drawn.axes[0].lines if line.get_label() == "silence")
+    assert line.get_xdata().tolist() == [5] and line.get_ydata().tolist() == pytest.approx([1])
+    labels = [text.get_text() for text in figures.pointing(points).axes[0].get_yticklabels()]
+    assert labels[0] in ("Random", "Level") and {"a", "b", "c", "d"} == set(labels[2:])
+    text = sentences.summary(points, agreed, chosen, warning.warnings_of(points))
+    assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "best rule elsewhere 0.00" in text
+    assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
 
 
 # Does it warn

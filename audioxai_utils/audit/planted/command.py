@@ -112,7 +112,9 @@ def join(bench: Bench, parts: Path, out: Path) -> None:
     save_parquet(lighter(metric_means(joined(parts, "scores"))), out / "planted_metrics.parquet")
     tried = pd.DataFrame([case.to_dict() | {"counts": case.counts} for case in bench.cases])
     with atomic_path(out / "planted_cases.csv") as path:
-        tried.assign(clips=tried["clips"].map(len)).to_csv(path, index=False, float_format="%.4g")
+        tried.assign(clips=tried["clips"].map(len)).rename(columns={"name": "case"}).to_csv(
+            path, index=False, float_format="%.4g"
+        )
     records = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(parts.glob("*.json"))
     }

@@ -26,6 +26,7 @@ from ...numerics import largest
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of topK masks
 STUDY_MASKS = ("bin", "minmax")
 FILLS = ("floor", "minimum", "mean", "quantile", "noise")
+LEAST_POINTS = 4  # of equal area, for a curve
 MASKS = (*(f"topK_{area * 100:g}" for area in AREAS), *STUDY_MASKS)
 
 
@@ -121,6 +122,8 @@ def areas_under(
     """Insertion and deletion of each method: areas under p against the share of bins, 0 to 1."""
     rows, equal = [], names["mask"].str.startswith("topK_")
     for method, here in names[equal].groupby("method", sort=False):
+        if len(here) < LEAST_POINTS:
+            continue  # no curve
         x = np.array([0.0, *here["mask"].str.removeprefix("topK_").astype(float) / 100, 1.0])
         inserted = np.array([nothing, *kept[here.index].tolist(), whole])
         deleted = np.array([whole, *removed[here.index].tolist(), nothing])

@@ -8,8 +8,17 @@ from ...words import method_label
 from .agreement import CONTROLS, STUDY_FILL, with_intervals
 from .warning import summarised
 
-CHOSEN = "best rule elsewhere"
-STUDY_WAY = "geometric mean of seven"
+LABELS = {
+    "shap_silence": "SHAP against silence",
+    "integrated_gradients_references": "Integrated gradients, references",
+    "level": "Level",
+    "unusual": "Level above the mean",
+}
+
+
+def label(method: str) -> str:
+    """Printed name of a method, a variant or a control."""
+    return LABELS.get(method) or method_label(method)
 
 
 def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, warned: pd.DataFrame) -> str:
@@ -25,20 +34,23 @@ def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, wa
 
 
 def best_methods(points: pd.DataFrame) -> list[str]:
-    """Per classifier: which methods find the cause, beside the level and chance."""
+    """Per classifier: which of the methods that were judged in all cases find the cause, beside the level and
+    chance.
+    """
     lines = []
     for classifier, here in points.groupby("classifier", sort=False, observed=True):
         means = here.groupby(["case", "method"], observed=True)[["average_precision", "auc_decoy"]].mean()
         means = means.groupby("method", observed=True).mean()
-        order = means.drop(index=list(CONTROLS), errors="ignore").sort_values("average_precision")
+        everywhere = here.groupby("method", observed=True)["case"].nunique() == here["case"].nunique()
+        order = means[everywhere].drop(index=list(CONTROLS), errors="ignore").sort_values("average_precision")
         best, worst = order.index[::-1][:3], order.index[0]
         level = means.loc["level", "average_precision"]
         n_clips = here.groupby(["case", "clip"], observed=True).ngroups
-        found = ", ".join(f"{method_label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
+        found = ", ".join(f"{label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
         lines.append(
             f"- {classifier}, {here['case'].nunique()} cases, {n_clips} clips: {found} find the cause best "
             f"(average precision; loudness alone {level:.2f}, chance {here['truth_share'].mean():.2f}), "
-            f"{method_label(worst)} worst ({order.loc[worst].iloc[0]:.2f})."
+            f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f})."
         )
     return lines
 
@@ -76,6 +88,6 @@ def warns(warned: pd.DataFrame) -> str:
     table = summarised(warned)
     first = table.iloc[0]
     return (
-        f"- {method_label(first['method'])} warns most surely: significant in {first['warns']:.0%} of the "
+        f"- {label(first['method'])} warns most surely: significant in {first['warns']:.0%} of the "
         f"cases with the clips at hand, {first['needed']:.0f} clips needed (median)."
     )
