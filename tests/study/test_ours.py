@@ -1,0 +1,49 @@
+"""Our own run on real ESC-50, as the package holds it: rebuilt without data and weights."""
+
+import numpy as np
+import papermill
+import pytest
+
+from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_METHODS, STUDY_METRICS
+from audioxai_utils.published import our_accuracies, our_controls, our_scores
+from audioxai_utils.study.ours import restore
+
+
+def test_it_is_the_whole_grid_and_its_numbers_agree_with_each_other():
+    scores = our_scores()
+    own = scores[scores["control"] == ""]
+    n = own.groupby(["noise_scenario", "protocol", "method", "mask"], observed=True)["clip"].nunique()
+    assert (n == 400).all() and len(n) == 4 * 2 * len(STUDY_METHODS) * len(MASK_NAMES)
+    assert own[list(STUDY_METRICS[:4])].notna().all().all()
+    np.testing.assert_allclose(own["FF"], own["p_clip"] - own["p_removed"], atol=2e-5)
+    whole = scores[(scores["control"] == "all_ones") & (scores["protocol"] == "audited")]
+    np.testing.assert_allclose(whole["COMP"], np.log(128 * 500), atol=1e-4)
+    clean = whole[whole["noise_scenario"] == "clean"]
+    accuracy = our_accuracies().set_index("spectrogram_type")["test_acc"]
+    assert 100 * clean["correct"].mean() == pytest.approx(accuracy["mel_db"])
+    controls = our_controls()
+    areas = controls.groupby(["noise_scenario", "control", "method", "mask"], observed=True)["clip"].nunique()
+    assert (areas == 400).all() and set(controls["control"]) == {"random", "energy"}
+
+
+def test_every_table_and_figure_of_scores_is_made_again_from_it(tmp_path):
+    study = restore(tmp_path / "ours")
+    with pytest.raises(FileExistsError, match="holds something"):
+        restore(tmp_path / "ours")
+    notebook = REPOSITORY / "notebooks" / "05_metrics_and_tables.ipynb"
+    papermill.execute_notebook(
+        notebook,
+        tmp_path / "05.ipynb",
+        parameters={"results_dir": str(study.results)},
+        progress_bar=False,
+        cwd=str(tmp_path),
+    )
+    table = study.table("audited/table_III")
+    assert set(table["method"]) == set(STUDY_METHODS) and len(study.table("intervals"))
+    for name in ("intervals_audited", "front_paper_III", "front_audited_VI"):
+        assert (study.results / "figures" / f"{name}.png").stat().st_size > 5000
+    best = study.table("best_masks").query("protocol == 'audited' and noise_scenario == 'clean'")
+    row = best.loc[best["score"].idxmax()]
+    scores = our_scores().query("protocol == 'audited' and noise_scenario == 'clean' and control == ''")
+    own = scores[(scores["method"] == row["method"]) & (scores["mask"] == row["mask"])]
+    assert row["FF"] == pytest.approx(own["FF"].mean(), abs=1e-4)
