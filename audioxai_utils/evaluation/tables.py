@@ -201,7 +201,7 @@ def n_bins_of(scores: pd.DataFrame, d: int | Mapping[str, int] | None = None) ->
     `n_frames`, else from the study's five-second spectrograms of ``constants.SPECTROGRAMS``.
     """
     if d is None and {"n_bins", "n_frames"} <= set(scores.columns):
-        return (scores["n_bins"] * scores["n_frames"]).to_numpy(dtype=float)
+        return scores["n_bins"].to_numpy(dtype=float) * scores["n_frames"].to_numpy(dtype=float)
     if d is None:
         d = {name: p.n_bins * p.n_frames(round(DURATION * p.sample_rate)) for name, p in SPECTROGRAMS.items()}
     if isinstance(d, Mapping):

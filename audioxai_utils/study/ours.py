@@ -1,4 +1,4 @@
-"""The study's own large run, rebuilt from what the package holds: 400 clips of ESC-50, without data or weights.
+"""The study's own large run, rebuilt from what the package holds: 400 clips of ESC-50, without its data.
 
 ``published/ours`` keeps every score of that run. `restore` lays out a results folder from it, in which
 notebook 05 and the report make every table and figure of scores in about a minute.
