@@ -159,6 +159,7 @@ def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> p
     known = truths(points, truth)
     tables = rule_tables(means, known)
     lost = pd.DataFrame({rule: regrets(values, known) for rule, values in tables.items()}, index=known.index)
+    lost = lost.dropna(axis=1)  # rules that can choose in every case
     study = pd.Series(regrets(geometric_mean(means, known), known), known.index)
     plants = points.drop_duplicates("case").set_index("case")["plant"].astype(str).loc[known.index]
     fixed = known.sub(known.max(axis=1), axis=0).mul(-1)  # regret of always taking one method

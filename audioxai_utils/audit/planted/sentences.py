@@ -57,7 +57,8 @@ def best_methods(points: pd.DataFrame) -> list[str]:
 
 def best_rule(agreed: pd.DataFrame) -> str:
     """The metric, mask and fill that rank methods most nearly as the causes do, and the study's own FF."""
-    top = agreed.dropna(subset="spearman").iloc[0]
+    everywhere = agreed[agreed["n_cases"] == agreed["n_cases"].max()]
+    top = everywhere.dropna(subset="spearman").iloc[0]
     named = " ".join(filter(None, (top["metric"], top["mask"], top["fill"])))
     own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
     found = "; ".join(
