@@ -55,7 +55,7 @@ class GalleryEntry:
     probabilities: Mapping[str, tuple[str, float]]
     scores: Mapping[str, float]
     protocol: str = "paper"
-    correct: bool = True
+    correct: bool | None = True  # None: its class is not known
     degenerate: bool | None = None
     area: float | None = None
     explained: Mapping[str, float] | None = None

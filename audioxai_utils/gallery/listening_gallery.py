@@ -175,7 +175,7 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
         "method": entry.method,
         "mask": entry.mask_name,
         "protocol": entry.protocol,
-        "correct": bool(entry.correct),
+        "correct": None if entry.correct is None else bool(entry.correct),
         "degenerate": constant,
         "area": _number(area),
         "tags": [str(tag) for tag in entry.tags],

@@ -217,9 +217,10 @@ def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked
         probabilities=dict(zip(PARTS, most_probable(p, classifier.classes))),
         explained=dict(zip(PARTS, p[:, target].tolist())),
         scores={metric: float(shown.scored[metric]) for metric in STUDY_METRICS},
-        correct=bool(shown.scored["correct"]),
+        correct=None if pd.isna(shown.scored["correct"]) else bool(shown.scored["correct"]),
         degenerate=bool(shown.scored["degenerate"]),
         area=float(shown.scored["area"]),
+        spectrogram=classifier.spectrogram,
         tags=shown.tags,
     )
 
@@ -246,7 +247,5 @@ def method_grid_rows(study: Study, clip: str) -> list[dict]:
         i = condition.clips.frame["clip"].tolist().index(clip)
         maps = {method: condition.attributions(method)[i, 0] for method in condition.methods}
         db = condition.decibels(condition.clips.waveforms[i : i + 1])[0, 0].cpu()
-        rows.append(
-            {"label": condition.title, "spectrogram": condition.spectrogram_type, "db": db, "maps": maps}
-        )
+        rows.append({"label": condition.title, "spectrogram": condition.spectrogram, "db": db, "maps": maps})
     return rows

@@ -32,7 +32,8 @@
   }
   const words = (text) => String(text).replace(/_/g, " ");
   const label = (key, value) => (data.labels[key] || {})[value] || (key === "category" ? words(value) : value);
-  const shown = (key, value) => key === "correct" ? (value === "true" ? "right" : "wrong") : label(key, value);
+  const RIGHT = { true: "right", false: "wrong", null: "not known" };
+  const shown = (key, value) => key === "correct" ? RIGHT[value] : label(key, value);
   const number = (value) => value === null || value === undefined ? "n/a"
     : Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(3);
   const decibels = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(1)} dB`;
@@ -193,7 +194,8 @@
   function badges(entry) {
     const kind = (tag) => data.verdicts[tag] || "tag";
     const list = [[entry.words], [entry.protocol],
-      [entry.correct ? "model right" : "model wrong", entry.correct ? "good" : "bad"], ...entry.tags.map((tag) => [tag, kind(tag)])];
+      [entry.correct === null ? "class not known" : `model ${RIGHT[entry.correct]}`,
+        entry.correct === null ? "" : entry.correct ? "good" : "bad"], ...entry.tags.map((tag) => [tag, kind(tag)])];
     if (entry.degenerate) list.push(["constant mask", "bad"]);
     return make("p", { class: "badges" }, ...list.map(([text, kind]) => make("span", { class: `badge ${kind || ""}` }, text)));
   }
