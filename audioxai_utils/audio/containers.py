@@ -66,6 +66,8 @@ def _ogg_pages(file: BinaryIO, enough: bool) -> str | None:
         capture, _, flags, *_, checksum, segments = OGG_HEADER.unpack(header)
         lengths = file.read(segments)
         body = file.read(sum(lengths))
+        if len(body) < sum(lengths) or len(lengths) < segments:
+            return None if enough else "cut off: its last page is missing"
         if capture != b"OggS" or checksum != ogg_checksum(
             header[:22] + bytes(4) + header[26:] + lengths + body
         ):

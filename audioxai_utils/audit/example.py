@@ -161,3 +161,11 @@ def _drum(rng: Generator) -> np.ndarray:
             * np.sin(2 * np.pi * pitch * (1 + np.exp(-40 * after)) * after)
         )
     return sound
+
+
+def band_levels(spectrogram, waveform: torch.Tensor, n_bands: int = 20) -> np.ndarray:
+    """Mean level (dB) of ``n_bands`` bands of waveforms (clips, samples), (clips, n_bands): what a model that
+    is no network may look at.
+    """
+    power = spectrogram(waveform).power.mean((1, 3))  # (clips, frequency)
+    return torch.stack([10 * part.mean(1).log10() for part in power.tensor_split(n_bands, 1)], dim=1).numpy()

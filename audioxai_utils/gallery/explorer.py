@@ -30,6 +30,7 @@ from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score
 from ..explanation import Explanation, explain
 from ..figures.style import template
 from ..models.classifier import AudioClassifier
+from ..models.reading import reading_of
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
 from .entries import PARTS, GalleryEntry
@@ -307,7 +308,7 @@ def live_entry(
 ) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
-    parts = apply_mask(batch.db, mask, classifier.reading.floor)
+    parts = apply_mask(batch.db, mask, reading_of(classifier.model).floor)
     p = probabilities(classifier.model, torch.cat([batch.db, *parts]))
     scorer = MaskScorer(classifier.model, transform, batch, torch.tensor([explanation.target]))
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audioxai_utils import constants
-from audioxai_utils.run import command_line, workflow
+from audioxai_utils.run import command_line, testing, workflow
 from audioxai_utils.study.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,7 +208,7 @@ def test_what_follows_test_goes_to_pytest():
 def test_all_tests_are_shared_out_over_cores_and_some_are_not(monkeypatch, words, cores, expected):
     ran = []
     monkeypatch.setattr(
-        command_line.subprocess,
+        testing.subprocess,
         "run",
         lambda line, env, **_: ran.append((line, env)) or subprocess.CompletedProcess(line, 5),
     )
@@ -227,7 +227,7 @@ BAD = [
     (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50, own; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
-    (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, extremal, "),
+    (["--method", "lime,magic"], "--method must be one of saliency, gradcam, lime, shap, audiolime, "),
     (
         ["--scenario", "clean,"],
         "--scenario must be one of clean, white, room, horse, or an audio file (.wav, .flac, ...); got ''",

@@ -15,8 +15,7 @@ import pipeline_study
 import pytest
 import toy_study
 
-from audioxai_utils import machine
-from audioxai_utils.run import slurm, workflow
+from audioxai_utils.run import machine, slurm, workflow
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
