@@ -1,0 +1,84 @@
+"""The pretrained tagger as the study's classifier, with weights that are drawn here: its pictures and its probe."""
+
+import dataclasses
+
+import pytest
+import tiny_study
+import torch
+
+from audioxai_utils.attributions.gradient_check import gradient_check
+from audioxai_utils.models.efficientat import EfficientAT
+from audioxai_utils.models.frontends import LogMel
+from audioxai_utils.study.pretrained import features_of
+from audioxai_utils.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three tones in five folds, and a tagger whose features are random but real."""
+    folder = tmp_path_factory.mktemp("tagger")
+    torch.manual_seed(0)
+    torch.save(EfficientAT(5).state_dict(), folder / "mn04.pt")
+    made = tiny_study.make(folder, takes="AB", profile="quick")
+    settings = dataclasses.replace(made.settings, pretrained=("mn04", str(folder / "mn04.pt")))
+    settings.write(states={})
+    return Study(settings)
+
+
+@pytest.fixture(scope="module", params=["mel_db", "stft_db"])
+def probed(study, request):
+    """(spectrogram type, what training gave) with the classifier on file."""
+    kind = request.param
+    train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
+    run = study.train(study.new_model(kind), kind, train, validation)
+    info = {"best_epoch": run.best_epoch, "gradient_error": 0.0, "training_mean": [0.0]}
+    study.save_classifier(run.model, kind, info)
+    return kind, run
+
+
+def test_a_probe_learns_what_the_features_tell_apart(study, probed):
+    kind, run = probed
+    best = run.history.set_index("epoch").loc[run.best_epoch]
+    assert best["validation_accuracy"] == run.history["validation_accuracy"].max() == 1
+    assert list(run.history["C"]) == sorted(run.history["C"])
+    accuracy, _ = study.condition(kind).accuracy()
+    assert accuracy == 100
+
+
+def test_the_file_is_the_model_and_its_gradient_is_right(study, probed):
+    kind, run = probed
+    db, _, _ = study.split(kind, "test")
+    stored = study.classifier(kind)
+    with torch.no_grad():
+        torch.testing.assert_close(stored.model(db), run.model(db))
+        torch.testing.assert_close(stored.fused(db), run.model(db), rtol=1e-3, atol=1e-3)
+    assert gradient_check(stored.model, db[:1]).relative_error < 1e-5
+
+
+def test_mel_is_the_taggers_own_and_silence_is_where_it_is_for_it(study, probed):
+    kind, _run = probed
+    classifier = study.classifier(kind)
+    own = LogMel.efficientat()
+    expected = (own.n_mels, own.floor) if kind == "mel_db" else (257, -100.0)
+    assert (classifier.spectrogram.n_bins, classifier.reading.floor) == expected
+    assert classifier.spectrogram.name == kind
+    silence = classifier.spectrogram.decibels(torch.zeros(1, classifier.sample_rate))
+    assert float(silence.max()) == pytest.approx(classifier.reading.floor, abs=1e-3)
+
+
+def test_features_do_not_depend_on_the_chunk(study, monkeypatch):
+    db, _, _ = study.split("stft_db", "train")
+    network = study.new_model("stft_db").net.network
+    whole = features_of(network, "stft_db", db, "cpu")
+    monkeypatch.setattr("audioxai_utils.study.pretrained.CHUNK", 2)
+    torch.testing.assert_close(features_of(network, "stft_db", db, "cpu"), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_explained_and_scored(study, probed):
+    kind, _ = probed
+    condition = study.condition(kind, "white").first(2)
+    for method in ("saliency", "gradcam"):
+        values = condition.attribute(method)
+        assert values.shape == condition.spectrograms.shape and values.isfinite().all() and values.any()
+    shap = condition.attribute("shap")
+    assert shap.isfinite().all() and (condition.additivity_error("shap") < 1e-3).all()
