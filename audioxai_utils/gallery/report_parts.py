@@ -96,7 +96,12 @@ def trusted(study) -> HTML:
     shown = table.assign(method=table["method"].map(method_label)).rename(columns=TRUST_HEADINGS)
     if not (table["refused"] != "").any():
         shown = shown.drop(columns="cannot be used")
-    return HTML(table_html(shown, "Which methods can be trusted", digits=3))
+    return HTML(table_html(shown.map(_two_digits), "Which methods can be trusted"))
+
+
+def _two_digits(value):
+    """A number with two digits that count, as text; anything else as it is."""
+    return f"{value:.2g}" if isinstance(value, float) and value == value else value
 
 
 def accuracies(study) -> HTML:
