@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,8 @@ def test_a_block_of_scores_is_made_anew(study, damage, tmp_path, monkeypatch):
             {"index": range(n), "protocol": "paper", "method": "m", "mask": "x", "control": ""}
         ).assign(target=0, score=np.linspace(0, 1, n))
 
-    monkeypatch.setattr(score._Block, "of", lambda *_: None)
+    block = SimpleNamespace(scorer=SimpleNamespace(batch=SimpleNamespace(db=torch.zeros(1, 1, 2, 3))))
+    monkeypatch.setattr(score._Block, "of", lambda *_: block)
     monkeypatch.setattr(score, "_scored", of_each_clip)
     about = (study.classifier("mel_db"), clips, 0, {}, ["paper"], tmp_path, {"spectrogram_type": "mel_db"})
     before = score.score_block(*about)
