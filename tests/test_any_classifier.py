@@ -41,11 +41,11 @@ def same_weights():
 def refusal(kind: str, method: str) -> str | None:
     """Words of the one line that is expected; None where the method must work."""
     if kind in BLACK_BOXES and method not in ONLY_ASK:
-        return "do not depend on its input by a gradient; methods that only ask for outputs need none: lime"
+        return "do not depend on its input by a gradient; methods that only ask for outputs need none: .*lime"
     if kind == "half precision" and method not in ONLY_ASK:
         return r"gradient in torch.bfloat16 is wrong .* explain the network in float32, by net.float\(\)"
     if kind == "ScriptModule" and method in LOOKS_INSIDE:
-        return "looks at the model's layers, which it does not show; methods that only ask: lime"
+        return "looks at the model's layers, which it does not show; methods that only ask: .*lime"
     if kind in WAVEFORMS and method in LOOKS_INSIDE:
         return "Grad-CAM's map lies on the network's own axes, which are not this picture's; say what"
     if kind in WITHOUT_RELU and method == "guided_gradcam":
