@@ -243,9 +243,16 @@ def sentence(checks: pd.DataFrame) -> str:
     """
     values = checks.set_index("check")["value"]
     own, fresh, seeds = (values[name] for name in LIME_CHECKS)
-    text = (
-        f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative), and Deep "
-        f"SHAP misses its sum by {values['SHAP adds up']:.1e}. LIME's regression catches {percent(own)} of "
+    first = []  # of a black box, or without Deep SHAP, one of them or both are missing
+    if pd.notna(values.iloc[0]):
+        first.append(
+            f"The input gradient differs from central differences by {values.iloc[0]:.1e} (relative)"
+        )
+    if "SHAP adds up" in values:
+        first.append(f"Deep SHAP misses its sum by {values['SHAP adds up']:.1e}")
+    text = f"{', and '.join(first) or 'The model shows no gradient'}."
+    text += (
+        f" LIME's regression catches {percent(own)} of "
         f"the model's answer on its own copies and {percent(fresh)} on fresh ones; two seeds agree with a "
         f"rank correlation of {seeds:.2f}."
     )

@@ -172,3 +172,14 @@ def test_the_summary_reads_the_tables_and_the_sentence_the_summary(condition):
         and "drawn anew LIME stays nearest" in text
         and "wins 88 %" in text
     )
+
+
+def test_the_sentence_leaves_out_what_was_not_checked():
+    lime = [(name, "", 0.5, 2) for name in sanity_checks.LIME_CHECKS]
+    for gradient, begin in (
+        (1e-8, "The input gradient differs"),
+        (float("nan"), "The model shows no gradient."),
+    ):
+        rows = [("gradient", "", gradient, 1), *lime, (sanity_checks.SAME_WINNER, "", 1.0, 2)]
+        text = sanity_checks.sentence(pd.DataFrame(rows, columns=["check", "measure", "value", "n"]))
+        assert text.startswith(begin) and "Deep SHAP" not in text and "nan" not in text
