@@ -35,7 +35,7 @@ METHOD_LABELS = {
 }
 SCENARIO_LABELS = {"clean": "clean", "white": "white noise", "room": "room tone", "horse": "horse"}
 NETWORK_LABELS = {"cnn14": "Cnn14", "mn04": "EfficientAT mn04"}
-SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel", "own": "its own"}
+SPECTROGRAM_LABELS = {"stft_db": "STFT", "mel_db": "mel", "own": "own"}
 METRIC_LABELS = {
     "FF": "FF (fall of p without the kept part)",
     "AI": "AI (%)",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..constants import OWN
 from . import inputs
 from .audio_files import by_reason, check_file, read_length
 from .datasets import Dataset, find_files
@@ -62,7 +63,7 @@ def load_own_dataset(root: str | Path) -> Dataset:
     columns = ["clip", "path", "fold", "target", "label", "category"]
     seconds = float(min(LONGEST, lengths.max()))
     return Dataset(
-        inputs.constants.OWN,
+        OWN,
         root,
         clips[columns].reset_index(drop=True),
         classes,

@@ -35,14 +35,14 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
     """
     db, classifier = condition.spectrograms, condition.classifier
     values = (classifier.reading.floor, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
+    scorers = [classifier.scorer(condition.clips.waveforms, fill=fill) for fill in values]
     names, rows = dict(zip(CONDITION, condition.pair)), []
     for chosen in (
         of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples()
     ):
         mask = build_masks(condition.attributions(chosen.method).to(db), protocol, [chosen.mask])[chosen.mask]
         about = {**names, "protocol": protocol, "method": chosen.method, "mask": chosen.mask}
-        for name, fill in zip(FILLS, values):
-            scorer = classifier.scorer(condition.clips.waveforms, fill=fill)
+        for name, scorer in zip(FILLS, scorers):
             scores = faithfulness(
                 scorer.p, *scorer(mask), protocol, scorer.target, classifier.reading.threshold
             )

@@ -17,6 +17,7 @@ from ..audio.noise import alpha_for_snr, mix
 from ..evaluation import bootstrap
 from ..evaluation.masks import build_masks
 from ..evaluation.metrics import faithfulness
+from ..evaluation.scoring import MaskScorer
 from ..study.attribute import n_at_once
 from ..study.clips import split_clips
 from ..words import SCENARIO_LABELS, percent
@@ -88,9 +89,10 @@ def snr_sweep(
         values = {("", "", "accuracy"): 100.0 * right.numpy()}
         if best is not None:
             waveform = _mixed(explained, noise, snr)
+            scorer = condition.classifier.scorer(waveform)
             for method, its in options.items():
                 mask = _best_mask(best, condition.spectrogram_type, scenario, method)
-                values |= _faithfulness(condition, waveform, method, mask, its)
+                values |= _faithfulness(condition, scorer, waveform, method, mask, its)
         names = {"spectrogram_type": condition.spectrogram_type, "noise_scenario": scenario, "snr_db": snr}
         rows += [{**names, **_summary(key, each, seed)} for key, each in values.items()]
         study.progress("clip-to-noise ratios", number, len(mixtures))
@@ -134,11 +136,15 @@ def _best_mask(best: pd.DataFrame, spectrogram_type: str, scenario: str, method:
 
 
 def _faithfulness(
-    condition: Condition, waveform: torch.Tensor, method: str, mask: str, options: dict
+    condition: Condition,
+    scorer: MaskScorer,
+    waveform: torch.Tensor,
+    method: str,
+    mask: str,
+    options: dict,
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
     classifier, found = condition.classifier, []
-    scorer = classifier.scorer(waveform)
     for part, target in zip(waveform.split(n := n_at_once(classifier)), scorer.target.split(n)):
         model, batch = classifier.of(part)
         sound = classifier.taken(method, part, batch)
@@ -170,11 +176,14 @@ def summary(swept: pd.DataFrame) -> str:
         From `snr_sweep`.
     """
     accuracy = swept[swept["metric"] == "accuracy"].set_index("noise_scenario")
-    lines = [f"Accuracy is {accuracy.loc['clean', 'mean']:.0f} % on the clean clips."]
+    known = accuracy.loc["clean", "n"] > 0
+    clean = f"Accuracy is {accuracy.loc['clean', 'mean']:.0f} % on the clean clips."
+    lines = [clean if known else "What is right is not known of these clips."]
     for scenario in accuracy.index.unique().drop("clean"):
         steps = accuracy.loc[[scenario]].sort_values("snr_db")[["mean", "snr_db"]].to_numpy()
         (low, quiet), (high, loud) = steps[0], steps[-1]
         ends = f"{low:.0f} % at {quiet:+.0f} dB, {high:.0f} % at {loud:+.0f} dB"
+        ends = ends if known else f"from {quiet:+.0f} to {loud:+.0f} dB"
         text = f"- {SCENARIO_LABELS.get(scenario, scenario)}: {ends}"
         kept = swept[(swept["noise_scenario"] == scenario) & (swept["metric"] == "FidIn")]
         kept = kept.groupby("snr_db")["mean"].mean()

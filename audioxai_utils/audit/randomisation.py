@@ -32,24 +32,19 @@ UNDEFINED = {"spearman": float("nan"), "ssim": float("nan")}
 def randomisation(condition: Condition, methods: Sequence[str] | None = None, seed: int = 0) -> pd.DataFrame:
     """`model_randomisation` of a condition's classifier by each of its methods, with the study's options."""
     classifier, frames = condition.classifier, []
-    for method in methods or condition.methods:
-        options, tables = condition.method_options(method), []
-        for i, (waveform, target) in enumerate(zip(condition.clips.waveforms, condition.targets)):
-            model, batch = classifier.of(waveform[None])
-            own = options | classifier.taken(method, waveform[None], batch)
-            table = model_randomisation(model, batch.db, target[None], method, own, seed)
-            tables.append(table.assign(clip=i))
-        frames.append(pd.concat(tables).sort_values("stage", key=_order(tables[0]), kind="stable"))
-        condition.study.progress(
-            f"layers drawn anew, {method}", len(frames), len(methods or condition.methods)
-        )
+    methods = methods or condition.methods
+    for n_done, method in enumerate(methods, 1):
+        options, waveforms = condition.method_options(method), condition.clips.waveforms
+        together = 1 if classifier.by_sound else len(waveforms)
+        for first in range(0, len(waveforms), together):
+            part = waveforms[first : first + together]
+            model, batch = classifier.of(part)
+            own = options | classifier.taken(method, part, batch)
+            target = condition.targets[first : first + together]
+            table = model_randomisation(model, batch.db, target, method, own, seed)
+            frames.append(table.assign(clip=table["clip"] + first))
+        condition.study.progress(f"layers drawn anew, {method}", n_done, len(methods))
     return pd.concat(frames, ignore_index=True)
-
-
-def _order(table: pd.DataFrame):
-    """Key that sorts by the stages' order in a table."""
-    stages = list(dict.fromkeys(table["stage"]))
-    return lambda column: column.map(stages.index)
 
 
 def model_randomisation(

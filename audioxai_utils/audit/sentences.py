@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from .. import files
-from ..constants import STUDY_CONDITIONS, TABLE_NUMBERS
+from ..constants import STUDY_CONDITIONS
+from ..evaluation.tables import table_name
 from ..words import SCENARIO_LABELS, SPECTROGRAM_LABELS, condition_label, method_label
 
 MAIN_CONDITION = ("mel_db", "clean")
@@ -35,10 +36,12 @@ def main_condition(results_dir: Path) -> tuple[str, str]:
 
 
 def study_tables(results_dir: Path, protocol: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """Tables II-VI of a protocol by condition, as far as they were computed."""
+    """Tables of a protocol by condition (II-VI, and those of other conditions), as far as they were computed."""
+    best = read_table(results_dir, "best_masks")
+    own = [] if best is None else list(zip(best["spectrogram_type"], best["noise_scenario"]))
     found = {
-        condition: read_table(results_dir, f"{protocol}/table_{TABLE_NUMBERS[condition]}")
-        for condition in STUDY_CONDITIONS
+        condition: read_table(results_dir, f"{protocol}/table_{table_name(condition)}")
+        for condition in dict.fromkeys((*STUDY_CONDITIONS, *own))
     }
     return {condition: table for condition, table in found.items() if table is not None}
 
@@ -86,7 +89,9 @@ def noise_sentence(results_dir: Path) -> str | None:
     """What noise does to the share of clips whose kept part keeps the class."""
     tables = study_tables(results_dir, "paper")
     means = {
-        condition[1]: table["FidIn"].mean() for condition, table in tables.items() if condition[0] == "mel_db"
+        condition[1]: table["FidIn"].mean()
+        for condition, table in tables.items()
+        if condition[0] == main_condition(results_dir)[0]
     }
     noisy = {scenario: value for scenario, value in means.items() if scenario != "clean"}
     if "clean" not in means or not noisy:
@@ -104,7 +109,7 @@ def noise_sentence(results_dir: Path) -> str | None:
 
 def area_sentence(results_dir: Path) -> str | None:
     """How much of the picture those masks keep, and how many keep all or nothing."""
-    table = study_tables(results_dir, "paper").get(MAIN_CONDITION)
+    table = study_tables(results_dir, "paper").get(main_condition(results_dir))
     if table is None or not {"area", "degenerate"} <= set(table):
         return None
     least, most = table.loc[table["area"].idxmin()], table.loc[table["area"].idxmax()]
@@ -135,7 +140,7 @@ def audited_sentence(results_dir: Path) -> str | None:
         f"{'still ' if same else ''}comes first ({condition_label(*main)}), with the class kept on "
         f"{100 * first['FidIn']:.0f} % of the clips"
     )
-    table = study_tables(results_dir, "audited").get(MAIN_CONDITION)
+    table = study_tables(results_dir, "audited").get(main)
     if table is None or "not_better_than" not in table:
         return f"{text}."
     beaten = table["not_better_than"].fillna("").astype(str).str.strip().ne("").sum()

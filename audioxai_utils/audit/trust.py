@@ -126,7 +126,7 @@ def _controls(study: Study, pair: tuple[str, str], method: str) -> dict[str, flo
     if table is None:
         return {"beats_random": math.nan, "beats_loudest": math.nan}
     rows = of_condition(table[(table["protocol"] == "audited") & (table["method"] == method)], pair)
-    said = rows["not_better_than"].fillna("").astype(str)
+    said = rows["not_better_than"].astype(object).fillna("")
     return {
         "beats_random": float((~said.str.contains("random")).mean()),
         "beats_loudest": float((~said.str.contains("energy")).mean()),

@@ -48,9 +48,10 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
     return _coloured(mask, "gray")
 
 
-def masked_db(db: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The kept part as it is scored: the mask on the decibels above the floor."""
-    return (db - DB_FLOOR) * mask + DB_FLOOR
+def masked_db(db: np.ndarray, mask: np.ndarray, floor: float | None = None) -> np.ndarray:
+    """The kept part as it is scored: the mask on the decibels above the floor (None: the study's)."""
+    floor = DB_FLOOR if floor is None else floor
+    return (db - floor) * mask + floor
 
 
 def encode(picture: np.ndarray, quality: int | None = 60) -> bytes:

@@ -63,6 +63,11 @@ class GalleryEntry:
     tags: Sequence[str] = field(default_factory=tuple)
 
     @property
+    def floor(self) -> float | None:
+        """Level of silence (dB) of its spectrogram; None is the study's."""
+        return getattr(self.spectrogram, "floor", None)
+
+    @property
     def name(self) -> str:
         """Unique name, used in addresses."""
         return "~".join(

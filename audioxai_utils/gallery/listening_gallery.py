@@ -122,7 +122,7 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
         for layer, share in (("kept", mask), ("removed", 1 - mask)):
             layers[layer] = assets.picture(
                 _digest("level", db, share),
-                lambda share=share: pictures.level_picture(pictures.masked_db(db, share)),
+                lambda share=share: pictures.level_picture(pictures.masked_db(db, share, entry.floor)),
             )
     return layers
 

@@ -138,7 +138,9 @@ def study_tables(study, protocol: str) -> HTML:
             read_table(study.results, f"{protocol}/table_{number or '_'.join(pair)}") if pair in own else None
         )
         if table is None:
-            missing += [f"{number} ({condition_label(*pair)})"] * (number is not None)
+            missing += [f"{number} ({condition_label(*pair)})"] * (
+                number is not None and not study.settings.model
+            )
             continue
         parts.append(
             _styled(

@@ -64,10 +64,9 @@ def score_block(
         Tidy: one row per protocol, clip, method, mask and control ("" for the method itself).
     """
     path = folder / f"{number:06d}-{_key(classifier, block, attributed, protocols)}.parquet"
-    try:
-        return read_parquet(path)
-    except (FileNotFoundError, ValueError):  # not scored yet, or what was is damaged
-        pass
+    stored = _stored(path)
+    if stored is not None:
+        return stored
     made = _Block.of(classifier, block)
     n_bins, n_frames = made.scorer.batch.db.shape[2:]
     scores = pd.concat(_scored(made, attributed, protocols), ignore_index=True)
@@ -76,6 +75,14 @@ def score_block(
         if old != path:
             old.unlink(missing_ok=True)
     return read_parquet(path)
+
+
+def _stored(path: Path) -> pd.DataFrame | None:
+    """A block that was scored; None where there is none, or a damaged one."""
+    try:
+        return read_parquet(path)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _key(classifier: Classifier, block, attributed: dict, protocols: list[str]) -> str:

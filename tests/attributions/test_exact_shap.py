@@ -472,7 +472,9 @@ def test_hugging_face(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "function", [torch.log, torch.log1p, torch.reciprocal, torch.rsqrt, torch.sqrt], ids=lambda f: f.__name__
+    "function",
+    [torch.log, torch.log2, torch.log10, torch.log1p, torch.reciprocal, torch.rsqrt, torch.sqrt],
+    ids=lambda f: f.__name__,
 )
 def test_silence_beside_a_loud_reference_is_no_nan(function, dtype):
     """1e-5 against 1e4 is what a log-mel's offset meets: their ratio less one rounds to -1 in float32."""

@@ -193,3 +193,11 @@ def test_figures_draw_what_the_tables_hold():
     ax = figures.rank_stability(pd.DataFrame(shares), ("FF",)).axes[0]
     assert [text.get_text() for text in ax.texts] == ["70%", "30%", "30%", "70%"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Saliency", "LIME"]
+
+
+def test_the_layers_of_a_wrapped_model_are_drawn_one_after_another():
+    """A wrapper with one child is no stage of its own: drawing it anew would draw everything at once."""
+    inner = linear()
+    wrapped = nn.ModuleDict({"net": nn.ModuleDict({"network": inner})})
+    expected = [f"net.network.{name}" for name in randomisation._stages(inner)]
+    assert randomisation._stages(wrapped) == expected and len(expected) > 1

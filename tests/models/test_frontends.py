@@ -10,7 +10,7 @@ from torchaudio.compliance import kaldi
 
 from audioxai_utils.audio.mel import hz_to_mel, mel_centres, mel_filters, mel_to_hz
 from audioxai_utils.models.efficientat_frontend import EfficientATMel
-from audioxai_utils.models.frontends import LogMel
+from audioxai_utils.models.frontends import LogMel, de_emphasised
 from audioxai_utils.models.scores import WaveformInput
 
 
@@ -134,3 +134,17 @@ def test_descriptions_that_cannot_be_are_refused(changes, words):
 
 def test_axes_are_read_with_or_without_spaces():
     assert LogMel(16000, axes="(B,T,F)").axes == "(B, T, F)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_de_emphasis_is_the_recursion_and_takes_pre_emphasis_back(dtype):
+    from torchaudio.functional import lfilter
+
+    waveform = torch.randn(2, 5000, dtype=dtype)
+    a, b = torch.tensor([1.0, -0.97], dtype=dtype), torch.tensor([1.0, 0.0], dtype=dtype)
+    found = de_emphasised(waveform, 0.97)
+    rounding = 100 * torch.finfo(dtype).eps * float(found.abs().max())
+    torch.testing.assert_close(found, lfilter(waveform, a, b, clamp=False), rtol=0, atol=rounding)
+    emphasised = found[:, 1:] - 0.97 * found[:, :-1]
+    torch.testing.assert_close(emphasised, waveform[:, 1:], rtol=0, atol=rounding)
+    assert de_emphasised(waveform, 0.0) is waveform
