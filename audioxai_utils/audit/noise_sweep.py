@@ -176,7 +176,7 @@ def summary(swept: pd.DataFrame) -> str:
         From `snr_sweep`.
     """
     accuracy = swept[swept["metric"] == "accuracy"].set_index("noise_scenario")
-    known = accuracy.loc["clean", "n"] > 0
+    known = pd.notna(accuracy.loc["clean", "mean"])
     clean = f"Accuracy is {accuracy.loc['clean', 'mean']:.0f} % on the clean clips."
     lines = [clean if known else "What is right is not known of these clips."]
     for scenario in accuracy.index.unique().drop("clean"):

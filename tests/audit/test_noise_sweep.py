@@ -123,3 +123,11 @@ def test_the_figure_draws_what_the_table_holds():
         [drawn.get_xdata().astype(float), drawn.get_ydata().astype(float)], [[-6, 3], [0.44, 0.53]]
     )
     assert figure.axes[1].get_lines()[1].get_xdata()[0] == pytest.approx(3.5218, abs=1e-4)
+
+
+def test_clips_without_a_known_class_have_no_accuracy_in_words():
+    names = {"metric": "accuracy", "mean": float("nan"), "method": "", "mask": ""}
+    rows = [{"noise_scenario": "clean", "snr_db": float("inf")}]
+    rows += [{"noise_scenario": "white", "snr_db": snr} for snr in (-6.0, 12.0)]
+    text = noise_sweep.summary(pd.DataFrame([row | names for row in rows]))
+    assert "nan" not in text and "not known" in text and "from -6 to +12 dB" in text
