@@ -142,7 +142,8 @@ def mask_robustness(
     for name, mask in masks.items():
         sounds = scorer.sounds(mask)
         for test, parts in _tested(scorer, mask, sounds, compression):
-            rows.append(_scores(scorer.p, parts, scorer.target).assign(test=test, mask=name, agrees=True))
+            scores = _scores(scorer.p, parts, scorer.target, scorer.reading.threshold)
+            rows.append(scores.assign(test=test, mask=name, agrees=True))
         heard = [decibels(sound, scorer.spectrogram) for sound in sounds] if others else []
         scored = apply_mask(scorer.batch.db, mask, scorer.reading.floor)
         for other, (model, p) in others.items():
@@ -169,8 +170,14 @@ def _probabilities(model: nn.Module, parts) -> tuple[torch.Tensor, ...]:
     return tuple(probabilities(model, part) for part in parts)
 
 
-def _scores(p: torch.Tensor, parts: tuple[torch.Tensor, ...], target: torch.Tensor) -> pd.DataFrame:
-    scores = faithfulness(p, *parts, "audited", target)
+def _scores(
+    p: torch.Tensor,
+    parts: tuple[torch.Tensor, ...],
+    target: torch.Tensor,
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """The robustness metrics of each clip; ``threshold`` is that of a model of independent labels."""
+    scores = faithfulness(p, *parts, "audited", target, threshold)
     frame = pd.DataFrame({name: scores[name].cpu().numpy() for name in ROBUSTNESS_METRICS})
     return frame.assign(index=range(len(frame)))
 

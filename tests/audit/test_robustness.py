@@ -15,6 +15,7 @@ from audioxai_utils.audio import encoding
 from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.audit import robustness
 from audioxai_utils.evaluation.scoring import MaskScorer, probabilities
+from audioxai_utils.models.reading import Reading
 
 SPECTROGRAM = get_spectrogram("stft_db")
 
@@ -196,3 +197,20 @@ def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(
     for mask, attribution in zip(masks["saliency + topK_5"], values):
         kept = attribution[mask == 1]
         assert len(kept) == round(0.05 * attribution.numel()) and kept.min() >= attribution[mask == 0].max()
+
+
+def test_a_model_of_independent_labels_is_read_by_its_threshold(batch):
+    """Two labels are heard at once: the weaker one is kept although it is never the most probable."""
+
+    class Both(nn.Module):
+        reading = Reading("sigmoid", threshold=0.5)
+
+        def forward(self, db):
+            return torch.tensor([[3.0, 1.0]]).expand(len(db), 2)
+
+    scorer = MaskScorer(Both(), SPECTROGRAM, batch, torch.ones(len(batch), dtype=torch.long))
+    table = robustness.mask_robustness(scorer, {"all": torch.ones_like(batch.db)})
+    assert (table["FidIn"] == 1).all()
+    exclusive = MaskScorer(Both(), SPECTROGRAM, batch, torch.ones(len(batch), dtype=torch.long))
+    exclusive.reading = Reading("softmax")
+    assert (robustness.mask_robustness(exclusive, {"all": torch.ones_like(batch.db)})["FidIn"] == 0).all()
