@@ -26,6 +26,7 @@ from ..evaluation import comparisons
 from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
+from ..study.clips import is_correct
 from ..words import condition_label, method_label, percent
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def localisation(condition: Condition, methods: Sequence[str] | None = None) -> 
     known = {
         **dict(zip(CONDITION, condition.pair)),
         "clip": clips.frame["clip"],
-        "correct": (condition.labels == condition.targets.cpu()).numpy(),
+        "correct": is_correct(clips.frame["label"], pd.Series(condition.targets.cpu().numpy())),
     }
     rows = []
     for method, attribution in _attributions(condition, methods):

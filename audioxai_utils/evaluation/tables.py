@@ -252,9 +252,10 @@ def summarise(
 
 def _subset_means(scores: pd.DataFrame, keys: list[str], values: list[str]) -> Iterator[pd.DataFrame]:
     """Means over all, rightly and wrongly classified clips, each with the same rows."""
-    correct = scores["correct"].astype(bool)
+    correct = scores["correct"].astype("boolean")  # NA where a clip's class is not known: of neither subset
+    right, wrong = correct.fillna(False).astype(bool), (~correct).fillna(False).astype(bool)
     index = scores.groupby(keys, dropna=False).size().index
-    for subset, rows in (("all", scores), ("correct", scores[correct]), ("incorrect", scores[~correct])):
+    for subset, rows in (("all", scores), ("correct", scores[right]), ("incorrect", scores[wrong])):
         groups = rows.groupby(keys, dropna=False)
         counts = pd.DataFrame({"n": groups.size(), "n_defined": groups["COMP"].count()})
         means = groups[values].mean().reindex(index)

@@ -62,6 +62,12 @@ class Clips:
         return replace(self, frame=frame, waveforms=self.waveforms[chosen], stems=stems, rows=None)
 
 
+def is_correct(label: pd.Series, target: pd.Series) -> pd.Series:
+    """Whether the explained class is the clip's; NA where that is not known (label -1)."""
+    right = label == target
+    return right if (label >= 0).all() else right.astype("boolean").mask(label < 0)
+
+
 def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
     """``n`` clips spread evenly over the classes, in file order; all of them for None."""
     if n is None or n >= len(frame):

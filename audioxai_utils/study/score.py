@@ -18,6 +18,7 @@ from ..evaluation.masks import build_masks
 from ..evaluation.scoring import MaskScorer, score_masks
 from ..files import read_parquet, save_parquet
 from .classifiers import Classifier
+from .clips import is_correct
 from .sources import digest
 
 BLOCK = 8  # clips whose masks are in memory at once, and that are in one file
@@ -155,12 +156,6 @@ class _Block:
                 yield self.score({"": mask}, protocol).assign(control=name, method="")
 
 
-def _correct(label: pd.Series, target: pd.Series) -> pd.Series:
-    """Whether the explained class is the clip's; NA where that has no label (-1)."""
-    right = label == target
-    return right if (label >= 0).all() else right.astype("boolean").mask(label < 0)
-
-
 def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFrame:
     """Names of condition, method, mask, control and clip in front of the numbers."""
     clip = frame.iloc[scores.pop("index").to_numpy()].reset_index(drop=True)
@@ -173,6 +168,6 @@ def _tidy(scores: pd.DataFrame, frame: pd.DataFrame, names: dict) -> pd.DataFram
         "clip": clip["clip"],
         "category": clip["category"],
         "label": clip["label"],
-        "correct": _correct(clip["label"], scores["target"]),
+        "correct": is_correct(clip["label"], scores["target"]),
     }
     return pd.concat([pd.DataFrame(known), scores], axis=1)

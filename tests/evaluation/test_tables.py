@@ -450,3 +450,14 @@ def test_latex_is_coloured_and_escaped():
     assert not re.search(r"(?<!\\)_", latex.replace("cellcolor", ""))
     assert latex.count(r"\cellcolor[HTML]{B7E1B0}") == 5 and latex.count(r"\cellcolor[HTML]{F6E58D}") == 2
     assert r"$\downarrow$" in latex and r"\caption{Clean mel}" in latex and r"\label{tab:iii}" in latex
+
+
+def test_clips_without_a_known_class_are_neither_right_nor_wrong():
+    scores = clip_scores()
+    known = scores["correct"].astype("boolean")
+    known[scores["clip"] == scores["clip"].iloc[0]] = pd.NA
+    n = tables.summarise(scores.assign(correct=known)).groupby("subset")["n"].first()
+    whole = tables.summarise(scores).groupby("subset")["n"].first()
+    assert n["all"] == whole["all"] and n["correct"] + n["incorrect"] == whole["all"] - 1
+    none = tables.summarise(scores.assign(correct=pd.array([pd.NA] * len(scores), dtype="boolean")))
+    assert (none.loc[none["subset"] != "all", "n"] == 0).all()
