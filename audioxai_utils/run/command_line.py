@@ -19,7 +19,7 @@ from typing import Any
 from .. import constants
 from ..audio import inputs
 from ..study.profiles import PROFILES
-from ..study.settings import Settings, kind_of
+from ..study.settings import FROM_SCRATCH, Settings, kind_of
 from . import slurm
 
 BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
@@ -232,12 +232,14 @@ def _data_root(given: str | None, values: dict) -> str | None:
     return folder
 
 
-def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, str] | None:
-    """(network, file of its weights or ``download``); a network alone is downloaded."""
+def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, ...] | None:
+    """(network, file of its weights or ``download``); a network alone is downloaded; ``none`` alone."""
     if given is None:
         return None
     network, *where = given[-1]
-    constants.check_choice("--pretrained", network, constants.PRETRAINED)
+    if (network, *where) == FROM_SCRATCH:
+        return FROM_SCRATCH
+    constants.check_choice("--pretrained", network, (*constants.PRETRAINED, *FROM_SCRATCH))
     if len(where) > 1:
         raise ValueError(
             f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}"

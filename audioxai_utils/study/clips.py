@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..audio.datasets import load_noise, load_stems, load_waveforms, usable
+from ..audio.datasets import background_clips, load_noise, load_stems, load_waveforms, usable
 from ..audio.noise import mix_stems
 from ..audio.spectrograms import Spectrogram
 from ..evaluation.scoring import decibels
 from ..numerics import one_thread, to_device
 
 if TYPE_CHECKING:
-    from .study import Study
+    from .materials import Materials
 
 LOAD_CHUNK = 16  # clips turned into spectrograms at once
 
@@ -78,7 +78,7 @@ def choose(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
 
 
 def load_clips(
-    study: Study,
+    study: Materials,
     frame: pd.DataFrame,
     sample_rate: int,
     noise_scenario: str = "clean",
@@ -125,7 +125,7 @@ def shard_rows(n: int, shard: tuple[int, int], block: int = 1) -> np.ndarray:
 
 
 def explained_clips(
-    study: Study, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
+    study: Materials, sample_rate: int, noise_scenario: str, shard: tuple[int, int] = (0, 1), block: int = 1
 ) -> Clips:
     """The test clips that are explained, the same ones in every condition, with their stems where there are
     any.
@@ -142,13 +142,20 @@ def explained_clips(
     return clips
 
 
-def split_clips(study: Study, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
+def split_clips(study: Materials, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
     """The clips of a split (``train``, ``validation``, ``test``) that the profile reads."""
     frame = study.dataset.split(split)
     per_class = study.settings.sizes.clips_per_class
     if per_class is not None:  # of the test fold too
         frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
     return load_clips(study, frame, sample_rate, noise_scenario)
+
+
+def reference_clips(study: Materials, sample_rate: int) -> Clips:
+    """The profile's reference clips for Deep SHAP, of the training folds."""
+    return load_clips(
+        study, background_clips(study.dataset, study.settings.sizes.background_clips), sample_rate
+    )
 
 
 def decibels_of(waveforms: torch.Tensor, spectrogram: Spectrogram, device: torch.device) -> torch.Tensor:

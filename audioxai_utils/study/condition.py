@@ -22,7 +22,7 @@ from . import attribute, clips, decoders, score
 
 if TYPE_CHECKING:
     from .classifiers import Classifier
-    from .study import Study
+    from .materials import Materials
 
 Pair = tuple[str, str]  # spectrogram type, noise scenario
 
@@ -38,7 +38,7 @@ class Condition:
     """
 
     def __init__(
-        self, study: Study, spectrogram_type: str, noise_scenario: str, chosen: clips.Clips | None = None
+        self, study: Materials, spectrogram_type: str, noise_scenario: str, chosen: clips.Clips | None = None
     ) -> None:
         """``chosen`` are clips in the place of the study's own."""
         self.study, self.spectrogram_type = study, spectrogram_type
@@ -141,7 +141,12 @@ class Condition:
 
     def background(self) -> torch.Tensor:
         """The profile's reference clips for Deep SHAP, dB (n, 1, F, T), from the training folds."""
-        return self.study.background(self.spectrogram_type)
+        made, kind = self.study.backgrounds, self.spectrogram_type
+        if kind not in made:
+            made[kind] = self.decibels(
+                clips.reference_clips(self.study, self.classifier.sample_rate).waveforms
+            )
+        return made[kind]
 
     def method_options(self, method: str) -> dict:
         """The study's options of a method at this profile, by what the method says of itself."""

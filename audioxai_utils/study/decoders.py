@@ -15,10 +15,10 @@ from .sources import digest
 
 if TYPE_CHECKING:
     from .classifiers import Classifier
-    from .study import Study
+    from .materials import Materials
 
 
-def fitted_decoder(study: Study, classifier: Classifier, method: str) -> Path:
+def fitted_decoder(study: Materials, classifier: Classifier, method: str) -> Path:
     """File of a method's decoder for a classifier; it is trained, on the training folds alone, where there is
     none.
 
@@ -46,7 +46,7 @@ def _is_usable(path: Path) -> bool:
         return False
 
 
-def decoder_path(study: Study, classifier: Classifier, method: str) -> Path:
+def decoder_path(study: Materials, classifier: Classifier, method: str) -> Path:
     """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its
     start.
     """
@@ -63,13 +63,13 @@ def decoder_path(study: Study, classifier: Classifier, method: str) -> Path:
     return study.results / "decoders" / f"{classifier.spectrogram.name}_{method}_{key}.pt"
 
 
-def decoder_recipe(study: Study, method: str) -> decoder_training.Recipe:
+def decoder_recipe(study: Materials, method: str) -> decoder_training.Recipe:
     """The method's recipe, with no more epochs than the profile's classifier has."""
     recipe = METHODS.traits(method).recipe
     return dataclasses.replace(recipe, epochs=min(recipe.epochs, study.settings.sizes.epochs))
 
 
-def training_seconds(study: Study, classifier: Classifier, method: str) -> float:
+def training_seconds(study: Materials, classifier: Classifier, method: str) -> float:
     """What training cost before the method's first clip (s), all stages; 0 where nothing is trained."""
     if METHODS.traits(method).recipe is None:
         return 0.0

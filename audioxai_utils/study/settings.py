@@ -21,6 +21,7 @@ from .. import constants
 from ..audio import inputs
 from . import profiles
 
+FROM_SCRATCH = ("none",)  # `Settings.pretrained` where no pretrained network is wanted
 FILE = "settings.json"  # in the results folder
 LATEST = "latest"  # beside the results folders: the path of the one that was run last
 
@@ -70,9 +71,10 @@ class Settings:
     pretrained: tuple[str, ...] | None = option(
         None,
         "start from AudioSet weights, of a file or downloaded: mn04 (EfficientAT, with a linear probe) or "
-        "cnn14 (PANNs, full width, for the paper profile); default: a Cnn14 from scratch",
+        "cnn14 (PANNs, full width, for the paper profile); none: a Cnn14 from scratch, the default but for "
+        "quick on ESC-10 or ESC-50 where mn04 was downloaded before",
         since="02",
-        metavar=("mn04|cnn14", "PATH|download"),
+        metavar=("mn04|cnn14|none", "PATH|download"),
         nargs="+",
     )
     model: str | None = option(
@@ -150,7 +152,7 @@ class Settings:
                 object.__setattr__(self, each.name, tuple(value))
             if value is not None:
                 check_value(each, getattr(self, each.name), each.name)
-        if self.model and self.pretrained:
+        if self.model and self.weights:
             raise ValueError("--model brings its own network; leave --pretrained out")
         if self.dataset == constants.OWN and not self.model:
             raise ValueError("--dataset own is for a classifier that is trained already; give --model")
@@ -173,14 +175,14 @@ class Settings:
         """Name of the classifier's network: ``cnn14``, the one that ``pretrained`` names, or ``own``."""
         if self.model:
             return constants.OWN
-        return self.pretrained[0] if self.pretrained else "cnn14"
+        return self.pretrained[0] if self.weights else "cnn14"
 
     @property
     def weights(self) -> str | None:
         """File of the pretrained weights, ``download`` where they are still to be fetched; None where there
         are none.
         """
-        return self.pretrained[1] if self.pretrained else None
+        return self.pretrained[1] if self.pretrained and self.pretrained != FROM_SCRATCH else None
 
     @property
     def explained_by(self) -> tuple[str, ...]:

@@ -270,7 +270,7 @@ BAD = [
         "--pretrained cnn14 fits a Cnn14 of full width, that of --profile paper; quick has 1/16",
     ),
     (["--profile", "smoke", "--pretrained", "cnn14", "file"], "--pretrained cnn14 fits a Cnn14 of full"),
-    (["--pretrained", "vgg"], "--pretrained must be one of mn04, cnn14; got 'vgg'"),
+    (["--pretrained", "vgg"], "--pretrained must be one of mn04, cnn14, none; got 'vgg'"),
     (
         ["--pretrained", "mn04", "a", "b"],
         "--pretrained takes a network and a file or 'download'; got 'mn04 a",
@@ -381,7 +381,7 @@ def test_options_are_checked_before_anything_is_installed(clone):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "run_all.sh: --profile must be one of smoke, quick, paper; got 'fast'\n"
     help_text = run_all(clone, "--help")
-    assert help_text.returncode == 0 and "--pretrained mn04|cnn14 [PATH|download" in help_text.stdout
+    assert help_text.returncode == 0 and "--pretrained mn04|cnn14|none [PATH|download" in help_text.stdout
     assert not (clone / ".venv").exists() and not list(clone.rglob("__pycache__"))
 
 

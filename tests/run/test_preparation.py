@@ -56,6 +56,37 @@ def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, serv
     assert FILE in capfd.readouterr().err  # the progress bar
 
 
+def quick(*words: str) -> Settings:
+    return preparation.prepare(command_line.parse(words).settings)
+
+
+def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, capsys):
+    assert quick("--dataset", "esc50").network == "cnn14"  # nothing was downloaded yet
+    path = place / "data" / downloads.WEIGHTS["mn04"].name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(WEIGHTS)
+    capsys.readouterr()
+    found = quick("--dataset", "esc50")
+    assert (found.network, found.weights) == ("mn04", str(path))
+    assert "--pretrained none does without it" in capsys.readouterr().out
+    others = [
+        ("--dataset", "esc50", "--pretrained", "none"),
+        ("--dataset", "esc50", "--profile", "smoke"),
+        (),
+    ]
+    assert {quick(*words).network for words in others} == {"cnn14"}
+
+
+def test_a_study_started_without_the_tagger_goes_on_without_it(place, capsys):
+    (place / "data").mkdir(exist_ok=True)
+    (place / "data" / downloads.WEIGHTS["mn04"].name).write_bytes(WEIGHTS)
+    from_scratch = command_line.parse(["--dataset", "esc50", "--pretrained", "none"]).settings
+    from_scratch.write()
+    assert quick("--dataset", "esc50").network == "cnn14" and capsys.readouterr().out == ""
+    (from_scratch.results / "settings.json").unlink()
+    assert quick("--dataset", "esc50").network == "mn04"
+
+
 def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -87,8 +87,8 @@ def study_of(folder, tmp_path, name: str, **options) -> Study:
 
 def inspected(study: Study):
     """The study after what notebook 02 does."""
-    study.save_classifier(None, "own", {"gradient_error": 0.0, "training_mean": [0.0]})
-    return study.refusals("own")
+    study.save_own({"gradient_error": 0.0, "training_mean": [0.0]})
+    return study.refusals()
 
 
 @pytest.mark.parametrize("name", ["pictures", "waves", "box"])
