@@ -172,11 +172,6 @@ def complexity(mask: torch.Tensor, protocol: str = "paper") -> torch.Tensor:
     return torch.where(total > 0, entropy, math.nan)
 
 
-def relative_complexity(comp: torch.Tensor, n_values: int) -> torch.Tensor:
-    """COMP / ln d, which compares between spectrograms of different size."""
-    return comp / math.log(n_values)
-
-
 # The table of metrics
 
 

@@ -14,11 +14,9 @@ import pandas as pd
 
 from .. import published
 from ..constants import DURATION, LOWER_IS_BETTER, SPECTROGRAMS, STUDY_METRICS, TABLE_NUMBERS
-from .bootstrap import CHUNK, N_RESAMPLES, resampled_means
 from .frames import (
     CONDITION,
     check_columns,
-    clip_matrix,
     in_study_order,
     methods_only,
     of_condition,
@@ -131,67 +129,6 @@ def best_masks(results: pd.DataFrame, methods: Sequence[str] | None = None) -> p
     return (
         winners[[*keys, "mask", *STUDY_METRICS, "score", "tied_with"]].infer_objects().reset_index(drop=True)
     )
-
-
-def selection_stability(scores: pd.DataFrame, n_resamples: int = N_RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """How often the rule of `best_masks` would choose each mask with other clips.
-
-    In every resample of the clips (the same in all conditions that have the same clips) all means are taken
-    anew, the rule is applied to them as a whole, and the winners are counted.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Tidy scores of clips, see `summarise`.
-
-    Returns
-    -------
-    DataFrame
-        (protocol,) condition, method, mask, `share` of resamples that choose this mask. The shares of a
-        method sum to 1, or to less where in some resamples none of its masks had all metrics defined.
-    """
-    check_columns(scores, [*REQUIRED, "clip", *STUDY_METRICS], "scores")
-    rows = methods_only(scores)
-    by = ["protocol"] if "protocol" in rows else []
-    parts = []
-    for names, part in rows.groupby(by) if by else [((), rows)]:
-        index, means = _resampled_conditions(part, n_resamples, seed)
-        chosen = np.zeros(len(index))
-        for start in range(0, n_resamples, CHUNK):
-            chosen += _count_winners(index, selection_scores(means[start : start + CHUNK]))
-        parts.append(index.assign(share=chosen / n_resamples, **dict(zip(by, names))))
-    return pd.concat(parts, ignore_index=True)[[*by, *REQUIRED, "share"]]
-
-
-def _resampled_conditions(
-    scores: pd.DataFrame, n_resamples: int, seed: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Names of all (condition, method, mask) in the study's order, and their means (resamples, names, 7)."""
-    index, means = [], []
-    for condition, rows in scores.groupby(CONDITION):
-        matrix = clip_matrix(rows)
-        names = (
-            matrix[STUDY_METRICS[0]].columns.to_frame(index=False).assign(**dict(zip(CONDITION, condition)))
-        )
-        columns = [matrix[metric].to_numpy() for metric in STUDY_METRICS]
-        values = np.stack(columns, axis=-1).reshape(len(matrix), -1)  # (clips, names * 7)
-        index.append(names)
-        means.append(resampled_means(values, n_resamples, seed).reshape(n_resamples, len(names), -1))
-    index = pd.concat(index, ignore_index=True)
-    order = in_study_order(index.assign(place=range(len(index))))
-    return order.drop(columns="place"), np.concatenate(means, axis=1)[:, order["place"]]
-
-
-def _count_winners(index: pd.DataFrame, scores: np.ndarray) -> np.ndarray:
-    """How often each row of ``index`` wins its condition and method; ``scores`` are (resamples, rows)."""
-    counts = np.zeros(len(index))
-    scores = np.where(np.isnan(scores), 0.0, scores)  # no score is below 1e-9
-    for rows in index.groupby([*CONDITION, "method"]).indices.values():
-        group = scores[:, rows]
-        top = group.max(axis=1, keepdims=True)
-        winner = (group >= top * (1 - TIE)).argmax(axis=1)  # the first of those that tie
-        np.add.at(counts, rows[winner], top[:, 0] > 0)
-    return counts
 
 
 def n_bins_of(scores: pd.DataFrame, d: int | Mapping[str, int] | None = None) -> np.ndarray:

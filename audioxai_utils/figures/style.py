@@ -87,17 +87,6 @@ PANELS = 6  # side by side, before a figure goes on below or its panels get narr
 EVEN = 0.01  # share by which the steps between bins may differ on an even scale
 SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#999933")
 
-# Best and worst in the study's tables: the first pair for faithfulness, the second for conciseness.
-BEST_WORST = {
-    "FF": ("green", "orange"),
-    "AI": ("green", "orange"),
-    "AG": ("green", "orange"),
-    "FidIn": ("green", "orange"),
-    "AD": ("green", "orange"),
-    "SPS": ("blue", "yellow"),
-    "COMP": ("blue", "yellow"),
-}
-
 DISPLAY_DB = (-60.0, 45.0)  # dB shown; a peak-normalised sine reaches about 42 dB in a 1024-point Hann frame
 SPECTROGRAM_COLOURS = "magma"  # even in lightness, so it also prints in grey
 ATTRIBUTION_COLOURS = (

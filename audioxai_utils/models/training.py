@@ -241,11 +241,3 @@ def train_classifier(
     history = pd.DataFrame(module.rows)
     best_epoch = int(history["epoch"][history["validation_accuracy"].argmax()])
     return TrainingRun(model.eval(), history, best_epoch, time.perf_counter() - started)
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, db: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
-    """Class probabilities (clips, classes) of dB spectrograms (clips, 1, frequency, time)."""
-    device = next(model.parameters()).device
-    rows = [model(chunk.to(device)).softmax(1).cpu() for chunk in db.split(batch_size)]
-    return torch.cat(rows)

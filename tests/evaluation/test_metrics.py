@@ -144,7 +144,6 @@ def test_identity_mask_is_perfectly_faithful():
 def test_area_and_constancy():
     assert metrics.kept_area(masks())[[2, 3, 4, 5]].tolist() == pytest.approx([1 / D, 0.4, 1, 0])
     assert metrics.is_constant(masks()).tolist() == [False, False, False, True, True, True]
-    assert metrics.relative_complexity(torch.tensor(math.log(D)), D) == pytest.approx(1)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from audioxai_utils import constants, published
-from audioxai_utils.evaluation import bootstrap, table_styles, tables
+from audioxai_utils.evaluation import table_styles, tables
 
 METRICS = list(constants.STUDY_METRICS)
 KEYS = ["spectrogram_type", "noise_scenario", "method", "mask"]
@@ -185,36 +185,6 @@ def test_wrong_results_end_in_one_line(spoil, message):
 def test_results_that_are_no_frame():
     with pytest.raises(TypeError, match="results must be a pandas DataFrame; got list"):
         tables.best_masks([1, 2])
-
-
-# Selection_stability
-
-
-def test_stability_against_applying_the_rule_to_every_resample():
-    scores = clip_scores(n_clips=5)
-    scores.loc[scores["mask"].eq("bin") & scores["clip"].ne("clip3"), "COMP"] = np.nan  # often undefined
-    found = tables.selection_stability(scores, n_resamples=12, seed=2).set_index(["protocol", *KEYS])["share"]
-    counts = np.concatenate(list(bootstrap.resample_counts(5, 12, seed=2)))
-    expected = dict.fromkeys(found.index, 0.0)
-    for drawn in counts:
-        clips = [f"clip{clip}" for clip, times in enumerate(drawn) for _ in range(times)]
-        parts = [scores[scores["clip"] == clip] for clip in clips]
-        means = pd.concat(parts).groupby(["protocol", *KEYS])[METRICS].mean().reset_index()
-        for row in tables.best_masks(means)[["protocol", *KEYS]].itertuples(index=False, name=None):
-            if not pd.isna(row[-1]):
-                expected[row] += 1 / 12
-    assert found.to_dict() == pytest.approx(expected)
-    assert 0 < found.max() <= 1 and (found.groupby(level=[0, 1, 2, 3]).sum() <= 1 + 1e-9).all()
-
-
-def test_a_mask_that_is_best_on_every_clip_is_always_chosen():
-    scores = clip_scores()
-    best = scores["mask"] == "bin"
-    for metric in METRICS:
-        good, bad = (-9, 9) if metric in constants.LOWER_IS_BETTER else (9, -9)
-        scores[metric] += np.where(best, good, bad)
-    found = tables.selection_stability(scores, n_resamples=1500)
-    assert (found["share"] == (found["mask"] == "bin")).all()
 
 
 # Summarise

@@ -10,7 +10,6 @@ from audioxai_utils.models.training import (
     _make_module,
     augment,
     channels_last_convolutions,
-    predict,
     train_classifier,
 )
 from audioxai_utils.study.profiles import PROFILES
@@ -67,7 +66,7 @@ def test_it_learns_and_keeps_a_row_per_epoch(run):
 def test_the_weights_are_those_of_the_best_epoch(run):
     """Audit 11: without copying the weights one gets the last epoch."""
     db, labels = tones(16, 1)
-    accuracy = (predict(run.model, db).argmax(1) == labels).double().mean().item()
+    accuracy = (run.model(db).argmax(1) == labels).double().mean().item()
     assert accuracy == run.history["validation_accuracy"].max()
     assert run.best_epoch == run.history["epoch"][run.history["validation_accuracy"].argmax()]
 
