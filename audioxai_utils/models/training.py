@@ -48,7 +48,7 @@ class TrainingRun:
 
 
 def augment(db: torch.Tensor, labels: torch.Tensor, profile) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masking, and where the profile asks for them a circular time shift with a crop, and mixup.
+    """Masking, a circular time shift with a crop, gain and mixup, as far as the profile asks for them.
 
     Parameters
     ----------
@@ -62,9 +62,11 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile) -> tuple[torch.Tens
         frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
         frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
         db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
-    db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
-    # both fill with 0 dB, torchaudio's default
-    db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)
+    if profile.masked:  # both fill with 0 dB, torchaudio's default
+        db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)
+        db = transforms.TimeMasking(TIME_MASK, iid_masks=profile.iid_masks)(db)
+    if profile.gain_db:
+        db = db + profile.gain_db * (2 * torch.rand(len(db), 1, 1, 1, dtype=db.dtype, device=db.device) - 1)
     if profile.mixup:
         share = torch.distributions.Beta(profile.mixup, profile.mixup).sample((len(db),)).to(db)
         other = torch.randperm(len(db), device=db.device)
@@ -109,6 +111,8 @@ def _make_module(model: nn.Module, profile, n_steps: int):
 
         def on_train_epoch_start(self) -> None:
             self.sums = {}
+            if profile.frozen_norms:
+                freeze_norms(self.model)
 
         def on_validation_epoch_start(self) -> None:  # so that what is validated and saved is what goes on
             if profile.reproducible:
@@ -136,6 +140,13 @@ def _make_module(model: nn.Module, profile, n_steps: int):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return Classifier()
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norms use the statistics they came with, as in evaluation."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.eval()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from ..models.classifier import AudioClassifier
 from ..models.training import TrainingRun, train_classifier
 from .classifiers import Classifier, load_classifier, new_model, own_classifier, save_classifier, save_own
 from .own_model import load_own
-from .pretrained import NETWORK, new_tagger, spectrogram_of, train_probe
+from .pretrained import FINE_TUNING, NETWORK, fine_tune, new_tagger, spectrogram_of, train_probe
+from .profiles import Profile
 from .settings import Settings
 
 
@@ -110,6 +112,12 @@ class Materials:
         seed = settings.seed if seed is None else seed
         return new_model(n_bins, n_classes, settings.sizes, seed, self.dtype)
 
+    @property
+    def training(self) -> Profile:
+        """How `train` goes about it: epochs, optimiser, augmentation."""
+        sizes = self.settings.sizes
+        return replace(sizes, **FINE_TUNING) if self.settings.network == NETWORK else sizes
+
     def train(
         self,
         model: nn.Module,
@@ -117,11 +125,14 @@ class Materials:
         train: tuple[torch.Tensor, torch.Tensor],
         validation: tuple[torch.Tensor, torch.Tensor],
     ) -> TrainingRun:
-        """Train `new_model`'s classifier on (dB spectrograms, labels); of the tagger a probe."""
+        """Train `new_model`'s classifier on (dB spectrograms, labels); of the tagger a probe, or all."""
         settings = self.settings
-        if settings.network == NETWORK:
-            return train_probe(model, spectrogram_type, train, validation, self.device)
-        return train_classifier(model, train, validation, settings.sizes, settings.seed, self.device)
+        if settings.network != NETWORK:
+            return train_classifier(model, train, validation, self.training, settings.seed, self.device)
+        given = (model, spectrogram_type, train, validation)
+        if settings.fitting == "probe":
+            return train_probe(*given, self.device)
+        return fine_tune(*given, self.training, settings.seed, self.device)
 
     def checkpoint(self, spectrogram_type: str) -> Path:
         return self.results / "models" / f"{spectrogram_type}.pt"

@@ -1,4 +1,4 @@
-"""The pretrained tagger as the study's classifier: its pictures, and a linear probe on its features.
+"""The pretrained tagger as the study's classifier: its pictures, a linear probe on its features, fine-tuning.
 
 ``mel_db`` is then the tagger's own log-mel spectrogram (128 Kaldi bins, silence at -50 dB), ``stft_db`` the
 study's, from which a fixed map makes that log-mel.
@@ -21,11 +21,25 @@ from ..models.frontends import LogMel
 from ..models.probe import Probed, fit_probe, pooled_features
 from ..models.reading import Reading
 from ..models.scores import Scores
-from ..models.training import TrainingRun
+from ..models.training import TrainingRun, train_classifier
 from ..numerics import to_device
+from .profiles import Profile
 
 NETWORK = "mn04"
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C; the validation fold chooses
+FINE_TUNING = {  # what is another one than in the profile where the whole tagger is trained
+    "epochs": 2,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "schedule": "one_cycle",
+    "mixup": 0.3,
+    "time_shift": True,
+    "crop": 1.0,
+    "masked": False,
+    "gain_db": 6.0,
+    "frozen_norms": True,
+    "averaging": 0.0,
+}
 CHUNK = 32  # clips whose features are computed at once
 
 
@@ -43,7 +57,9 @@ def picture_model(network: EfficientAT, spectrogram_type: str, head: nn.Linear) 
     prepare, front_end = front_end_of(spectrogram_type)
     floor = LogMel.efficientat().floor if spectrogram_type == "mel_db" else Reading().floor
     net = Probed(network, head, front_end).to(head.weight.dtype)
-    return Scores(net, prepare, None, Reading(floor=floor)).eval()
+    model = Scores(net, prepare, None, Reading(floor=floor)).eval()
+    model.n_classes = head.out_features  # what training asks for
+    return model
 
 
 def parts_of(model: Scores) -> dict[str, nn.Module]:
@@ -121,6 +137,43 @@ def train_probe(
     best = int(history["validation_accuracy"].argmax())
     fitted = picture_model(network.cpu(), spectrogram_type, heads[best])
     return TrainingRun(fitted, history, best + 1, time.perf_counter() - started)
+
+
+def fine_tune(
+    model: Scores,
+    spectrogram_type: str,
+    train: tuple[torch.Tensor, torch.Tensor],
+    validation: tuple[torch.Tensor, torch.Tensor],
+    sizes: Profile,
+    seed: int,
+    device: str = "cpu",
+) -> TrainingRun:
+    """Train the whole tagger, from the probe's head on: mixup, circular time shifts, gain.
+
+    Parameters
+    ----------
+    model, spectrogram_type, train, validation, device
+        As in `train_probe`.
+    sizes : Profile
+        Epochs, optimiser and augmentation: the study's with `FINE_TUNING`.
+    seed : int
+        Of shuffling and augmentation.
+
+    Returns
+    -------
+    TrainingRun
+        ``history`` begins with the probe, as epoch 0; where no epoch validates better, the probe is kept.
+    """
+    started = time.perf_counter()
+    probe = train_probe(model, spectrogram_type, train, validation, device)
+    before = probe.history.iloc[[probe.best_epoch - 1]].drop(columns="C").assign(epoch=0)
+    kept = {name: value.clone() for name, value in probe.model.state_dict().items()}
+    tuned = train_classifier(probe.model, train, validation, sizes, seed, device)
+    history = pd.concat([before, tuned.history], ignore_index=True)
+    best = int(history["epoch"][history["validation_accuracy"].argmax()])
+    if best == 0:
+        tuned.model.load_state_dict(kept)
+    return TrainingRun(tuned.model, history, best, time.perf_counter() - started)
 
 
 def features_of(network: EfficientAT, spectrogram_type: str, db: torch.Tensor, device: str) -> torch.Tensor:

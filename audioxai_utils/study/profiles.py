@@ -32,6 +32,9 @@ class Profile:
     lime_samples: int
     background_clips: int | None  # Deep SHAP's reference clips in all; None is two per class
     conditions: tuple[tuple[str, str], ...] = STUDY_CONDITIONS
+    masked: bool = True  # bands of bins and of frames of training clips, as published
+    gain_db: float = 0.0  # training clips are made louder or quieter by up to this much
+    frozen_norms: bool = False  # batch norms keep the statistics they came with
     clips_per_class: int | None = None  # read per class and fold, to train and to test; None is all
     clips_of_all_masks: int = 2  # clips that the gallery shows with every mask
     n_checked: int = 2  # clips on which layers are drawn anew and LIME is repeated

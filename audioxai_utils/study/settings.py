@@ -77,6 +77,13 @@ class Settings:
         metavar=("mn04|cnn14|none", "PATH|download"),
         nargs="+",
     )
+    fitting: str = option(
+        "probe",
+        "what is fitted of the pretrained mn04: probe, a linear head on its features (seconds), or whole, "
+        "the network too, from that head on (minutes)",
+        since="02",
+        choices=("probe", "whole"),
+    )
     model: str | None = option(
         None,
         "a classifier of one's own, which is not trained: a function that returns an AudioClassifier",

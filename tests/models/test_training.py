@@ -204,3 +204,34 @@ def test_channels_last_convolutions_change_no_logit_and_no_gradient_and_are_undo
         assert float((one - other).abs().max()) <= 1e-4 * float(one.abs().max() + 1e-3)
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
     assert model.conv_block2.conv2.weight.is_contiguous()
+
+
+class Normed(Linear):
+    """The same behind a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1).double()
+
+    def forward(self, db):
+        return super().forward(self.norm(db / 60))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_batch_norms_keep_their_statistics_and_train_their_weights(frozen):
+    model, sizes = Normed(), dataclasses.replace(SIZES, frozen_norms=frozen)
+    trained = train_classifier(model, tones(32, 0), tones(16, 1), sizes, seed=3).model.norm
+    assert torch.equal(trained.running_mean, torch.zeros(1).double()) == frozen
+    assert (trained.num_batches_tracked.item() == 0) == frozen
+    assert not torch.equal(trained.weight, torch.ones(1).double())
+
+
+def test_gain_is_one_level_a_clip_and_nothing_is_blanked_where_it_is_not_asked_for():
+    db, labels = tones(40, 0)
+    one_hot = torch.nn.functional.one_hot(labels, 2).double()
+    plain = dataclasses.replace(SIZES, time_shift=False, crop=1.0, mixup=0.0, masked=False)
+    assert torch.equal(augment(db, one_hot, plain)[0], db)
+    louder, _ = augment(db, one_hot, dataclasses.replace(plain, gain_db=6.0))
+    gain = (louder - db).flatten(1)
+    torch.testing.assert_close(gain, gain[:, :1].expand_as(gain))
+    assert gain.abs().max() <= 6 and gain.min() < -3 and gain.max() > 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import tiny_study
 import torch
@@ -9,6 +10,7 @@ import torch
 from audioxai_utils.attributions.gradient_check import gradient_check
 from audioxai_utils.models.efficientat import EfficientAT
 from audioxai_utils.models.frontends import LogMel
+from audioxai_utils.models.training import TrainingRun
 from audioxai_utils.study.pretrained import features_of
 from audioxai_utils.study.study import Study
 
@@ -82,3 +84,38 @@ def test_it_is_explained_and_scored(study, probed):
         assert values.shape == condition.spectrograms.shape and values.isfinite().all() and values.any()
     shap = condition.attribute("shap")
     assert shap.isfinite().all() and (condition.additivity_error("shap") < 1e-3).all()
+
+
+@pytest.fixture(scope="module")
+def few(study):
+    """The study with the whole tagger trained, and six clips each to train and to validate it on."""
+    again = Study(dataclasses.replace(study.settings, fitting="whole"))
+    parts = [again.split("stft_db", split)[:2] for split in ("train", "validation")]
+    return again, *((db[:6], labels[:6]) for db, labels in parts)
+
+
+def test_fine_tuning_goes_on_from_the_probe(study, few):
+    again, train, validation = few
+    run = again.train(again.new_model("stft_db"), "stft_db", train, validation)
+    assert list(run.history["epoch"]) == [0, 1, 2] and "C" not in run.history
+    assert run.best_epoch == run.history["epoch"][run.history["validation_accuracy"].argmax()]
+    probe = study.train(study.new_model("stft_db"), "stft_db", train, validation).history
+    assert set(probe["validation_loss"]) >= {run.history["validation_loss"][0]}
+    assert (again.training.epochs, again.training.masked, again.training.frozen_norms) == (2, False, True)
+
+
+def test_the_probe_is_kept_where_no_epoch_is_better(study, few, monkeypatch):
+    again, train, validation = few
+
+    def worse(model, *_):
+        """Training that spoils the head."""
+        torch.nn.init.zeros_(model.net.network.classifier.weight)
+        rows = [{"epoch": 1, "validation_accuracy": 0.0, "validation_loss": 9.0}]
+        return TrainingRun(model, pd.DataFrame(rows), 1, 0.0)
+
+    monkeypatch.setattr("audioxai_utils.study.pretrained.train_classifier", worse)
+    run = again.train(again.new_model("stft_db"), "stft_db", train, validation)
+    probe = study.train(study.new_model("stft_db"), "stft_db", train, validation)
+    assert run.best_epoch == 0 and probe.history["validation_accuracy"].max() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(run.model(validation[0]), probe.model(validation[0]))
