@@ -55,11 +55,12 @@ def answer(net: nn.Module, x: torch.Tensor):
     except RuntimeError as error:
         if not is_scripted(net):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        lines = [type(error).__name__, *str(error).strip().splitlines()]
+        reason = lines[-1].removeprefix("RuntimeError: ")[:150]
         given = f"{tuple(x.shape)} in {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(
-            f"net is a ScriptModule that does not take {given}: {reason.removeprefix('RuntimeError: ')[:150]}; "
-            "a traced, frozen or optimised one keeps its shape and type: give the module that it was made of"
+            f"net is a ScriptModule that does not take {given}: {reason}; a "
+            "traced, frozen or optimised one keeps its shape and type: give the module that it was made of"
         ) from error
 
 
