@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 
@@ -53,7 +54,7 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
 
 def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     rate = wanted_rate if sample_rate is None else sample_rate
-    if not isinstance(rate, numbers.Real) or rate < 1 or rate != int(rate):
+    if not isinstance(rate, numbers.Real) or not 1 <= rate < math.inf or rate != int(rate):
         raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
     seconds = len(samples) / rate
     if seconds > MOST_SECONDS:
