@@ -236,7 +236,8 @@ def explain_many(
     -------
     pandas.DataFrame
         ``clip``, ``method``, ``target_name``, ``mask`` and the scores of `explain`; ``seconds`` of the whole
-        explanation; ``refused``: why a method does not work on a clip, in one row without scores, else "".
+        explanation; ``refused``: why a clip cannot be read or a method does not work on it, in one row without
+        scores, else "".
     """
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list of names; got {methods!r}, pass [{methods!r}]")
@@ -250,7 +251,7 @@ def explain_many(
             head = {"clip": clip, "method": name}
             try:
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
-            except (TypeError, ValueError) as refusal:
+            except (OSError, TypeError, ValueError) as refusal:
                 tables.append(pd.DataFrame([head | {"refused": str(refusal)}]))
                 continue
             check = check and not METHODS.traits(name).gradients

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from any_models import CLASSES, cnn
 
-from audioxai_utils import AudioClassifier, LogMel, explain, explain_folder, explain_recording
+from audioxai_utils import AudioClassifier, LogMel, explain, explain_folder, explain_many, explain_recording
 from audioxai_utils.audio import containers
 from audioxai_utils.audio.own_data import load_own_dataset
 from audioxai_utils.audio.streaming import sound_files, windows
@@ -159,3 +159,14 @@ def test_a_folder_of_ones_own_says_what_it_left_out(tmp_path):
     said = "\n".join(dataset.problems)
     assert len(dataset.problems) == 4 and "which is not there" in said and "its name is not UTF-8" in said
     assert "m.m4a" in said and "3 clips: no sound, by its name (n.caf, n.raw, n.txt)" in said
+
+
+def test_a_clip_that_is_not_there_is_a_row_and_the_others_go_on(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise_of(1), RATE)
+    (tmp_path / "b.wav").symlink_to("/nowhere.wav")
+    (tmp_path / "c.wav").write_bytes(b"no sound")
+    clips = [tmp_path / name for name in ("none.wav", "b.wav", "c.wav", "a.wav")]
+    table = explain_many(classifier(), clips, ["lime"], masks=["bin"], n_samples=4)
+    assert table["clip"].tolist() == [str(path) for path in clips]
+    assert table["refused"].ne("").tolist() == [True, True, True, False]
+    assert table["refused"][0] == f"{clips[0]}: no such file"
