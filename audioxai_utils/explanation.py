@@ -236,7 +236,7 @@ def explain_many(
     -------
     pandas.DataFrame
         ``clip``, ``method``, ``target_name``, ``mask`` and the scores of `explain`; ``seconds`` of the whole
-        explanation; ``refused``: why a clip cannot be read or a method does not work on it, in one row without
+        explanation; ``refused``: why a clip cannot be read, or a method does not work on it, in a row without
         scores, else "".
     """
     if isinstance(methods, str):
