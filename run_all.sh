@@ -72,6 +72,7 @@ pathlib.Path(sysconfig.get_path("purelib"), "audioxai.pth").write_text(sys.argv[
 
 cli=(-P -m audioxai_utils.run.command_line)
 export PYTHONPATH="$root"
+unset PYTHONHOME PYTHONINSPECT PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS  # set for another Python
 if ! is_set_up; then
     python="$(find_python)"
     "$python" -B "${cli[@]}" --check-only "$@" || exit $?

@@ -16,6 +16,7 @@ from torch import nn
 
 from .attributions import METHODS, Found
 from .attributions.gradient_check import gradient_check
+from .attributions.registry import check_layers
 from .audio.reading import as_mono
 from .audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 from .constants import PROTOCOLS, SPECTROGRAMS, check_choice
@@ -24,7 +25,7 @@ from .evaluation.scoring import MaskScorer, score_masks, score_sound
 from .models.classifier import DOMAINS, AudioClassifier, Bound
 from .models.cnn14 import Cnn14
 from .models.virtual_inspection import PictureAsSound
-from .models.wrapping import unwrapped
+from .models.wrapping import is_differentiable, unwrapped
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
@@ -179,6 +180,8 @@ def explain(
         waveform=samples if by_sound else None,
     )
     if check_gradient and METHODS.traits(method).gradients:
+        if is_differentiable(bound.model):  # else the proof says what is missing
+            check_layers(method, bound.model)
         gradient_check(bound.model, bound.batch.db, scorer.target)
     attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
     built = build_masks(attribution, protocol, masks or None)
@@ -233,7 +236,8 @@ def explain_many(
     -------
     pandas.DataFrame
         ``clip``, ``method``, ``target_name``, ``mask`` and the scores of `explain`; ``seconds`` of the whole
-        explanation; ``refused``: why a method does not work on a clip, in one row without scores, else "".
+        explanation; ``refused``: why a clip cannot be read, or a method does not work on it, in a row without
+        scores, else "".
     """
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list of names; got {methods!r}, pass [{methods!r}]")
@@ -247,7 +251,7 @@ def explain_many(
             head = {"clip": clip, "method": name}
             try:
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
-            except (TypeError, ValueError) as refusal:
+            except (OSError, TypeError, ValueError) as refusal:
                 tables.append(pd.DataFrame([head | {"refused": str(refusal)}]))
                 continue
             check = check and not METHODS.traits(name).gradients

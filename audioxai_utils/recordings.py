@@ -100,14 +100,29 @@ class Recording:
         return pd.DataFrame(rows)
 
     def save_sounds(self, folder: str | os.PathLike) -> list[Path]:
-        """Write every reason's short sound as WAV, named by file, second and class."""
+        """Write every reason's short sound as WAV, named by file, second and class.
+
+        Another sound of that name, such as of a file of the same name in another folder, stays: the new one's
+        name then ends in a number.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         paths = []
         for reason in self.reasons:
             name = "".join(sign if sign.isalnum() else "_" for sign in reason.class_name)
-            paths.append(Path(folder) / f"{self.path.stem}-{reason.sound_start:08.2f}s-{name}.wav")
-            soundfile.write(paths[-1], reason.sound.cpu().numpy(), self.sample_rate, "FLOAT")
+            sound = reason.sound.float().cpu().numpy()
+            stem = f"{self.path.stem}-{reason.sound_start:08.2f}s-{name}"
+            paths.append(_free(Path(folder), stem, sound))
+            soundfile.write(paths[-1], sound, self.sample_rate, "FLOAT")
         return paths
+
+
+def _free(folder: Path, stem: str, sound: np.ndarray) -> Path:
+    """A name for a sound (samples,): ``stem``, or with a number where another sound has that."""
+    number, path = 1, folder / f"{stem}.wav"
+    while path.exists() and not np.array_equal(soundfile.read(path, dtype="float32")[0], sound):
+        number += 1
+        path = folder / f"{stem}-{number}.wav"
+    return path
 
 
 def explain_recording(

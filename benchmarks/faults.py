@@ -2,16 +2,19 @@
 
     python benchmarks/faults.py --kills 20 --files 2500
 
-A small smoke study is killed at random moments with all its processes, gets a full disk, loses a kernel, is
-started twice, finds its files damaged or their times changed; then the same command is given again. Each fault
-ends as one of
+A small smoke study is killed at random moments with all its processes, gets a full disk or a slow one, loses a
+kernel, is started twice, finds its files damaged or their times changed; then the same command is given again.
+Each fault ends as one of
 
     survived  the run ends well, and every attribution and score is that of a run that nothing disturbed
     lost      it does not end well, however often it is started
     silent    it says that it has finished, and a number is another or the report is not there
     words     it survives, but showed a traceback on the way
 
-`--files` are damaged files for the fuzzer (`fuzz.py`); 0 leaves a part out. With 20 kills about an hour.
+`--files` are damaged files for the fuzzer (`fuzz.py`); 0 leaves a part out. With 20 kills about an hour. The whole
+smoke study instead, one kind of fault at a time, beside one undisturbed run that is kept:
+
+    python benchmarks/faults.py --only kernels --kernels 2 --undisturbed /tmp/smoke --study --profile smoke
 """
 
 from __future__ import annotations
@@ -55,16 +58,19 @@ DAMAGE = {
 class Disturbed:
     """A study that is run again and again in folders of its own, and what an undisturbed run of it gave."""
 
-    def __init__(self, repository: Path, folder: Path, words: list[str]):
+    def __init__(self, repository: Path, folder: Path, words: list[str], kept: Path | None = None):
         self.folder, self.n_folders = folder, 0
         self.line = [sys.executable, "-P", "-m", "audioxai_utils.run.command_line", *words, "--results"]
         self.env = os.environ | {"PYTHONPATH": str(repository)}
-        self.whole = self.fresh()
-        started = time.monotonic()
-        done = self.run(self.whole)
-        if done.returncode:
-            raise RuntimeError(f"the undisturbed run failed: {done.stdout}{done.stderr}")
-        self.seconds = time.monotonic() - started
+        self.whole = kept or self.fresh()
+        took = Path(f"{self.whole}.seconds")  # of the undisturbed run
+        if not took.is_file():
+            started = time.monotonic()
+            done = self.run(self.whole)
+            if done.returncode:
+                raise RuntimeError(f"the undisturbed run failed: {done.stdout}{done.stderr}")
+            took.write_text(str(time.monotonic() - started))
+        self.seconds = float(took.read_text())
         self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
         self.good = contents(self.whole)
 
@@ -170,20 +176,82 @@ def disks(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
             subprocess.run(["umount", "-l", place], check=True)
 
 
-def kernels(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
-    """A kernel, by the system, at a random moment."""
+def slow_disks(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """A disk that takes 20 to 100 writes and 0.2 to 2 MB a second, by the kernel's own limit."""
+    limits = Path("/sys/fs/cgroup/blkio")
+    place, image = study.folder / "slow", study.folder / "slow.img"
     for _ in range(n):
-        results = study.fresh()
-        process, moment = study.start(results), time.monotonic() + draw.uniform(0.02, 0.7) * study.seconds
-        while process.poll() is None:
-            time.sleep(0.1)
-            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            found = [each for each in family if "ipykernel_launcher" in " ".join(_words(each))]
-            if found and time.monotonic() > moment:
-                draw.choice(found).kill()
-                break
-        process.wait(LONGEST)
-        yield study.outcome(results)
+        place.mkdir(exist_ok=True)
+        with open(image, "wb") as file:
+            file.truncate(8 * study.bytes + 2**27)
+        made = [["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop,sync", image, place]]
+        if not (limits / "blkio.throttle.write_bps_device").exists() or not all(map(_does, made)):
+            print(
+                "slow disk: left out, no disk can be mounted and limited here (root, and control groups v1)"
+            )
+            return
+        disk = os.stat(place).st_dev
+        slow = {"write_bps": round(2e6 * 10 ** -draw.random()), "write_iops": draw.randint(20, 100)}
+        for what, most in slow.items():
+            (limits / f"blkio.throttle.{what}_device").write_text(f"{os.major(disk)}:{os.minor(disk)} {most}")
+        try:
+            started = time.monotonic()
+            found = study.outcome(place / "results")
+            print(f"slow disk: {slow}, {time.monotonic() - started:.0f} s", flush=True)
+            yield found
+        finally:
+            for what in slow:
+                (limits / f"blkio.throttle.{what}_device").write_text(f"{os.major(disk)}:{os.minor(disk)} 0")
+            subprocess.run(["umount", "-l", place], check=True)
+            image.unlink()
+
+
+def _does(line: list) -> bool:
+    """Whether a command is there and ends well."""
+    return (
+        shutil.which(line[0]) is not None
+        and not subprocess.run(line, capture_output=True, check=False).returncode
+    )
+
+
+def kernels(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
+    """A kernel, by SIGKILL at a random moment; the run names it, or starts another."""
+    for _ in range(n):
+        killed, results, process = "", study.fresh(), None
+        while not killed:  # a run may have ended before the moment
+            results = study.fresh()
+            process = study.start(results)
+            killed = _kill_a_kernel(process, draw.uniform(0.02, 0.7) * study.seconds, draw)
+            process.wait(LONGEST)
+        said = Path(f"{results}.said").read_text(errors="replace")
+        print(f"kernel: killed {killed}, exit code {process.returncode}", flush=True)
+        named = process.returncode == 0 or "the kernel died" in said
+        found = study.outcome(results)
+        yield found if named else f"words: {said[-300:]}"
+
+
+def _kill_a_kernel(process: subprocess.Popen, seconds: float, draw: random.Random) -> str:
+    """Kill one of the kernels that a run has, ``seconds`` after its start; the notebook's step, or nothing."""
+    moment = time.monotonic() + seconds
+    while process.poll() is None:
+        time.sleep(0.05)
+        if time.monotonic() < moment:
+            continue
+        family = _children(process.pid)
+        found = [each for each in family if "ipykernel_launcher" in " ".join(_words(each))]
+        if found:
+            chosen = draw.choice(found)
+            step = " ".join(word for word in _words(chosen.parent()) if word.endswith(".ipynb"))
+            chosen.kill()
+            return f"{chosen.pid} of {step or 'a step'}"
+    return ""
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:  # it has ended
+        return []
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -231,19 +299,27 @@ def clocks(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
         yield study.outcome(results)
 
 
-FAULTS = {each.__name__: each for each in (kills, disks, kernels, pairs, damages, clocks)}
+FAULTS = {each.__name__: each for each in (kills, disks, slow_disks, kernels, pairs, damages, clocks)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, n in zip(FAULTS, (20, 3, 3, 2, 4, 2), strict=True):
+    for name, n in zip(FAULTS, (20, 3, 2, 3, 2, 4, 2), strict=True):
         parser.add_argument(
-            f"--{name}", type=int, default=n, metavar="N", help=f"{FAULTS[name].__doc__} ({n})"
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=n,
+            metavar="N",
+            help=f"{FAULTS[name].__doc__} ({n})",
         )
     parser.add_argument(
         "--files", type=int, default=2500, metavar="N", help="damaged files for the fuzzer (2500)"
+    )
+    parser.add_argument("--only", choices=FAULTS, help="one kind of fault, and no fuzzer")
+    parser.add_argument(
+        "--undisturbed", type=Path, metavar="FOLDER", help="results of the undisturbed run, made where absent"
     )
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="whose study is run (this one)")
@@ -251,16 +327,18 @@ def main() -> int:
         "--study", nargs=argparse.REMAINDER, default=STUDY, help="options of the run, at the end"
     )
     given = parser.parse_args()
+    asked = {name: getattr(given, name) for name in FAULTS if given.only in (None, name)}
+    n_files = 0 if given.only else given.files
     rows = []
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
-        study = Disturbed(given.repository, Path(folder), given.study)
+        study = Disturbed(given.repository, Path(folder), given.study, given.undisturbed)
         print(f"an undisturbed run: {study.seconds:.0f} s, {len(study.good)} files of numbers", flush=True)
-        for name, fault in FAULTS.items():
-            found = Counter(fault(study, getattr(given, name), random.Random(f"{name} {given.seed}")))
+        for name, n in asked.items():
+            found = Counter(FAULTS[name](study, n, random.Random(f"{name} {given.seed}")))
             rows.append({"fault": name, "tried": found.total()} | {each: found[each] for each in OUTCOMES})
             rows[-1]["words"] += sum(n for word, n in found.items() if word not in OUTCOMES)
             print(*(f"{each} {value}" for each, value in rows[-1].items()), flush=True)
-    table, notes = fuzz_all(given.files) if given.files else (pd.DataFrame(), [])
+    table, notes = fuzz_all(n_files) if n_files else (pd.DataFrame(), [])
     print(*notes, sep="\n")
     print(pd.DataFrame(rows).to_string(index=False), table.to_string(index=False), sep="\n\n")
     bad = [row[name] for row in rows for name in ("lost", "silent", "words")]

@@ -172,6 +172,8 @@ def test_a_model_without_parameters_is_explained(sound, dtype):
         ({"target": "dog"}, ValueError, "target 'dog' is no class of the model; there are 0, 1, 2, ..."),
         ({"sample_rate": 44100.5}, ValueError, "sample_rate must be a whole number of Hz"),
         ({"sample_rate": 0}, ValueError, "sample_rate must be a whole number of Hz"),
+        ({"sample_rate": float("nan")}, ValueError, "sample_rate must be a whole number of Hz"),
+        ({"sample_rate": float("inf")}, ValueError, "sample_rate must be a whole number of Hz"),
         ({"masks": "bin"}, TypeError, "masks must be a list"),
         (
             {"classifier": lambda db: db},

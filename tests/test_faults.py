@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -24,18 +25,29 @@ def test_a_killed_toy_survives(tmp_path):
         BENCHMARKS / "faults.py",
         "--repository",
         repository,
-        "--files",
-        "0",
+        "--only",
+        "kills",
         "--kills",
         "1",
     ]
-    line += [
-        word for name in ("disks", "kernels", "pairs", "damages", "clocks") for word in (f"--{name}", "0")
-    ]
+    line += ["--undisturbed", tmp_path / "undisturbed"]
     line += ["--study", "--spectrogram", "mel_db", "--scenario", "clean", "--method", "lime"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fault kills tried 1 survived 1 lost 0 silent 0 words 0" in done.stdout
+    assert (tmp_path / "undisturbed" / "report" / "index.html").is_file()
+
+
+def test_one_kernel_of_a_run_is_killed_and_named(benchmarks):
+    """A step that waits for a kernel; what has no kernel any more is left alone."""
+    import faults
+
+    kernel = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "ipykernel_launcher"]
+    code = f"import subprocess, sys; sys.exit(subprocess.run({kernel!r}).returncode == -9)"
+    run = subprocess.Popen([sys.executable, "-c", code, "02_fine_tuning.ipynb"], start_new_session=True)
+    killed = faults._kill_a_kernel(run, 0.5, random.Random(0))
+    assert run.wait(30) == 1 and killed.endswith(" of 02_fine_tuning.ipynb")
+    assert faults._kill_a_kernel(run, 0.0, random.Random(0)) == ""
 
 
 def test_the_fuzzer_counts_what_becomes_of_files(benchmarks):

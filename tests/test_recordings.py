@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
 import os
 import re
 import stat
@@ -189,6 +191,20 @@ def test_the_strip_shows_windows_and_reasons(found):
     assert len(strip.patches) == len(pictures) == 3
     assert [patch.get_x() for patch in strip.patches] == [reason.start for reason in found.reasons]
     assert "high" in pictures[1].get_title() and pictures[0].get_title().startswith("1 · low")
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "a$x_$b\\", "<script>alert(1)</script>"])
+def test_names_are_drawn_as_they_are_written(found, name, tmp_path):
+    """Of classes and files, in the strip and on the page: no formula, no script."""
+    reasons = [dataclasses.replace(reason, class_name=name) for reason in found.reasons]
+    table = found.probabilities.rename(columns={"high": name})
+    hostile = dataclasses.replace(
+        found, reasons=reasons, probabilities=table, path=tmp_path / name.replace("/", "")
+    )
+    titles = [ax.get_title(loc) for ax in recording_strip(hostile).axes for loc in ("left", "center")]
+    assert any(name in title.replace(r"\$", "$") for title in titles)
+    text = recordings_page([hostile, f"{name}: refused"], tmp_path / "page.html", title=name).read_text()
+    assert "<script>alert" not in text and html.escape(name) in text
 
 
 # Folders and formats

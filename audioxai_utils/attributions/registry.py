@@ -252,7 +252,12 @@ def _check_model(name: str, traits: Traits, model: nn.Module) -> None:
             f"{name} differentiates the model, which is a black box; methods that only ask: "
             f"{methods_that_ask()}"
         )
-    if traits.layers and not shows_layers(model):
+    check_layers(name, model, traits)
+
+
+def check_layers(name: str, model: nn.Module, traits: Traits | None = None) -> None:
+    """Refuse a ScriptModule where a method, whose traits may be given, looks at layers."""
+    if (traits or METHODS.traits(name)).layers and not shows_layers(model):
         raise ValueError(
             f"{name} looks at the model's layers, which it does not show; methods that only ask: "
             f"{methods_that_ask()}"
@@ -301,7 +306,8 @@ def _check_output(
         )
     if traits.gradients and differentiated and not logits.requires_grad:
         raise ValueError(
-            f"{name} differentiates the model, and its outputs do not depend on its input by a gradient"
+            f"{name} differentiates the model, and its outputs do not depend on its input by a gradient; "
+            f"methods that only ask: {methods_that_ask()}"
         )
 
 

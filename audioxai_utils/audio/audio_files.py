@@ -62,8 +62,7 @@ def read_waveform(
     waveform = channels.to(dtype).mean(dim=1)  # (samples,)
     if not torch.isfinite(waveform).all():
         raise ValueError(f"{shown(path)}: holds NaN or infinite samples")
-    if waveform.square().mean() < ANTIPHASE**2 * channels.square().mean():
-        raise ValueError(f"{shown(path)}: its channels cancel each other (antiphase); keep one of them")
+    check_phase(waveform.square().mean(), channels.square().mean(), shown(path))
     return pad_or_cut(resample(waveform, rate, sample_rate), round(seconds * sample_rate)).float()
 
 
@@ -71,6 +70,15 @@ def read_length(path: str | Path) -> float:
     """Length of a sound file in seconds, as its header says; of an MP3 that is an estimate."""
     with open_sound(Path(path)) as file:
         return file.frames / file.samplerate
+
+
+def check_phase(mono: float | torch.Tensor, channels: float | torch.Tensor, subject: str) -> None:
+    """Raise a ValueError that begins with ``subject`` where rounding alone is left of the channels' mean.
+
+    ``mono`` and ``channels`` are the mean squares of that and of all channels.
+    """
+    if mono < ANTIPHASE**2 * channels:
+        raise ValueError(f"{subject}: its channels cancel each other (antiphase); keep one of them")
 
 
 def check_rates(rate: int, sample_rate: int, subject: str) -> None:
@@ -181,18 +189,33 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
             samples = file.read(wanted, dtype="float64", always_2d=True)
         except soundfile.SoundFileError as error:
             raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
-        guessed = file.frames >= UNKNOWN_FRAMES or file.format == "MP3"
-        announced = len(samples) if guessed else min(wanted, file.frames)
-    if len(samples) < announced:
-        part = f"{len(samples):,} of {announced:,} samples"
-        raise ValueError(f"{shown(path)}: decodes only in part ({part})")
-    if len(samples) == 0:
+        check_whole(file, path, len(samples), wanted)
+    return torch.from_numpy(samples), rate
+
+
+def check_whole(file: Forward, path: Path, n_read: int, wanted: int | None = None) -> None:
+    """Raise a ValueError unless a decoder gave all of a file, or the ``wanted`` samples of it.
+
+    Parameters
+    ----------
+    file : Forward
+        The open file.
+    path : Path
+    n_read : int
+        Samples that were read of each channel.
+    wanted : int, optional
+        How many were asked for; None: all.
+    """
+    guessed = file.frames >= UNKNOWN_FRAMES or file.format == "MP3"
+    announced = n_read if guessed else file.frames if wanted is None else min(wanted, file.frames)
+    if n_read < announced:
+        raise ValueError(f"{shown(path)}: decodes only in part ({n_read:,} of {announced:,} samples)")
+    if n_read == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
     looked_into = path.suffix.lower() not in FFMPEG_SUFFIXES
-    lost = missing_part(path, len(samples), len(samples) == wanted) if looked_into else None
+    lost = missing_part(path, n_read, n_read == wanted) if looked_into else None
     if lost:
         raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
-    return torch.from_numpy(samples), rate
 
 
 def open_sound(path: Path) -> Forward:
@@ -202,6 +225,8 @@ def open_sound(path: Path) -> Forward:
     name = shown(path)
     if "\0" in str(path):
         raise ValueError(f"{name}: its name holds a NUL")
+    if any("\ud800" <= sign <= "\udfff" for sign in str(path)):
+        raise ValueError(f"{name}: its name is not UTF-8; rename it")
     if path.suffix.lower() == ".raw":
         raise ValueError(f"{name}: samples without a header; convert it to WAV first")
     try:

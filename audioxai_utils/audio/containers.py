@@ -6,6 +6,7 @@ the boxes of a file are read, never its samples.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -89,22 +90,33 @@ def ogg_checksum(page: bytes) -> int:
 
 def _mpeg(file: BinaryIO, n_samples: int) -> str | None:
     """MP3: frames that follow each other; a tag in the first one says how many there should be."""
-    data = file.read()
-    frames = list(_mpeg_frames(data))
-    if not frames:
+    data = _content(file)
+    frames = _mpeg_frames(data)
+    first = next(frames, None)
+    if first is None:
         return None
-    at, n_bytes, samples, _ = frames[0]
+    at, n_bytes, samples, _ = first
+    n_more = n_gaps = 0
+    for *_, after_gap in frames:
+        n_more, n_gaps = n_more + 1, n_gaps + after_gap
     announced = _announced_frames(data[at : at + n_bytes])
-    if announced is not None and len(frames) - 1 > announced + 2:
+    if announced is not None and n_more > announced + 2:
         return "only the first of the files that were joined in it is read"
-    whole = samples * (len(frames) if announced is None else announced)
+    whole = samples * (n_more + 1 if announced is None else announced)
     if n_samples < whole - MPEG_SLACK:
         return f"{n_samples:,} of about {whole:,} samples; convert it to another format first"
-    gaps = any(after_gap for *_, after_gap in frames[1:])
-    return "damaged: its frames do not follow each other" if gaps else None
+    return "damaged: its frames do not follow each other" if n_gaps else None
 
 
-def _mpeg_frames(data: bytes) -> Iterator[tuple[int, int, int, bool]]:
+def _content(file: BinaryIO) -> bytes | mmap.mmap:
+    """A file's bytes, in no memory of ours where the file system can map them."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        return file.read()
+
+
+def _mpeg_frames(data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int, bool]]:
     """(offset, bytes, samples, whether something else lies before it) of every frame of layer III."""
     at, follows = _id3_size(data), False
     while 0 <= at < len(data):
@@ -119,14 +131,14 @@ def _mpeg_frames(data: bytes) -> Iterator[tuple[int, int, int, bool]]:
         at, follows = at + frame[0], True
 
 
-def _id3_size(data: bytes) -> int:
+def _id3_size(data: bytes | mmap.mmap) -> int:
     """Bytes of an ID3 tag at the start; its size has seven bits a byte."""
     if data[:3] != b"ID3":
         return 0
     return 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
 
 
-def _mpeg_frame(data: bytes, at: int) -> tuple[int, int] | None:
+def _mpeg_frame(data: bytes | mmap.mmap, at: int) -> tuple[int, int] | None:
     """(bytes, samples) of the layer III frame that begins there; None where none does."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE6 != 0xE2:
         return None

@@ -130,8 +130,9 @@ def dataset_state(folder: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def files_below(folder: str | Path) -> list[str]:
-    """Names of the files below a folder, with ``/``, sorted; hidden ones and links to nothing are left out.
+def files_below(folder: str | Path, to_nothing: bool = False) -> list[str]:
+    """Names of the files below a folder, with ``/``, sorted; hidden ones are left out, and links to nothing
+    unless they are asked for.
 
     Links are followed: sounds are often kept elsewhere (git-annex, DVC). A folder met twice is read once.
     """
@@ -144,7 +145,8 @@ def files_below(folder: str | Path) -> list[str]:
             if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in seen
         ]
         paths = (Path(place, name) for name in names if name[0] != ".")
-        found += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+        paths = (path for path in paths if path.is_file() or (to_nothing and path.is_symlink()))
+        found += [path.relative_to(folder).as_posix() for path in paths]
     return sorted(found)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..constants import OWN
 from . import inputs
-from .audio_files import by_reason, check_file, read_length
+from .audio_files import FFMPEG_SUFFIXES, by_reason, check_file, read_length, shown
 from .datasets import Dataset, find_files
 from .listing import clip_names, read_listing
 
@@ -75,7 +75,8 @@ def load_own_dataset(root: str | Path) -> Dataset:
 
 def _from_folders(root: Path) -> tuple[pd.DataFrame, list[str], int]:
     """Clips of a folder whose subfolders, if there are any, name the classes."""
-    names = [name for name in inputs.files_below(root) if Path(name).suffix.lower() in inputs.AUDIO_SUFFIXES]
+    sounds, found = (*inputs.AUDIO_SUFFIXES, *FFMPEG_SUFFIXES), inputs.files_below(root, to_nothing=True)
+    names = [name for name in found if Path(name).suffix.lower() in sounds]
     bad = {}
     for name in names:
         try:
@@ -88,7 +89,9 @@ def _from_folders(root: Path) -> tuple[pd.DataFrame, list[str], int]:
     clips["clip"] = clip_names(kept)
     rank = clips.groupby("category").cumcount()
     fold = (rank % EVERY != EVERY - 1).map({True: EXPLAINED, False: REFERENCE})
-    return clips.assign(fold=fold, target=0), by_reason([*bad.items()]), len(names)
+    others = sorted(set(found).difference(names))
+    unheard = [(name, f"{shown(name)}: no sound, by its name") for name in others]
+    return clips.assign(fold=fold, target=0), by_reason([*bad.items(), *unheard]), len(names)
 
 
 def labelled(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:

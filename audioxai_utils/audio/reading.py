@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 
 import torch
 from torchaudio.functional import resample
 
-from .audio_files import check_rates, read_samples
+from .audio_files import check_phase, check_rates, read_samples, shown
 
 MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
 MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at once
@@ -17,14 +18,17 @@ MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at
 def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     """Samples (n,) at ``wanted_rate`` of a path or of an array (n,) or (channels, n) at ``sample_rate``.
 
-    Channels are averaged, nothing is normalised. ``sample_rate`` None is a file's own, or ``wanted_rate``.
+    Channels are averaged, and refused where they cancel each other; nothing is normalised. ``sample_rate``
+    None is a file's own, or ``wanted_rate``.
 
     Raises
     ------
     FileNotFoundError, TypeError, ValueError
         What cannot be read as sound, in one line.
     """
+    subject = "waveform"
     if isinstance(waveform, (str, os.PathLike)):
+        subject = shown(waveform)
         samples, rate = read_samples(waveform, MOST_SECONDS + 1)
         waveform = samples.T  # (channels, samples)
         if sample_rate not in (None, rate):
@@ -42,13 +46,15 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
         raise ValueError(f"waveform must be (channels, samples); got {got}")
     if not torch.isfinite(samples).all():
         raise ValueError("waveform must be finite; it holds NaN or infinite samples")
-    samples = samples.mean(0) if samples.ndim == 2 else samples
+    if samples.ndim == 2:
+        channels, samples = samples, samples.mean(0)
+        check_phase(samples.square().mean(), channels.square().mean(), subject)
     return _resampled(samples, sample_rate, wanted_rate)
 
 
 def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     rate = wanted_rate if sample_rate is None else sample_rate
-    if not isinstance(rate, numbers.Real) or rate < 1 or rate != int(rate):
+    if not isinstance(rate, numbers.Real) or not 1 <= rate < math.inf or rate != int(rate):
         raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
     seconds = len(samples) / rate
     if seconds > MOST_SECONDS:

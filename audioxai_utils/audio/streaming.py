@@ -11,8 +11,8 @@ import numpy as np
 import soundfile
 import torch
 
-from .audio_files import FFMPEG_SUFFIXES, check_rates, open_sound, shown
-from .inputs import AUDIO_SUFFIXES
+from .audio_files import FFMPEG_SUFFIXES, check_phase, check_rates, check_whole, open_sound, shown
+from .inputs import AUDIO_SUFFIXES, files_below
 from .reading import as_mono
 
 
@@ -42,7 +42,8 @@ def windows(path: str | Path, seconds: float, hop: float, sample_rate: int) -> I
     Raises
     ------
     FileNotFoundError, ValueError
-        No sound file, a damaged one, or sizes that do not fit.
+        No sound file, a damaged one, sizes that do not fit; at its end, a file that is not whole, or whose
+        channels cancel each other.
     """
     if not 0 < hop <= seconds:
         raise ValueError(f"hop must lie above 0 and not above seconds, {seconds:g}; got {hop:g}")
@@ -53,16 +54,20 @@ def windows(path: str | Path, seconds: float, hop: float, sample_rate: int) -> I
         length, step = round(seconds * rate), max(1, round(hop * rate))
         n = math.ceil(length * sample_rate / rate)
         number, held = 0, np.zeros((0, file.channels))
+        n_read, energies = 0, np.zeros(2)  # of the mean and of all channels
         while True:
             read = _read(file, length - len(held), path)
             held = np.concatenate([held, read])
-            if len(held) == 0:
-                raise ValueError(f"{shown(path)}: holds no samples")
+            n_read += len(read)
+            energies += np.square(read.mean(1)).sum(), np.square(read).mean(1).sum()
+            if len(held) < length:
+                check_whole(file, path, n_read)
+                check_phase(*energies, shown(path))
             if number and len(read) == 0:
                 return  # the window before it had all of this
             if not np.isfinite(read).all():
                 raise ValueError(f"{shown(path)}: holds NaN or infinite samples")
-            mono = as_mono(held.T, rate, sample_rate)
+            mono = as_mono(held.mean(1), rate, sample_rate)
             filled = torch.nn.functional.pad(mono, (0, max(0, n - len(mono))))[:n]
             yield Window(number, number * step / rate, len(held) / rate, filled)
             if len(held) < length:
@@ -78,7 +83,7 @@ def _read(file: soundfile.SoundFile, n: int, path: Path) -> np.ndarray:
 
 
 def sound_files(folder: str | Path) -> list[Path]:
-    """All sound files below a folder, by name; those that ffmpeg must read come along.
+    """All sound files below a folder, by name, as `files_below`; those that ffmpeg must read come along.
 
     Raises
     ------
@@ -89,11 +94,8 @@ def sound_files(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{shown(folder)}: no such folder")
     known = (*AUDIO_SUFFIXES, *FFMPEG_SUFFIXES)
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in known and path.is_file() and not path.name.startswith(".")
-    )
+    found = [folder / name for name in files_below(folder, to_nothing=True)]
+    found = [path for path in found if path.suffix.lower() in known]
     if not found:
         raise FileNotFoundError(f"{shown(folder)}: holds no sound file ({', '.join(known)})")
     return found

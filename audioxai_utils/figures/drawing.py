@@ -49,8 +49,13 @@ def styled(function):
 
 
 def as_text(name) -> str:
-    """A user's name as it is read: no formula begins at a dollar sign."""
-    return str(name).replace("_", " ").replace("$", r"\$")
+    """A user's name as it is read: words, and no formula begins at a dollar sign."""
+    return plain(str(name).replace("_", " "))
+
+
+def plain(text: str | None) -> str:
+    """A title with what the user wrote in it: no formula begins at a dollar sign; None is empty."""
+    return (text or "").replace("$", r"\$")
 
 
 def new_figure(n_rows: int, n_columns: int, size: tuple[float, float], **options):

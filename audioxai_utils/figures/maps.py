@@ -13,7 +13,17 @@ import numpy as np
 
 from ..constants import PROTOCOLS, check_choice
 from ..words import mask_formula
-from .drawing import as_text, attribution_bar, label_axes, new_figure, show_attribution, show_db, show_map, styled
+from .drawing import (
+    as_text,
+    attribution_bar,
+    label_axes,
+    new_figure,
+    plain,
+    show_attribution,
+    show_db,
+    show_map,
+    styled,
+)
 from .style import ATTRIBUTION_COLOURS, PANELS, axes_of, method_label, two_dimensional
 
 if TYPE_CHECKING:
@@ -38,7 +48,7 @@ def spectrogram(db, spectrogram, title: str | None = None):
     figure, grid = new_figure(1, 1, (6.4, 3.0))
     picture = show_db(grid[0, 0], db, axes)
     label_axes(grid[0, 0], axes)
-    grid[0, 0].set_title(title or "")
+    grid[0, 0].set_title(plain(title))
     figure.colorbar(picture, ax=grid[0, 0], label="level (dB)", extend="min")
     return figure
 
@@ -51,7 +61,7 @@ def attribution_over(db, attribution, spectrogram, title: str | None = None):
     figure, grid = new_figure(1, 1, (6.4, 3.0))
     picture = show_attribution(grid[0, 0], db, attribution, axes)
     label_axes(grid[0, 0], axes)
-    grid[0, 0].set_title(title or "")
+    grid[0, 0].set_title(plain(title))
     attribution_bar(figure, picture, wide=False, ax=grid[0, 0], extend="both")
     return figure
 
@@ -87,7 +97,7 @@ def mask_grid(masks: dict, spectrogram, protocol: str = "paper", title: str | No
     for ax in grid.flat[len(maps) :]:
         ax.set_axis_off()
     figure.colorbar(picture, ax=grid, label="mask (1 = kept)", shrink=0.8, aspect=25)
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -144,7 +154,7 @@ def method_grid(rows, kind: str = "attribution", title: str | None = None):
             shrink=0.5 if wide else 0.9,
             aspect=30 if wide else 18,
         )
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -172,7 +182,7 @@ def spectrogram_grid(spectrograms: dict, spectrogram, n_columns: int = 5, title:
         label_axes(ax, axes, time=last_row, frequency=number % n_columns == 0)
         ax.set_title(as_text(name))
     figure.colorbar(level, ax=grid, label="level (dB)", extend="min", fraction=0.1 / n_columns)
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -194,12 +204,12 @@ def waveforms(waveforms: dict, sample_rate: int, title: str | None = None):
         ax.plot(np.arange(len(sound)) / sample_rate, sound, color="#30506b", linewidth=0.4, rasterized=True)
         rms = np.sqrt(np.mean(sound**2)) if len(sound) else 0.0
         level = f"{20 * np.log10(rms):.1f} dB RMS" if rms > 0 else "silent"
-        ax.set_title(f"{name} ({level})", loc="left", fontweight="normal")
+        ax.set_title(plain(f"{name} ({level})"), loc="left", fontweight="normal")
         ax.set_ylim(-1.05 * peak, 1.05 * peak)
         ax.set_xlim(0, max(1, len(sound)) / sample_rate)
     grid[-1, 0].set_xlabel("time (s)")
     figure.supylabel("amplitude (full scale = 1)", fontsize=9)
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -234,7 +244,7 @@ def show_maps(condition: Condition, maps: torch.Tensor, n_clips: int = 3, title:
             grid[row, column].set_ylabel(f"Hz{' (mel)' if axes.mel else ''}" if column == 0 else "")
     figure.colorbar(level, ax=grid[0], label="level (dB)", extend="min")
     attribution_bar(figure, signed, wide=False, ax=grid[1], extend="both")
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -258,5 +268,5 @@ def grid_of_its_own(coarse: torch.Tensor, smooth: torch.Tensor, spectrogram, tit
         ax.set_title(f"{words}: {values.shape[0]} x {values.shape[1]}", fontweight="normal")
         label_axes(ax, axes, frequency=ax is grid[0, 0])
     figure.colorbar(picture, ax=grid, label="attribution (1 = largest)")
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .drawing import new_figure, show_attribution, styled
+from .drawing import new_figure, plain, show_attribution, styled
 from .style import Axes, frequency_label
 
 STRIP = "viridis"
@@ -52,7 +52,7 @@ def _strip(ax, recording, p, reasons):
     centres = p.index.to_numpy() + recording.window / 2
     edges = np.append(centres - recording.hop / 2, centres[-1] + recording.hop / 2) / unit
     drawn = ax.pcolormesh(edges, np.arange(p.shape[1] + 1), p.to_numpy().T, cmap=STRIP, vmin=0, vmax=1)
-    ax.set_yticks(np.arange(p.shape[1]) + 0.5, p.columns)
+    ax.set_yticks(np.arange(p.shape[1]) + 0.5, [plain(name) for name in p.columns])
     ax.invert_yaxis()
     for number, reason in enumerate(reasons, 1):
         if reason.class_name in p.columns:
@@ -62,7 +62,7 @@ def _strip(ax, recording, p, reasons):
             middle = (reason.start + recording.window / 2) / unit
             ax.annotate(str(number), (middle, -0.08), ha="center", va="bottom", annotation_clip=False)
     ax.set(xlim=(0, max(recording.seconds, edges[-1] * unit) / unit), xlabel=f"time ({word})")
-    ax.set_title(recording.path.name, pad=16 if reasons else 6)
+    ax.set_title(plain(recording.path.name), pad=16 if reasons else 6)
     return drawn
 
 
@@ -91,7 +91,8 @@ def _reason(ax, recording, reason, place: int) -> None:
         linewidth=3,
         solid_capstyle="butt",
     )
-    ax.set_title(f"{place + 1} · {reason.class_name}\n{_clock(reason.start)}, p {reason.p:.2f}", fontsize=8)
+    title = f"{place + 1} · {plain(reason.class_name)}\n{_clock(reason.start)}, p {reason.p:.2f}"
+    ax.set_title(title, fontsize=8)
 
 
 def _label_bins(ax, centres: np.ndarray, labelled: bool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..constants import CONCISENESS_METRICS, LOWER_IS_BETTER, MASK_NAMES, STUDY_METHODS, STUDY_METRICS
 from ..evaluation.frames import CONDITION
-from .drawing import as_text, new_figure, styled
+from .drawing import as_text, new_figure, plain, styled
 from .front import faithfulness_against_conciseness
 from .style import PANELS, condition_label, method_colour, method_label, present
 
@@ -59,7 +59,7 @@ def training_curves(history, title: str | None = None):
     accuracy = best["validation_accuracy"] * factor
     grid[0, 1].set_title(f"kept: {step} {best[step]:g}, {accuracy:.1f} % validation", fontweight="normal")
     grid[0, 0].legend()
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -141,7 +141,7 @@ def kept_area(scores, title: str | None = None):
         ax.set(xlim=(-3, 103), xlabel="kept area (%)", ylabel="", title=method_label(method))
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
         ax.set_axisbelow(True)
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -165,7 +165,7 @@ def metric_heatmap(results, metrics: Sequence[str] = STUDY_METRICS, title: str |
         values = results.pivot_table(index="mask", columns="method", values=metric, dropna=False)
         _heat(ax, values.reindex(index=masks, columns=methods).astype(float), metric)
         ax.tick_params(labelbottom=True)
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -224,7 +224,7 @@ def intervals(table, metrics: Sequence[str] = STUDY_METRICS, title: str | None =
             _points(ax, here[here["metric"] == metric].set_index("method").reindex(methods).reset_index())
             ax.set_xlabel(f"{metric} {'↓' if metric in LOWER_IS_BETTER else '↑'}" if ax in grid[-1] else "")
         row[0].set_title(condition_label(*condition), loc="left")
-    figure.suptitle(title or "")
+    figure.suptitle(plain(title))
     return figure
 
 

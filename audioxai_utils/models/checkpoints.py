@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,14 @@ SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS = [
     np.dtype,
     np.ndarray,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    *(type(np.dtype(kind)) for kind in "? f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 U S M m".split()),
     SCALAR,
     (SCALAR, "numpy.core.multiarray.scalar"),
 ]
+
+
+# What torch says of content that it does not take, in small letters
+MORE = ("unsupported global", "can only build tensor", "can only create new object")
 
 
 def load_state(path: str | Path) -> dict:
@@ -42,10 +47,19 @@ def load_state(path: str | Path) -> dict:
         with torch.serialization.safe_globals(HARMLESS):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ...
-        reason = "damaged, or another kind of file"
-        if "Unsupported global" in str(error):
-            reason = "it holds more than tensors and plain values; save the model's state_dict() alone"
-        raise ValueError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
+        raise ValueError(f"{path}: not a readable PyTorch checkpoint ({_reason(path, error)})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds a {type(state).__name__}, expected a dictionary of tensors")
     return state
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why torch does not read a file, in our words."""
+    if any(words in str(error).lower() for words in MORE):
+        return "it holds more than tensors and plain values; save the model's state_dict() alone"
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return "it is a ScriptModule; save its state_dict() alone"
+    if path.suffix == ".safetensors":
+        return "safetensors; load it with safetensors.torch.load_file and save that with torch.save"
+    return "damaged, or another kind of file"

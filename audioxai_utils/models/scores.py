@@ -10,7 +10,7 @@ from torch import nn
 
 from .outputs import pick
 from .reading import Reading
-from .wrapping import net_dtype
+from .wrapping import is_scripted, net_dtype
 
 
 class Scores(nn.Module):
@@ -32,12 +32,58 @@ class Scores(nn.Module):
         prepared, dtype = self.prepare(x), net_dtype(self.net)
         if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
             prepared = prepared.to(dtype)
-        scores = pick(self.net(prepared), self.output).to(x.dtype)
+        scores = pick(answer(self.net, prepared), self.output).to(x.dtype)
         if self.reading.head == "binary":
             return torch.cat([-scores, scores], dim=1)
         if self.reading.head == "probabilities" and scores.shape[1] == 1:
             return torch.cat([1 - scores, scores], dim=1)
         return scores
+
+
+def answer(net: nn.Module, x: torch.Tensor):
+    """What ``net`` makes of ``x``; a ScriptModule's refusal, many lines of its interpreter's, is one.
+
+    Raises
+    ------
+    ValueError
+        A ScriptModule does not take this shape or type.
+    """
+    try:
+        return net(x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not is_scripted(net):
+            raise
+        lines = [type(error).__name__, *str(error).strip().splitlines()]
+        reason = lines[-1].removeprefix("RuntimeError: ")[:150]
+        given = f"{tuple(x.shape)} in {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
+        raise ValueError(
+            f"net is a ScriptModule that does not take {given}: {reason}; a "
+            "traced, frozen or optimised one keeps its shape and type: give the module that it was made of"
+        ) from error
+
+
+def check_alone(plain: Scores, given: torch.Tensor) -> None:
+    """Refuse a ScriptModule whose scores of one clip change with the clips beside it.
+
+    Traced in training mode, batch normalisation and dropout stay so: nothing puts them into evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        Naming what to do.
+    """
+    if not is_scripted(plain.net):
+        return
+    one = given[:1]
+    alone, beside = plain(one)[0], plain(torch.cat([one, 0.5 * one.flip(-1)]))[0]
+    rounding = max(1e-3, 8 * torch.finfo(net_dtype(plain.net) or one.dtype).eps) * float(alone.abs().max())
+    if not bool(((alone - beside).abs() <= rounding).all()):
+        raise ValueError(
+            "net is a ScriptModule whose scores of a clip change with the others of its batch, or by chance: "
+            "it was made in training mode; call .eval() on the module before torch.jit.trace or freeze"
+        )
 
 
 class FromWaveform(nn.Module):

@@ -114,12 +114,17 @@ def shows_layers(model: nn.Module) -> bool:
     return not any(isinstance(module, (BlackBox, torch.jit.ScriptModule)) for module in model.modules())
 
 
+def is_scripted(model: nn.Module) -> bool:
+    """Whether a part of the model is a ScriptModule, which keeps what it was made with."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+
+
 def net_dtype(net: nn.Module) -> torch.dtype | None:
     """The network's own floating-point type; None where it has no parameters.
 
     A frozen ScriptModule's are constants by then, which it does not show: float32, as most have it.
     """
-    unknown = torch.float32 if isinstance(net, torch.jit.ScriptModule) else None
+    unknown = torch.float32 if is_scripted(net) else None
     return next((p.dtype for p in net.parameters() if p.is_floating_point()), unknown)
 
 

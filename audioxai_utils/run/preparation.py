@@ -14,6 +14,7 @@ from ..study.settings import FILE, Settings
 from . import machine
 
 TAGGER = "mn04"  # small enough for a quick study
+RATE = 32_000  # Hz, at which a noise is tried
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 
 
@@ -50,16 +51,15 @@ def _check_recordings(settings: Settings) -> None:
     scenarios = (scenario for _, scenario in settings.conditions)
     found = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
     for name, path in found.items():
-        import soundfile
+        from ..audio.audio_files import read_waveform, shown
 
         try:
-            with soundfile.SoundFile(path) as file:
-                if file.frames:
-                    continue
-            reason = "it holds no samples"
-        except (OSError, soundfile.SoundFileError) as error:
-            reason = str(error).rsplit(": ", 1)[-1].splitlines()[0]
-        raise ValueError(f"the noise of scenario {name} must be an audio file; {path}: {reason}")
+            if read_waveform(path, RATE).any():
+                continue
+            reason = f"{shown(path)}: silent in its first {constants.DURATION:g} s"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        raise ValueError(f"the noise of scenario {name} must be an audio file that can be heard; {reason}")
 
 
 def _provide_dataset(settings: Settings) -> None:

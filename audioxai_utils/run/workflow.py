@@ -37,20 +37,29 @@ CACHES = {
 }  # variable -> where it points in the cache folder, which is in the environment's own if that can be written
 
 
+# Variables that would change a step: with MPLBACKEND=agg, as on clusters, notebooks show no figure
+FROM_OUTSIDE = ("SNAKEMAKE_", "PYTHON", "JUPYTER", "IPYTHON", "MPL", "MATPLOTLIB", EVENTS)
+KEPT = (  # the names of a cluster's partitions; where and how Python writes
+    "SNAKEMAKE_SLURM_PARTITIONS",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONIOENCODING",
+    "PYTHONUNBUFFERED",
+    "PYTHONUTF8",
+)
+
+
 def environment() -> dict[str, str]:
     """Environment of all that is started: this package found, nothing written to the home, memory kept.
 
-    What Snakemake reads from variables is left out, but for the names of a cluster's partitions: no setting
-    from outside changes what runs.
+    What Snakemake, Python, Jupyter and matplotlib read from variables is left out, but for `KEPT`: no setting
+    from outside changes what runs, or what a notebook shows.
     """
     inside = Path(sys.prefix) / "cache"
     folder = inside if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK) else None
     cache_folder = folder or Path(os.environ.get("TMPDIR", "/tmp")) / f"audioxai-cache-{os.getuid()}"
     kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("JUPYTER_PATH", EVENTS)
-        and (not name.startswith("SNAKEMAKE_") or name == "SNAKEMAKE_SLURM_PARTITIONS")
+        name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(FROM_OUTSIDE)
     }
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     plugin = constants.REPOSITORY / "audioxai_utils" / "run" / "plugin"

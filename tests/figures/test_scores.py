@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.constants import MASK_NAMES, STUDY_METHODS, STUDY_METRICS
+from audioxai_utils.figures import maps
 from audioxai_utils.figures import scores as plots
 from audioxai_utils.figures.style import METHOD_COLOURS
 
@@ -194,9 +197,31 @@ def test_intervals_are_drawn_at_the_numbers_of_their_table():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LIME", "SHAP"]
 
 
-@pytest.mark.parametrize("name", [r"$\frac{$", "$$", "a$b$c", r"\$", "50 $ and 60 $", "x^2_$y$"])
+NAMES = [r"$\frac{$", "$$", "a$b$c", r"\$", "50 $ and 60 $", "x^2_$y$"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_class_is_drawn_as_it_is_written(name, tmp_path):
     """And not as a formula, which might be none."""
     figure = plots.confusion_matrix(np.array([[3, 1], [0, 4]]), ("dog", name))
     figure.savefig(tmp_path / "f.svg")
     assert figure.axes[0].get_xticklabels()[1].get_text().replace(r"\$", "$") == name.replace("_", " ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_title_is_drawn_as_it_is_written(name, tmp_path):
+    """Notebooks and recordings put categories and files' names there."""
+    history = pd.DataFrame({"epoch": [1, 2]}).assign(
+        **{f"{part}_{what}": 0.5 for part in ("train", "validation") for what in ("loss", "accuracy")}
+    )
+    db = torch.full((1, 1, 64, 20), -40.0)
+    drawn = {
+        "history": lambda: plots.training_curves(history, title=name),
+        "waves": lambda: maps.waveforms({name: torch.zeros(1, 800)}, 8000, title=name),
+        "picture": lambda: maps.spectrogram(db, get_spectrogram("mel_db"), title=name),
+    }
+    for make in drawn.values():
+        figure = make()
+        figure.savefig(tmp_path / "f.svg")
+        titles = [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
+        assert name in [title.replace(r"\$", "$") for title in titles]

@@ -1,8 +1,12 @@
 """Cnn14 against a plain functional PANNs forward pass, its checkpoints, and its gradient."""
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from audioxai_utils.models.checkpoints import load_state
@@ -164,11 +168,44 @@ def test_wrong_shapes_are_refused(model):
 
 
 @pytest.mark.parametrize(
-    "number", [np.float64(0.43), np.float32(0.43), np.int64(3), np.mean(np.ones(3, np.float32))]
+    "number",
+    [
+        np.float64(0.43),
+        np.float32(0.43),
+        np.float16(0.5),
+        np.int64(3),
+        np.uint8(3),
+        np.bool_(True),
+        np.str_("bal_mixup"),
+        np.datetime64("2020-01-01"),
+        np.mean(np.ones(3, np.float32)),
+    ],
 )
 def test_a_checkpoint_may_hold_numpy_numbers_and_nothing_that_runs(tmp_path, number):
     torch.save({"model": torch.ones(2), "mAP": number}, tmp_path / "scalar.pth")
     assert load_state(tmp_path / "scalar.pth")["mAP"] == number
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (argparse.Namespace(lr=1), "more than tensors and plain values; save the model's state_dict"),
+        (Path("logs"), "more than tensors and plain values; save the model's state_dict"),
+        (print, "more than tensors and plain values; save the model's state_dict"),
+        (nn.Linear(2, 2), "more than tensors and plain values; save the model's state_dict"),
+        (np.array([{}], dtype=object), "more than tensors and plain values; save the model's state_dict"),
+        (None, "it is a ScriptModule; save its state_dict"),
+    ],
+)
+def test_a_checkpoint_of_more_than_tensors_says_what_to_save(tmp_path, content, words):
+    path = tmp_path / "more.pth"
+    if content is None:
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+    else:
+        torch.save({"model": torch.ones(2), "more": content}, path)
+    with pytest.raises(ValueError, match=words) as error:
+        load_state(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 half a zip"])

@@ -578,6 +578,35 @@ def test_nothing_is_written_to_the_home():
     assert all(Path(place).is_relative_to(venv) or not place.startswith(home) for place in places)
 
 
+def test_settings_of_python_and_matplotlib_from_outside_change_nothing(monkeypatch, tmp_path):
+    """A backend that shows no figure, warnings as errors, a start-up file that ends a kernel, a user's style."""
+    (tmp_path / "start.py").write_text("raise SystemExit(3)")
+    hostile = {
+        "MPLBACKEND": "agg",
+        "MATPLOTLIBRC": str(tmp_path),
+        "PYTHONWARNINGS": "error",
+        "PYTHONSTARTUP": str(tmp_path / "start.py"),
+        "PYTHONINSPECT": "1",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONHOME": "/nowhere",
+        "PYTHONUSERBASE": str(tmp_path),
+        "JUPYTER_PATH": str(tmp_path),
+        "JUPYTER_CONFIG_PATH": str(tmp_path),
+        "IPYTHON_DIR": str(tmp_path),
+    }
+    before = workflow.environment()
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PATH_OF_MINE", "kept")
+    env = workflow.environment()
+    assert not set(hostile) & set(env) and env["PATH_OF_MINE"] == "kept"
+    left = {
+        name: value for name, value in env.items() if name.startswith(("PYTHON", "JUPYTER", "IPYTHON", "MPL"))
+    }
+    assert left == {name: before[name] for name in left if name in before} | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def test_a_step_keeps_the_memory_of_large_tensors_unless_the_user_says_otherwise(monkeypatch):
     code = "block = bytearray(1 << 26)\nprint(next(line for line in open('/proc/self/maps') if '[heap]' in line))"
 

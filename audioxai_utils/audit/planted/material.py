@@ -132,7 +132,7 @@ def copy_clips(root: str | Path, folder: str | Path) -> int:
     dataset = load_dataset("esc50", root, progress=False)
     ten = load_dataset("esc10", root, progress=False).classes
     paths = sorted({Path(path) for path in _paths(dataset, ten)})
-    table = pd.read_csv(Path(root) / "meta" / "esc50.csv")
+    table = pd.read_csv(Path(root) / "meta" / "esc50.csv", dtype=str, keep_default_na=False)
     names = {path.name for path in paths}
     for name in ("meta", "audio"):
         (Path(folder) / name).mkdir(parents=True, exist_ok=True)
