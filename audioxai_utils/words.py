@@ -28,6 +28,7 @@ METHOD_LABELS = {
     "extremal_robust": "Extremal perturbation, any fill",
     "lmac": "L-MAC",
     "lmac_ft": "L-MAC, fine-tuned",
+    "lmac_td": "L-MAC-TD",
     "coughlime": "CoughLIME",
     "audiolime": "audioLIME",
     "segments": "Segments",

@@ -21,7 +21,7 @@ from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.virtual_inspection import inspection
 
 QUICK = {"n_samples": 16, "n_masks": 16, "n_steps": 4}
-NEEDS_TRAINING = ("lmac", "lmac_ft", "l2i")  # a decoder; see the end of this file
+NEEDS_TRAINING = ("lmac", "lmac_ft", "lmac_td", "l2i")  # a decoder; see the end of this file
 BLACK_BOXES = ("function", "NumPy", "ONNX")
 WAVEFORMS = ("waveform (B, N)", "waveform (B, 1, N)", "own front end")
 ONLY_ASK = {"lime", "occlusion", "rise", "slime", "slime_hpss", "coughlime", "audiolime", "segments"}

@@ -22,6 +22,7 @@ from audioxai_utils.audio.streaming import sound_files, windows
 from audioxai_utils.figures.recordings import recording_strip
 from audioxai_utils.gallery.recordings_page import recordings_page
 from audioxai_utils.recordings import loudest_stretch
+from audioxai_utils.run import recordings as command
 
 RATE = 8000
 EVENTS = [
@@ -303,3 +304,60 @@ def test_a_folder_becomes_one_page_that_needs_nothing_else(found, tmp_path):
     for number, reason in enumerate(found.reasons, 1):
         assert f"{number}. {reason.class_name}, {reason.sound_start:.1f} s" in text
     assert not re.search(r'src="(?!data:)', text)
+
+
+MODEL = """
+import torch
+from torch import nn
+from audioxai_utils import AudioClassifier, LogMel
+
+class Bands(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, (40, 1))
+        weight = torch.zeros(2, 1, 40, 1)
+        weight[0, 0, :20], weight[1, 0, 20:] = 0.05, 0.05
+        self.conv.weight, self.conv.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(2))
+
+    def forward(self, db):
+        return self.conv((db + 60) / 10).clamp_min(0).mean((2, 3))
+
+def load():
+    front = LogMel(16000, n_fft=512, hop_length=160, n_mels=40)
+    return AudioClassifier(Bands(), ["low", "high"], input=front, head="softmax")
+"""
+
+
+def test_one_command_writes_one_page_of_a_folder(tmp_path, capsys):
+    t = np.arange(16000 * 6) / 16000
+    tones = 0.3 * np.sin(2 * np.pi * 300 * t) * (t < 1) + 0.3 * np.sin(2 * np.pi * 4000 * t) * (t > 5)
+    (tmp_path / "my").mkdir()
+    soundfile.write(
+        tmp_path / "my" / "tones.wav", tones + 1e-3 * np.random.default_rng(0).normal(size=t.size), 16000
+    )
+    (tmp_path / "my" / "empty.wav").write_bytes(b"")
+    (tmp_path / "model.py").write_text(MODEL)
+    out, sounds = tmp_path / "why.html", tmp_path / "sounds"
+    words = [
+        f"{tmp_path / 'model.py'}:load",
+        str(tmp_path / "my"),
+        "--out",
+        str(out),
+        "--sounds",
+        str(sounds),
+    ]
+    assert command.main([*words, "--window", "1", "--reasons", "2", "--method", "saliency"]) == 0
+    said = capsys.readouterr()
+    assert "tones.wav: low at " in said.out and ", high at " in said.out and f"The page: {out}" in said.out
+    assert said.err.count("\n") == 1 and "empty.wav: " in said.err
+    text = out.read_text()
+    assert text.count("<audio") == 2 and "empty.wav: " in text and "<h1>my</h1>" in text
+    first, last = sorted(sounds.iterdir())
+    assert first.name.endswith("low.wav") and last.name.endswith("high.wav")
+    for wrong, line in (
+        ([words[0], str(tmp_path / "none")], "no such folder"),
+        ([f"{tmp_path / 'none.py'}:load", words[1]], "no file"),
+        ([*words, "--target", "bell"], "target 'bell' is no class of the model"),
+    ):
+        assert command.main(wrong) == 2
+        assert line in (said := capsys.readouterr().err) and said.count("\n") == (2 if "empty" in said else 1)

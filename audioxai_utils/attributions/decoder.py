@@ -79,6 +79,10 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         """Logits (n, 1, F', T') of the masks of classes (n,), at the resolution of the finest map."""
+        return self.head(self.joined(features, target))
+
+    def joined(self, features: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        """All maps as one (n, width, F', T')."""
         x = None
         levels = list(zip(features, self.takes, self.norms, self.classes, self.refines))
         for maps, take, norm, classes, refine in reversed(levels):
@@ -87,7 +91,7 @@ class Decoder(nn.Module):
             if x is not None:
                 own = own + functional.interpolate(x, own.shape[2:], mode="bilinear", align_corners=False)
             x = functional.relu(refine(own))  # (n, width, F', T')
-        return self.head(x)
+        return x
 
 
 @contextmanager
@@ -130,6 +134,14 @@ def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
         return outputs[layer]
 
     model.feature_axes = axes_by_change(activation, db[:1])
+
+
+def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
+    """Classes (n,) whose masks are trained: the predicted ones, and here and there the second ones."""
+    first, second = logits.topk(2, dim=1).indices.unbind(1)
+    return torch.where(
+        (torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first
+    )
 
 
 def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
@@ -186,5 +198,9 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
     # the weights drawn here are thrown away
     with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
         decoder = Decoder(content["channels"], content["n_classes"], content["width"])
+    if set(decoder.state_dict()) != set(content["decoder"]):
+        raise ValueError(
+            f"decoder {path}: is another method's; train one with decoder_training.train_decoder"
+        )
     decoder.load_state_dict(content["decoder"])
     return decoder.to(like).eval().requires_grad_(False), content["layers"]

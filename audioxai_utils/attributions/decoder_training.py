@@ -1,5 +1,5 @@
-"""Training of the decoders behind ``lmac``, ``lmac_ft`` and ``l2i``, with Lightning, on training clips
-alone.
+"""Training of the decoders behind ``lmac``, ``lmac_ft``, ``lmac_td`` and ``l2i``, with Lightning, on training
+clips alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ from ..files import atomic_path
 from ..models.inference import inference_copy
 from ..models.training import quiet_lightning
 from ..numerics import default_dtype
-from .decoder import Decoder, Recipe, feature_layers, features_of, load_decoder, read_decoder, settle_axes
+from .decoder import (
+    Decoder,
+    Recipe,
+    asked,
+    feature_layers,
+    features_of,
+    load_decoder,
+    read_decoder,
+    settle_axes,
+)
 from .extremal import DOMAINS, objective, penalty, upsampled
 from .interpreter import Interpreter, InterpreterRecipe, interpreter_loss, magnitude, new_interpreter
+from .sound_decoder import SoundRecipe, augmented_sound, new_sound_decoder, sound_layers, sound_loss
 
 GRADIENT_CLIP = 1.0  # largest norm; single clips have losses of many nats
 PLAIN = Recipe()
@@ -56,7 +66,8 @@ def train_decoder(
     db : Tensor (clips, 1, F, T)
         Training clips in dB, of the model's dtype; labels are not needed, the predicted class is explained.
     recipe : Recipe
-        An `InterpreterRecipe` trains the interpreter of ``l2i``.
+        An `InterpreterRecipe` trains the interpreter of ``l2i``, a `SoundRecipe` the decoder of ``lmac_td``,
+        whose model takes waveforms and whose clips are waveforms (clips, samples).
     seed : int
         Of initial weights, shuffling and augmentation.
     layers : sequence of str, optional
@@ -72,7 +83,8 @@ def train_decoder(
     frozen = inference_copy(model, first)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
-        layers = list(layers or feature_layers(frozen, first))
+        found = sound_layers if isinstance(recipe, SoundRecipe) else feature_layers
+        layers = list(layers or found(frozen, first))
         decoder, layers, spent = (
             _continued(start, db) if start else (_new(frozen, db, layers, recipe, seed), layers, 0.0)
         )
@@ -100,6 +112,8 @@ def _new(
     """A decoder that knows nothing of the classifier yet."""
     if isinstance(recipe, InterpreterRecipe):
         return new_interpreter(model, db, layers, recipe, seed)
+    if isinstance(recipe, SoundRecipe):
+        return new_sound_decoder(model, db[:1].to(next(model.parameters()).device), layers, recipe)
     logits, features = features_of(model, db[:1].to(next(model.parameters()).device), layers)
     with default_dtype(db.dtype):
         return Decoder([maps.shape[1] for maps in features], logits.shape[1])
@@ -124,12 +138,15 @@ def _make_module(
             self.draws = torch.Generator().manual_seed(seed)
 
         def training_step(self, batch, number):
-            clean, db = augmented(batch[0], recipe, self.draws)
-            loss = self.loss(clean, db, number)
+            loss = self.loss(batch[0], number)
             self.rows.append(loss.detach())
             return loss.mean()
 
-        def loss(self, clean, db, number):
+        def loss(self, clips, number):
+            if isinstance(recipe, SoundRecipe):
+                sounds = augmented_sound(clips, recipe, self.draws, self.decoder.stft)
+                return sound_loss(self.decoder, frozen, sounds, layers, recipe, self.draws)
+            clean, db = augmented(clips, recipe, self.draws)
             if isinstance(recipe, InterpreterRecipe):
                 return interpreter_loss(self.decoder, frozen, db, layers, recipe)
             logits, features = features_of(frozen, db, layers)
@@ -156,14 +173,6 @@ def _make_module(
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return Masks()
-
-
-def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:
-    """Classes (n,) whose masks are trained: the predicted ones, and here and there the second ones."""
-    first, second = logits.topk(2, dim=1).indices.unbind(1)
-    return torch.where(
-        (torch.rand(len(logits), generator=draws) < recipe.second).to(first.device), second, first
-    )
 
 
 def is_alike(mask: torch.Tensor, clean: torch.Tensor, db: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -197,9 +206,7 @@ def augmented(db: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> tuple
 
 
 def save_decoder(fitted: FittedDecoder, path: str | Path, **info: str | int | float) -> None:
-    """Write a decoder for ``lmac``, ``lmac_ft`` or ``l2i``; ``info`` is kept beside it with seconds and
-    losses.
-    """
+    """Write a decoder for the method that wants it; ``info`` is kept beside it with seconds and losses."""
     content = {
         "decoder": fitted.decoder.state_dict(),
         "channels": fitted.decoder.channels,

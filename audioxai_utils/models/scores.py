@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .outputs import pick
-from .reading import Reading
+from .reading import Reading, reading_of
 from .wrapping import is_scripted, net_dtype
 
 
@@ -91,9 +91,10 @@ class FromWaveform(nn.Module):
 
     casts = True
 
-    def __init__(self, spectrogram: nn.Module, on_picture: Scores) -> None:
+    def __init__(self, spectrogram: nn.Module, on_picture: nn.Module) -> None:
         super().__init__()
-        self.spectrogram, self.on_picture, self.reading = spectrogram, on_picture, on_picture.reading
+        self.spectrogram, self.on_picture = spectrogram, on_picture
+        self.reading = reading_of(on_picture)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Scores (batch, classes) of waveforms (batch, samples)."""

@@ -7,8 +7,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from ..attributions import METHODS, decoder_training
+from ..attributions.sound_decoder import SoundRecipe
 from ..files import locked
+from ..models.scores import FromWaveform
 from .attribute import method_digest
 from .clips import decibels_of, split_clips
 from .sources import digest
@@ -32,11 +37,21 @@ def fitted_decoder(study: Materials, classifier: Classifier, method: str) -> Pat
     with locked(path.parent):
         if not _is_usable(path):
             clips = split_clips(study, classifier.sample_rate, "train")
-            db = decibels_of(clips.waveforms, classifier.spectrogram, classifier.device)
             recipe, seed = decoder_recipe(study, method), study.settings.seed
-            fitted = decoder_training.train_decoder(classifier.model, db, recipe, seed, start=start)
+            model, given = _trained_on(classifier, clips.waveforms, recipe)
+            fitted = decoder_training.train_decoder(model, given, recipe, seed, start=start)
             decoder_training.save_decoder(fitted, path, n_clips=len(clips), classifier=classifier.digest)
     return path
+
+
+def _trained_on(
+    classifier: Classifier, waveforms: torch.Tensor, recipe: decoder_training.Recipe
+) -> tuple[nn.Module, torch.Tensor]:
+    """The model and the clips that a decoder is trained on: pictures, or sounds for a decoder of sounds."""
+    if isinstance(recipe, SoundRecipe):
+        own = classifier.on_waveform or FromWaveform(classifier.spectrogram, classifier.model)
+        return own, waveforms.to(classifier.dtype)
+    return classifier.model, decibels_of(waveforms, classifier.spectrogram, classifier.device)
 
 
 def _is_usable(path: Path) -> bool:

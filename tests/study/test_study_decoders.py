@@ -33,7 +33,7 @@ def rows_of(condition, method) -> list[dict]:
     return list(attribute(condition.classifier, condition.clips, method, options, folder))
 
 
-@pytest.mark.parametrize("method", ["lmac", "lmac_ft", "l2i"])
+@pytest.mark.parametrize("method", ["lmac", "lmac_ft", "lmac_td", "l2i"])
 def test_the_decoder_never_hears_validation_or_test_folds(method, study, tmp_path):
     """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
     root, results = tmp_path / "tones", tmp_path / "results"

@@ -16,7 +16,7 @@ def condition(tmp_path_factory):
     return tiny_study.make(tmp_path_factory.mktemp("tiny")).condition("mel_db", "clean").first(1)
 
 
-@pytest.mark.parametrize("method", ["coughlime", "audiolime", "segments", "l2i"])
+@pytest.mark.parametrize("method", ["coughlime", "audiolime", "segments", "l2i", "lmac_td"])
 def test_it_is_explained_stored_and_scored_with_the_run_s_options(condition, method):
     assert method in known_methods() and Settings(methods=(method,)).explained_by == (method,)
     options = condition.method_options(method)
