@@ -1,10 +1,12 @@
 """Acoustic scenes out of single sounds: which sounds are heard together is the class.
 
-    python -m audioxai_utils.audio.scenes ESC-50 SCENES      then: ./run_all.sh --dataset esc50 --data-root SCENES
+    python -m audioxai_utils.audio.scenes ESC-50 SCENES
+    ./run_all.sh --dataset esc50 --data-root SCENES
 
-Any dataset in ESC-50's layout is mixed into another one. A scene's own sounds are the ``event``, another sound of
-no scene is the ``background``; both lie beside the mixture (``stems/``), so that localisation and the quality of
-kept sounds are measured on scenes too. By default each sound belongs to two scenes, and none tells the scene alone.
+Any dataset in ESC-50's layout is mixed into another one. A scene's own sounds are the ``event``, another
+sound of no scene is the ``background``; both lie beside the mixture (``stems/``), so that localisation and
+the quality of kept sounds are measured on scenes too. By default each sound belongs to two scenes, and none
+tells the scene alone.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ def make_scenes(
 ) -> Path:
     """Write scenes as a dataset in ESC-50's layout, with stems.
 
-    A clip's sounds are drawn from one fold of the source, so that no recording of a training scene is heard in
-    a tested one. Each is as loud as the others (ITU-R BS.1770), give or take `SPREAD_DB`.
+    A clip's sounds are drawn from one fold of the source, so that no recording of a training scene is heard
+    in a tested one. Each is as loud as the others (ITU-R BS.1770), give or take `SPREAD_DB`.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def _as_loud(path: str, sample_rate: int, seconds: float, rng: np.random.Generat
 
 
 def _write(folder: Path, name: str, event: np.ndarray, background: np.ndarray, sample_rate: int) -> None:
-    """Both stems and their sum in 16 bits, at one scale: event + background is the mixture to the last bit."""
+    """Both stems and their sum in 16 bits, at one scale: event + background is exactly the mixture."""
     background = background * 10 ** (BACKGROUND_DB / 20)
     loudest = max(np.abs(part).max() for part in (event, background, event + background))
     scale = 32767 * PEAK / max(1e-9, loudest)

@@ -27,8 +27,8 @@ class Clips:
     """Clips of a condition: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
 
     ``stems`` are source and interferer, (n, samples) each, that add up to ``waveforms``: clip and
-    noise of a noisy scenario, event and background of a clean generated clip or scene, else None. ``rows`` (n,)
-    are the clips' rows in the list they were chosen from: unusable ones are left out of it.
+    noise of a noisy scenario, event and background of a clean generated clip or scene, else None.
+    ``rows`` (n,) are the clips' rows in the list they were chosen from: unusable ones are left out of it.
     """
 
     frame: pd.DataFrame
