@@ -1,0 +1,123 @@
+"""Rankings on several kinds of sound: rank correlations against SciPy, and what is known of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from audioxai_utils.audit import other_sounds
+from audioxai_utils.figures.other_sounds import agreement_of_sounds, scores_by_sound
+
+METHODS = ("saliency", "gradcam", "lime", "shap", "occlusion", "smoothgrad")
+
+
+def drawn(effects: dict[str, np.ndarray], n: int = 30, noise: float = 0.05, seed: int = 0) -> pd.DataFrame:
+    """Scores whose means are a set's effects, of every method; AD is 100 times what is missing to FidIn."""
+    rng, rows = np.random.default_rng(seed), []
+    for name, effect in effects.items():
+        for clip in range(n):
+            for method, mean in zip(METHODS, effect):
+                for mask, shift in (("topK_30_pos", 0.0), ("bin", 0.01)):
+                    value = mean + shift + noise * rng.standard_normal()
+                    scores = {"FidIn": value, "AD": 100 * (1 - value), "SPS": 0.7}
+                    rows.append(
+                        {"dataset": name, "clip": f"{name}{clip}", "method": method, "mask": mask} | scores
+                    )
+    return pd.DataFrame(rows)
+
+
+RISING = np.arange(6) / 6
+
+
+def test_rank_correlations_are_scipys():
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 5, (2, 40, 8)).astype(float)  # with ties
+    for mine, theirs in ((other_sounds.kendall, stats.kendalltau), (other_sounds.spearman, stats.spearmanr)):
+        expected = [theirs(a, b).statistic for a, b in zip(first, second)]
+        np.testing.assert_allclose(mine(first, second), expected, atol=1e-12)
+        assert np.isnan(mine(np.ones((1, 4)), first[:1, :4])).all()
+
+
+def test_the_same_order_agrees_and_the_reverse_does_not():
+    scores = drawn({"one": RISING, "same": RISING + 0.5, "reverse": -RISING})
+    found = other_sounds.agreement(scores, ["FidIn", "AD"]).set_index(["first", "second", "metric"])
+    for metric in ("FidIn", "AD"):
+        assert found.loc[("one", "same", metric), "kendall"] == 1
+        assert found.loc[("one", "reverse", metric), "kendall"] == -1
+    row = found.loc[("one", "same", "AD")]
+    assert row["kendall_low"] > 0.8 and row["within"] > 0.9 and row["across"] > 0.9
+    assert found.loc[("one", "reverse", "FidIn"), "across"] < -0.9
+
+
+def test_without_any_difference_intervals_hold_zero_and_halves_agree_no_better_than_sets():
+    flat = drawn({"one": np.zeros(6), "other": np.zeros(6)}, n=40, noise=1.0, seed=3)
+    row = other_sounds.agreement(flat, ["FidIn"]).iloc[0]
+    assert row["kendall_low"] < 0 < row["kendall_high"]
+    assert abs(row["across"]) < 0.4 and abs(row["within"]) < 0.4
+
+
+def test_an_interval_is_that_of_clips_drawn_anew_from_both_sets():
+    """By a loop over a few hundred resamples with SciPy."""
+    scores = drawn({"one": RISING, "other": RISING}, n=12, noise=0.4)
+    row = other_sounds.agreement(scores, ["FidIn"]).iloc[0]
+    tables = [table.to_numpy() for table in other_sounds.matrices(scores, "FidIn").values()]
+    rng, found = np.random.default_rng(5), []
+    for _ in range(1500):
+        means = [table[rng.integers(12, size=12)].mean(0) for table in tables]
+        found.append(stats.kendalltau(*means).statistic)
+    low, high = np.quantile(found, [0.025, 0.975])
+    assert row["kendall_low"] == pytest.approx(low, abs=0.14) and row["kendall_high"] == pytest.approx(
+        high, abs=0.14
+    )
+
+
+def test_ranks_and_means_are_those_of_the_sets():
+    scores = drawn({"one": RISING, "reverse": -RISING})
+    found = other_sounds.rankings(scores, ["FidIn", "AD", "SPS"])
+    here = {key: part.set_index("method") for key, part in found.groupby(["dataset", "metric"])}
+    assert here["one", "FidIn"]["rank"].tolist() == [6, 5, 4, 3, 2, 1]
+    assert here["reverse", "AD"]["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert (here["one", "SPS"]["rank"] == 3.5).all()
+    own = scores[(scores["dataset"] == "one") & (scores["mask"] == "topK_30_pos")]
+    expected = own.groupby("method", sort=False)["AD"].mean()
+    row = here["one", "AD"]
+    np.testing.assert_allclose(row["mean"], expected[row.index])
+    assert ((row["low"] < row["mean"]) & (row["mean"] < row["high"])).all()
+
+
+def test_a_metric_that_is_the_same_for_all_ranks_nothing():
+    scores = drawn({"one": RISING, "same": RISING})
+    agreed = other_sounds.agreement(scores, ["SPS", "FidIn"])
+    row = agreed.set_index("metric").loc["SPS"]
+    assert row[["kendall", "kendall_low", "spearman", "across", "within"]].isna().all()
+    text = other_sounds.summary(
+        other_sounds.rankings(scores, ["FidIn", "FidIn"]),
+        agreed,
+        other_sounds.agreement(scores, ["FidIn"], None),
+    )
+    assert "carry over to other sounds **mostly**" in text and "SPS" not in text
+    assert "Over all 12 methods with their masks" in text and "nan" not in text
+
+
+def test_figures_show_every_set_and_metric():
+    scores = drawn({"one": RISING, "same_one": RISING, "reverse": -RISING})
+    figure = scores_by_sound(other_sounds.rankings(scores, ["FidIn", "AD"]), ["FidIn", "AD"])
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["one", "same one", "reverse"]
+    assert len(axes.containers) == len(METHODS) and figure.axes[1].yaxis_inverted()
+    agreed = other_sounds.agreement(scores, ["FidIn", "AD", "SPS"])
+    figure = agreement_of_sounds(agreed)
+    assert [ax.get_title() for ax in figure.axes] == ["FidIn", "AD"]
+    points = figure.axes[0].containers[0][0].get_xdata()
+    np.testing.assert_allclose(points, agreed[agreed["metric"] == "FidIn"]["kendall"])
+
+
+def test_sets_that_cannot_be_compared_are_refused_in_one_line():
+    scores = drawn({"one": RISING, "same": RISING})
+    with pytest.raises(ValueError, match="mask must be one of topK_30_pos, bin; got 'topK_5'"):
+        other_sounds.matrices(scores, "FidIn", "topK_5")
+    lacking = scores[~((scores["dataset"] == "same") & (scores["method"] == "lime"))]
+    with pytest.raises(ValueError, match="same methods and masks in every dataset; same differs"):
+        other_sounds.agreement(lacking, ["FidIn"])
