@@ -97,8 +97,8 @@ def make_scenes(
                 names = [*own, others[rng.integers(len(others))]]
                 paths = [rng.choice(recordings[fold, name]) for name in names]
                 row = {"filename": f"{fold}-{scene}-{take}.flac", "fold": fold, "target": target}
-                sounds = [_as_loud(path, sample_rate, dataset.seconds, rng) for path in paths]
-                _write(folder, row["filename"], sum(sounds[:-1]), sounds[-1], sample_rate)
+                sounds = [load_waveform(path, sample_rate, seconds=dataset.seconds).numpy() for path in paths]
+                _write(folder, row["filename"], mixed(sounds[:-1], sounds[-1], sample_rate, rng), sample_rate)
                 rows.append(row | {"category": scene, "sounds": "+".join(names), "sources": _names(paths)})
     pd.DataFrame(rows).to_csv(folder / "meta" / "esc50.csv", index=False)
     return folder
@@ -117,21 +117,40 @@ def _recordings(dataset: Dataset, categories: Sequence[str]) -> dict[tuple[int, 
     return found
 
 
-def _as_loud(path: str, sample_rate: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """A recording at the common level and what is drawn; float64 (samples,), silence stays silent."""
-    sound = load_waveform(path, sample_rate, seconds=seconds).double().numpy()
-    gain = LEVEL + rng.uniform(-SPREAD_DB, SPREAD_DB) - loudness(sound, sample_rate)
-    return sound * 10 ** (gain / 20) if np.isfinite(gain) else sound
+def mixed(
+    own: Sequence[np.ndarray], other: np.ndarray, sample_rate: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Event and background of a scene: int16 (samples,) each, whose sum fits into int16 too.
 
-
-def _write(folder: Path, name: str, event: np.ndarray, background: np.ndarray, sample_rate: int) -> None:
-    """Both stems and their sum in 16 bits, at one scale: event + background is exactly the mixture."""
-    background = background * 10 ** (BACKGROUND_DB / 20)
+    Parameters
+    ----------
+    own : sequence of (samples,) arrays
+        The scene's own sounds.
+    other : (samples,) array
+    sample_rate : int
+        Hz.
+    rng : numpy.random.Generator
+        Draws the level of each sound.
+    """
+    event = sum(_as_loud(sound, sample_rate, rng) for sound in own)
+    background = _as_loud(other, sample_rate, rng) * 10 ** (BACKGROUND_DB / 20)
     loudest = max(np.abs(part).max() for part in (event, background, event + background))
     scale = 32767 * PEAK / max(1e-9, loudest)
     event, background = (np.round(scale * part).astype(np.int16) for part in (event, background))
-    parts = {"audio": event + background, "stems/event": event, "stems/background": background}
-    for kind, samples in parts.items():
+    return event, background
+
+
+def _as_loud(sound: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A sound at the common level and what is drawn; float64 (samples,), silence stays silent."""
+    gain = LEVEL + rng.uniform(-SPREAD_DB, SPREAD_DB) - loudness(sound, sample_rate)
+    return np.asarray(sound, dtype=float) * (10 ** (gain / 20) if np.isfinite(gain) else 1.0)
+
+
+def _write(folder: Path, name: str, parts: tuple[np.ndarray, np.ndarray], sample_rate: int) -> None:
+    """Both stems and their sum, at one scale: event + background is exactly the mixture."""
+    event, background = parts
+    sounds = {"audio": event + background, "stems/event": event, "stems/background": background}
+    for kind, samples in sounds.items():
         soundfile.write(folder / kind / name, samples, sample_rate)
 
 

@@ -11,22 +11,54 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
 from ..evaluation import bootstrap
-from ..evaluation.comparisons import lower_is_better
+from ..evaluation.comparisons import MATCHED_CONTROLS, lower_is_better
+from ..study.study import open_study
 from ..words import column_label, method_label
 
 METRICS = ("FF", "FidIn", "AD", "SPS", "FF_heard", "FidIn_heard", "AD_heard")
 EQUAL_AREA = "topK_30_pos"  # the mask at which methods are compared: as many bins of each map
+COLUMNS = ("dataset", "clip", "category", "correct", "method", "mask", "control", *METRICS, "area")
 N_RESAMPLES = 2000
 N_HALVES = 200
 RULES = ("kendall", "spearman")
+
+
+def gathered(runs: Mapping[str, str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Audited scores of several finished runs, each of one kind of sound, and a line on each.
+
+    Parameters
+    ----------
+    runs : mapping of str to path
+        What a set is called -> its results folder. The main condition of each is taken.
+
+    Returns
+    -------
+    scores : DataFrame
+        `COLUMNS`, a row for each clip, method and mask, and those of the controls of the mask of equal area.
+    sets : DataFrame
+        dataset, seconds (of a clip), n_classes, n_clips (explained), n_test, test_acc (per cent).
+    """
+    frames, rows = [], []
+    for name, folder in runs.items():
+        study = open_study(folder)
+        condition = study.main_condition
+        scores = condition.scores().query("protocol == 'audited'").assign(dataset=name)
+        matched = scores["control"].isin(MATCHED_CONTROLS) & (scores["mask"] == EQUAL_AREA)
+        frames.append(scores.loc[(scores["control"] == "") | matched].reindex(columns=list(COLUMNS)))
+        accuracy = study.table(f"accuracy_{condition.spectrogram_type}").iloc[0]
+        sizes = {"seconds": study.dataset.seconds, "n_classes": len(study.dataset.classes)}
+        sizes |= {"n_clips": scores["clip"].nunique(), "n_test": int(accuracy["n"])}
+        rows.append({"dataset": name} | sizes | {"test_acc": accuracy["test_acc"]})
+    return pd.concat(frames, ignore_index=True), pd.DataFrame(rows)
 
 
 def matrices(scores: pd.DataFrame, metric: str, mask: str | None = EQUAL_AREA) -> dict[str, pd.DataFrame]:
@@ -45,6 +77,7 @@ def matrices(scores: pd.DataFrame, metric: str, mask: str | None = EQUAL_AREA) -
         No such mask, or a set that lacks one of the others' methods.
     """
     rows = scores if mask is None else scores[scores["mask"] == mask]
+    rows = rows[rows["control"] == ""]
     if rows.empty:
         raise ValueError(f"mask must be one of {', '.join(map(str, scores['mask'].unique()))}; got {mask!r}")
     keys = ["method"] if mask else ["method", "mask"]
@@ -67,9 +100,11 @@ def rankings(scores: pd.DataFrame, metrics: Sequence[str] = METRICS, mask: str =
     Returns
     -------
     DataFrame
-        dataset, metric, method, n, mean, low, high, rank; ranks of a tie are their mean.
+        dataset, metric, method, n, mean, low, high, rank; ranks of a tie are their mean. Below the methods
+        the controls of the same area, without a rank: random bins and the loudest, mean over the methods'
+        masks.
     """
-    rows = []
+    rows = [_controls(scores, metrics, mask)]
     for metric in metrics:
         sign = -1.0 if lower_is_better(metric) else 1.0
         for name, table in matrices(scores, metric, mask).items():
@@ -79,7 +114,21 @@ def rankings(scores: pd.DataFrame, metrics: Sequence[str] = METRICS, mask: str =
             ranks = rankdata(-sign * np.round(mean, 12))
             found = {"method": table.columns, "n": n, "mean": mean, "low": low, "high": high, "rank": ranks}
             rows.append(pd.DataFrame(found).assign(dataset=name, metric=metric))
-    return pd.concat(rows, ignore_index=True)[["dataset", "metric", *found]]
+    columns = ["dataset", "metric", *found]
+    return pd.concat([*rows[1:], rows[0]], ignore_index=True)[columns]
+
+
+def _controls(scores: pd.DataFrame, metrics: Sequence[str], mask: str) -> pd.DataFrame:
+    """Means of the controls, as rows of `rankings`."""
+    here = scores[(scores["control"] != "") & (scores["mask"] == mask)]
+    by_clip = here.groupby(["dataset", "control", "clip"], sort=False, observed=True)[list(metrics)].mean()
+    rows = []
+    for (name, control), part in by_clip.groupby(["dataset", "control"], sort=False, observed=True):
+        values = part.dropna(axis=1)
+        low, high = bootstrap.interval(bootstrap.resampled_means(values.to_numpy(), N_RESAMPLES), len(values))
+        found = {"metric": values.columns, "mean": values.mean().to_numpy(), "low": low, "high": high}
+        rows.append(pd.DataFrame(found).assign(dataset=name, method=control, n=len(values), rank=np.nan))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def agreement(

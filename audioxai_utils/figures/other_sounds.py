@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluation.comparisons import lower_is_better
+from ..evaluation.comparisons import MATCHED_CONTROLS, lower_is_better
 from ..words import column_label, method_label
 from .drawing import as_text, new_figure, styled
 from .style import METHOD_MARKERS, method_colour
@@ -17,7 +17,7 @@ SPREAD = 0.36  # of a set's width, over which its methods are spread so that bar
 def scores_by_sound(ranked, metrics=SHOWN):
     """Means with 95 % intervals of each method in each set of clips; lines that cross are ranks that change.
 
-    Axes are turned so that up is better.
+    Axes are turned so that up is better. Controls of the same area are dotted; they are scored, not heard.
 
     Parameters
     ----------
@@ -41,6 +41,7 @@ def scores_by_sound(ranked, metrics=SHOWN):
                 color=method_colour(method),
                 marker=METHOD_MARKERS.get(method, "o"),
                 markersize=4,
+                linestyle=":" if method in MATCHED_CONTROLS else "-",
                 linewidth=0.8,
                 elinewidth=0.7,
                 label=method_label(method),

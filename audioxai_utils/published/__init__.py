@@ -85,3 +85,19 @@ def planted_scores() -> pd.DataFrame:
 def planted_cases() -> pd.DataFrame:
     """Every planted case that was tried, with its proof; ``counts`` says whether it was judged."""
     return _read("ours/planted_cases.csv").copy()
+
+
+def other_sounds() -> pd.DataFrame:
+    """Audited scores of our own runs on four kinds of sound: a row for each set, clip, method and mask.
+
+    ESC-50 (environment), scenes mixed of it, spoken digits of a speaker who is not in the training folds, and
+    notes of ten instruments; clean mel, EfficientAT mn04 with a linear probe, the quick profile. Columns are
+    those of `audit.other_sounds.COLUMNS`; rows with ``control`` random and energy are of the mask of equal
+    area.
+    """
+    return _read_parquet("other_sounds.parquet").copy()
+
+
+def other_sounds_sets() -> pd.DataFrame:
+    """The four sets of `other_sounds`: seconds of a clip, classes, clips, accuracy on the test fold."""
+    return _read("ours/other_sounds.csv").copy()

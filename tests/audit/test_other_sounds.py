@@ -22,9 +22,8 @@ def drawn(effects: dict[str, np.ndarray], n: int = 30, noise: float = 0.05, seed
                 for mask, shift in (("topK_30_pos", 0.0), ("bin", 0.01)):
                     value = mean + shift + noise * rng.standard_normal()
                     scores = {"FidIn": value, "AD": 100 * (1 - value), "SPS": 0.7}
-                    rows.append(
-                        {"dataset": name, "clip": f"{name}{clip}", "method": method, "mask": mask} | scores
-                    )
+                    names = {"dataset": name, "clip": f"{name}{clip}", "method": method, "mask": mask}
+                    rows.append(names | {"control": ""} | scores)
     return pd.DataFrame(rows)
 
 
@@ -87,6 +86,16 @@ def test_ranks_and_means_are_those_of_the_sets():
     assert ((row["low"] < row["mean"]) & (row["mean"] < row["high"])).all()
 
 
+def test_controls_stand_below_without_a_rank():
+    scores = drawn({"one": RISING})
+    shifted = scores[scores["mask"] == "topK_30_pos"].assign(control="random", FidIn=0.25, SPS=np.nan)
+    found = other_sounds.rankings(pd.concat([scores, shifted]), ["FidIn", "SPS"])
+    row = found[found["method"] == "random"]
+    assert row["metric"].tolist() == ["FidIn"] and row["mean"].tolist() == [0.25] and row["rank"].isna().all()
+    methods = found[found["method"] != "random"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(methods, other_sounds.rankings(scores, ["FidIn", "SPS"]))
+
+
 def test_a_metric_that_is_the_same_for_all_ranks_nothing():
     scores = drawn({"one": RISING, "same": RISING})
     agreed = other_sounds.agreement(scores, ["SPS", "FidIn"])
@@ -111,7 +120,7 @@ def test_figures_show_every_set_and_metric():
     figure = agreement_of_sounds(agreed)
     assert [ax.get_title() for ax in figure.axes] == ["FidIn", "AD"]
     points = figure.axes[0].containers[0][0].get_xdata()
-    np.testing.assert_allclose(points, agreed[agreed["metric"] == "FidIn"]["kendall"])
+    np.testing.assert_allclose(np.array(points, dtype=float), agreed[agreed["metric"] == "FidIn"]["kendall"])
 
 
 def test_sets_that_cannot_be_compared_are_refused_in_one_line():
