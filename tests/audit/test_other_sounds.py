@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_study
 from scipy import stats
 
+from audioxai_utils import constants, open_study, published
 from audioxai_utils.audit import other_sounds
 from audioxai_utils.figures.other_sounds import agreement_of_sounds, scores_by_sound
 
@@ -130,3 +132,42 @@ def test_sets_that_cannot_be_compared_are_refused_in_one_line():
     lacking = scores[~((scores["dataset"] == "same") & (scores["method"] == "lime"))]
     with pytest.raises(ValueError, match="same methods and masks in every dataset; same differs"):
         other_sounds.agreement(lacking, ["FidIn"])
+
+
+def test_finished_runs_are_gathered(tmp_path):
+    """Two runs on sounds of their own: audited rows of their masks, controls of the mask of equal area alone."""
+    runs, n = {}, 0
+    for name, seconds in (("short", 0.5), ("longer", 1.25)):
+        study = tiny_study.make(tmp_path / name, seconds=seconds)
+        condition = study.main_condition
+        condition.attribute("saliency")
+        condition.attribute("gradcam")
+        condition.score_all()
+        accuracy = {"spectrogram_type": "mel_db", "test_acc": 50.0, "n": 3}
+        study.save("accuracy_mel_db", pd.DataFrame([accuracy]))
+        runs[name], n = study.results, len(condition.clips)
+    scores, sets = other_sounds.gathered(runs)
+    assert scores.columns.tolist() == list(other_sounds.COLUMNS)
+    assert sets["seconds"].tolist() == [1.0, 1.3] and sets["n_clips"].tolist() == [n, n]
+    assert sets["n_classes"].tolist() == [3, 3] and sets["test_acc"].tolist() == [50.0, 50.0]
+    own = scores[scores["control"] == ""]
+    assert len(own) == 2 * n * 2 * 14 and own["FidIn_heard"].notna().all()
+    assert set(scores[scores["control"] != ""]["mask"]) == {"topK_30_pos"}
+    stored = open_study(runs["short"]).main_condition.scores()
+    row = stored.query("protocol == 'audited' and control == '' and method == 'gradcam' and mask == 'bin'")
+    mine = own.query("dataset == 'short' and method == 'gradcam' and mask == 'bin'")
+    np.testing.assert_array_equal(mine["FF_heard"], row["FF_heard"])
+    assert len(other_sounds.agreement(scores, ["FidIn"], None)) == 1
+
+
+def test_what_was_published_is_the_whole_grid():
+    scores, sets = published.other_sounds(), published.other_sounds_sets()
+    own = scores[scores["control"] == ""]
+    n = own.groupby(["dataset", "method", "mask"], observed=True)["clip"].nunique()
+    assert len(n) == len(sets) * own["method"].nunique() * 14
+    by_set = sets.set_index("dataset")["n_clips"]
+    assert all(count == by_set[name] for (name, *_), count in n.items())
+    assert own[[name for name in other_sounds.METRICS if name != "SPS"]].notna().all().all()
+    assert set(constants.STUDY_METHODS) <= set(own["method"])
+    controls = scores[scores["control"] != ""]
+    assert set(controls["control"]) == {"random", "energy"} and set(controls["mask"]) == {"topK_30_pos"}
