@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from ..constants import check_choice
 from ..evaluation import bootstrap
 from ..evaluation.comparisons import MATCHED_CONTROLS, lower_is_better
 from ..study.study import open_study
@@ -29,7 +30,7 @@ EQUAL_AREA = "topK_30_pos"  # the mask at which methods are compared: as many bi
 COLUMNS = ("dataset", "clip", "category", "correct", "method", "mask", "control", *METRICS, "area")
 N_RESAMPLES = 2000
 N_HALVES = 200
-RULES = ("kendall", "spearman")
+COMPARED = {"methods": "mask", "masks": "method"}  # what is ranked -> within what
 
 
 def gathered(runs: Mapping[str, str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -61,33 +62,26 @@ def gathered(runs: Mapping[str, str | Path]) -> tuple[pd.DataFrame, pd.DataFrame
     return pd.concat(frames, ignore_index=True), pd.DataFrame(rows)
 
 
-def matrices(scores: pd.DataFrame, metric: str, mask: str | None = EQUAL_AREA) -> dict[str, pd.DataFrame]:
-    """Set -> (clips, methods) table of a metric, higher is better.
+def matrices(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
+    """Set -> (clips, (method, mask)) table of a metric, higher is better.
 
     Parameters
     ----------
     scores : DataFrame
-        `dataset`, `clip`, `method`, `mask` and metrics, a row each, as `published.other_sounds`.
-    mask : str, optional
-        None is every mask: the columns are then methods with masks.
+        `dataset`, `clip`, `method`, `mask`, `control` and metrics, a row each, as `published.other_sounds`.
 
     Raises
     ------
     ValueError
-        No such mask, or a set that lacks one of the others' methods.
+        A set that lacks one of the others' methods or masks.
     """
-    rows = scores if mask is None else scores[scores["mask"] == mask]
-    rows = rows[rows["control"] == ""]
-    if rows.empty:
-        raise ValueError(f"mask must be one of {', '.join(map(str, scores['mask'].unique()))}; got {mask!r}")
-    keys = ["method"] if mask else ["method", "mask"]
+    rows, keys = scores[scores["control"] == ""], ["method", "mask"]
     sign = -1.0 if lower_is_better(metric) else 1.0
     found = {
         name: sign * part.pivot(index="clip", columns=keys, values=metric).astype(float)
         for name, part in rows.groupby("dataset", sort=False, observed=True)
     }
     columns = rows[keys].drop_duplicates().apply(tuple, axis=1).tolist()  # in their order
-    columns = [name for (name,) in columns] if mask else columns
     for name, table in found.items():
         if set(table.columns) != set(columns):
             raise ValueError(f"scores must have the same methods and masks in every dataset; {name} differs")
@@ -107,12 +101,13 @@ def rankings(scores: pd.DataFrame, metrics: Sequence[str] = METRICS, mask: str =
     rows = [_controls(scores, metrics, mask)]
     for metric in metrics:
         sign = -1.0 if lower_is_better(metric) else 1.0
-        for name, table in matrices(scores, metric, mask).items():
+        for name, table in matrices(scores[scores["mask"] == mask], metric).items():
             values = sign * table.to_numpy()
             mean, n = bootstrap.column_means(values), (~np.isnan(values)).sum(0)
             low, high = bootstrap.interval(bootstrap.resampled_means(values, N_RESAMPLES), n)
             ranks = rankdata(-sign * np.round(mean, 12))
-            found = {"method": table.columns, "n": n, "mean": mean, "low": low, "high": high, "rank": ranks}
+            methods = table.columns.get_level_values("method")
+            found = {"method": methods, "n": n, "mean": mean, "low": low, "high": high, "rank": ranks}
             rows.append(pd.DataFrame(found).assign(dataset=name, metric=metric))
     columns = ["dataset", "metric", *found]
     return pd.concat([*rows[1:], rows[0]], ignore_index=True)[columns]
@@ -132,47 +127,63 @@ def _controls(scores: pd.DataFrame, metrics: Sequence[str], mask: str) -> pd.Dat
 
 
 def agreement(
-    scores: pd.DataFrame, metrics: Sequence[str] = METRICS, mask: str | None = EQUAL_AREA, seed: int = 0
+    scores: pd.DataFrame, metrics: Sequence[str] = METRICS, compared: str = "methods", seed: int = 0
 ) -> pd.DataFrame:
-    """How well two sets of clips rank the methods alike, for every two sets and every metric.
+    """How well two sets of clips rank alike, for every two sets and every metric.
 
     Parameters
     ----------
-    mask : str, optional
-        None ranks every method and mask together.
+    compared : {"methods", "masks"}
+        Methods are ranked within each mask, or masks within each method; correlations are over all pairs
+        within.
     seed : int
         Of resamples and halves.
 
     Returns
     -------
     DataFrame
-        first, second, metric, n_ranked; `kendall` (tau b [1]_) and `spearman` with ``_low`` and ``_high``
+        first, second, metric, n_pairs; `kendall` (tau b [1]_) and `spearman` with ``_low`` and ``_high``
         (95 %, the clips of both sets drawn anew); `across`, mean Kendall between a half of one set and a half
         of the other, and `within`, between the two halves of one set, the mean of both sets. NaN where a side
         ranks nothing (a metric that is the same for all).
     """
+    check_choice("compared", compared, COMPARED)
     rows = []
     for metric in metrics:
-        tables = matrices(scores, metric, mask)
-        drawn = {
-            name: bootstrap.resampled_means(table.to_numpy(), N_RESAMPLES, seed + place)
+        tables = matrices(scores, metric)
+        columns = next(iter(tables.values())).columns
+        within = columns.get_level_values(COMPARED[compared])
+        groups = [np.flatnonzero(within == name) for name in within.unique()]
+        known = {
+            name: _Ranked(table.to_numpy(), groups, seed + place)
             for place, (name, table) in enumerate(tables.items())
         }
-        means = {name: bootstrap.column_means(table.to_numpy())[None] for name, table in tables.items()}
-        halves = {
-            name: half_means(table.to_numpy(), seed + k) for k, (name, table) in enumerate(tables.items())
-        }
         for first, second in combinations(tables, 2):
-            row = {"first": first, "second": second, "metric": metric, "n_ranked": means[first].shape[1]}
-            for name, rule in zip(RULES, (kendall, spearman)):
-                row[name] = float(rule(means[first], means[second])[0])
-                low, high = _middle(rule(drawn[first], drawn[second]))
-                row |= {f"{name}_low": low, f"{name}_high": high}
-            across = [kendall(halves[first][i], halves[second][j]) for i in (0, 1) for j in (0, 1)]
-            within = [kendall(*halves[name]) for name in (first, second)]
-            row |= {"across": _mean(across), "within": _mean(within)}
-            rows.append(row)
+            names = {"first": first, "second": second, "metric": metric}
+            rows.append(names | known[first].beside(known[second]))
     return pd.DataFrame(rows)
+
+
+class _Ranked:
+    """A set's orders and ranks, as they are, under resamples and in halves."""
+
+    def __init__(self, values: np.ndarray, groups: list[np.ndarray], seed: int) -> None:
+        drawn = bootstrap.resampled_means(values, N_RESAMPLES, seed)
+        mean = bootstrap.column_means(values)[None]
+        self.rules = {
+            name: (rule(mean, groups), rule(drawn, groups)) for name, rule in RULES.items()
+        }  # (1, k) and (resamples, k)
+        self.halves = [orders(half, groups) for half in half_means(values, seed)]
+
+    def beside(self, other: _Ranked) -> dict[str, float]:
+        row: dict[str, float] = {"n_pairs": self.rules["kendall"][0].shape[1]}
+        for name in RULES:
+            (mean, drawn), (mean_too, drawn_too) = self.rules[name], other.rules[name]
+            row[name] = float(correlation(mean, mean_too)[0])
+            row[f"{name}_low"], row[f"{name}_high"] = _middle(correlation(drawn, drawn_too))
+        across = [correlation(one, two) for one in self.halves for two in other.halves]
+        within = [correlation(*each.halves) for each in (self, other)]
+        return row | {"across": _mean(across), "within": _mean(within)}
 
 
 def half_means(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,27 +198,31 @@ def half_means(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kendall's tau b of each row of two (rows, k) arrays, (rows,); NaN where a side ties everywhere."""
-    one, other = (_order(values) for values in (first, second))
-    size = np.sqrt(np.square(one).sum(1) * np.square(other).sum(1))
-    return np.divide((one * other).sum(1), size, out=np.full(len(one), np.nan), where=size > 0)
-
-
-def _order(values: np.ndarray) -> np.ndarray:
-    """Which of each two columns is higher: -1, 0 or 1, (rows, k (k - 1) / 2); NaN orders nothing."""
-    left, right = np.triu_indices(values.shape[1], 1)
-    difference = values[:, left] - values[:, right]
+def orders(means: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Which of each two columns of a group is higher: -1, 0 or 1, (rows, pairs) of means (rows, columns)."""
+    pairs = np.array([pair for group in groups for pair in combinations(group, 2)])
+    difference = means[:, pairs[:, 0]] - means[:, pairs[:, 1]]
     return np.where(np.abs(difference) > bootstrap.EQUAL, np.sign(difference), 0.0)
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rho of each row of two (rows, k) arrays, (rows,); NaN where a side ties everywhere."""
-    one, other = (
-        rankdata(np.round(values, 12), axis=1) - (values.shape[1] + 1) / 2 for values in (first, second)
-    )
-    size = np.sqrt(np.square(one).sum(1) * np.square(other).sum(1))
-    return np.divide((one * other).sum(1), size, out=np.full(len(one), np.nan), where=size > 0)
+def ranks(means: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Ranks within each group less their mean, (rows, columns)."""
+    found = np.zeros_like(means)
+    for group in groups:
+        found[:, group] = rankdata(np.round(means[:, group], 12), axis=1) - (len(group) + 1) / 2
+    return found
+
+
+RULES = {"kendall": orders, "spearman": ranks}
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each row of two (rows, k) arrays of `orders` Kendall's tau b, of `ranks` Spearman's rho, (rows,).
+
+    NaN where a side ties everywhere.
+    """
+    size = np.sqrt(np.square(first).sum(1) * np.square(second).sum(1))
+    return np.divide((first * second).sum(1), size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def _middle(values: np.ndarray) -> tuple[float, float]:
@@ -226,29 +241,33 @@ def _mean(values: Sequence[np.ndarray]) -> float:
 # In words
 
 
-def summary(ranked: pd.DataFrame, agreed: pd.DataFrame, all_masks: pd.DataFrame) -> str:
+def summary(ranked: pd.DataFrame, methods: pd.DataFrame, masks: pd.DataFrame) -> str:
     """What was found, in Markdown, every number read from the tables.
 
     Parameters
     ----------
     ranked : DataFrame
         From `rankings`.
-    agreed, all_masks : DataFrame
-        From `agreement`: at the mask of equal area, and over every method and mask.
+    methods, masks : DataFrame
+        From `agreement`, of methods and of masks.
     """
-    return "\n".join([_headline(agreed), *_of_metrics(agreed), *_of_winners(ranked), *_of_masks(all_masks)])
+    return "\n".join([_headline(methods, masks), *_of_metrics(methods), *_of_winners(ranked)])
 
 
-def _headline(agreed: pd.DataFrame) -> str:
-    known = agreed.dropna(subset="kendall")
-    across, within = known["across"].mean(), known["within"].mean()
-    sure = int((known["kendall_low"] > 0).sum())
-    word = "mostly" if across > 0.75 * within else "in part" if across > 0.4 * within else "hardly"
-    return (
-        f"- Rankings of methods carry over to other sounds **{word}**: halves of two kinds of sound agree at "
-        f"τ = {across:.2f}, two halves of the same kind at {within:.2f}. Of {len(known)} pairs of sets and "
-        f"metrics {sure} agree beyond chance (95 %)."
-    )
+def _headline(methods: pd.DataFrame, masks: pd.DataFrame) -> str:
+    """How far both carry over, beside what two halves of one kind agree at."""
+    said = []
+    for words, found in (("methods", methods), ("masks", masks)):
+        known = found.dropna(subset="kendall")
+        across, within = known["across"].mean(), known["within"].mean()
+        word = "mostly" if across > 0.75 * within else "in part" if across > 0.4 * within else "hardly"
+        sure = int((known["kendall_low"] > 0).sum())
+        said.append(
+            f"rankings of {words} carry over **{word}**: halves of two kinds agree at τ = {across:.2f}, two "
+            f"halves of one kind at {within:.2f}, and {sure} of {len(known)} pairs of kinds and metrics "
+            "agree beyond chance"
+        )
+    return f"- To other sounds {said[0]} (95 %); {said[1]}."
 
 
 def _of_metrics(agreed: pd.DataFrame) -> list[str]:
@@ -258,29 +277,18 @@ def _of_metrics(agreed: pd.DataFrame) -> list[str]:
     for metric, here in known.groupby("metric", sort=False):
         low, high = here.loc[here["kendall"].idxmin()], here.loc[here["kendall"].idxmax()]
         ends = " to ".join(f"{row['kendall']:.2f} ({row['first']}, {row['second']})" for row in (low, high))
-        parts.append(
-            f"  - {column_label(metric)}: {here['kendall'].mean():.2f}, from {ends}; halves "
-            f"{here['across'].mean():.2f}, of the same kind {here['within'].mean():.2f}."
-        )
-    return ["- Kendall's τ over the methods, mean over the pairs of sets:", *parts]
+        parts.append(f"  - {column_label(metric)}: {here['kendall'].mean():.2f}, from {ends}.")
+    return ["- Kendall's τ of the methods, mean over the pairs of kinds:", *parts]
 
 
 def _of_winners(ranked: pd.DataFrame) -> list[str]:
-    """Which method leads in which set, by heard and scored fidelity."""
+    """Which method leads in which set, by scored and heard fidelity."""
     lines = []
     for metric in ("FidIn", "FidIn_heard"):
-        here = ranked[ranked["metric"] == metric]
-        best = here.loc[here.groupby("dataset", sort=False)["rank"].idxmin()]
+        here = ranked[(ranked["metric"] == metric) & ranked["rank"].notna()]
+        best = here.loc[here.groupby("dataset", sort=False, observed=True)["rank"].idxmin()]
         said = ", ".join(
-            f"{row.dataset} {method_label(row.method)} {row.mean:.2f}" for row in best.itertuples()
+            f"{row.dataset} {method_label(row.method)} ({row.mean:.2f})" for row in best.itertuples()
         )
-        lines.append(f"- Best by {column_label(metric)}: {said}.")
+        lines.append(f"- Best by {column_label(metric)}, at 30 % of the bins: {said}.")
     return lines
-
-
-def _of_masks(all_masks: pd.DataFrame) -> list[str]:
-    """The same over every method and mask."""
-    known = all_masks.dropna(subset="kendall").groupby("metric", sort=False)["kendall"].mean()
-    said = ", ".join(f"{column_label(metric)} {value:.2f}" for metric, value in known.items())
-    n = int(all_masks["n_ranked"].iloc[0])
-    return [f"- Over all {n} methods with their masks: {said}."]

@@ -33,12 +33,24 @@ RISING = np.arange(6) / 6
 
 
 def test_rank_correlations_are_scipys():
+    """Of one group; of two, each pair within its own group counts once."""
     rng = np.random.default_rng(1)
     first, second = rng.integers(0, 5, (2, 40, 8)).astype(float)  # with ties
-    for mine, theirs in ((other_sounds.kendall, stats.kendalltau), (other_sounds.spearman, stats.spearmanr)):
+    whole = [np.arange(8)]
+    for rule, theirs in (
+        (other_sounds.orders, stats.kendalltau),
+        (other_sounds.ranks, stats.spearmanr),
+    ):
         expected = [theirs(a, b).statistic for a, b in zip(first, second)]
-        np.testing.assert_allclose(mine(first, second), expected, atol=1e-12)
-        assert np.isnan(mine(np.ones((1, 4)), first[:1, :4])).all()
+        mine = other_sounds.correlation(rule(first, whole), rule(second, whole))
+        np.testing.assert_allclose(mine, expected, atol=1e-12)
+        flat = rule(np.ones((1, 8)), whole)
+        assert np.isnan(other_sounds.correlation(flat, rule(first[:1], whole))).all()
+    parts = [np.array([0, 2, 4]), np.array([1, 3, 5, 6, 7])]
+    one, two = (np.argsort(rng.random((1, 8)), axis=1).astype(float) for _ in range(2))
+    taus = [stats.kendalltau(one[0, part], two[0, part]).statistic for part in parts]
+    found = other_sounds.correlation(other_sounds.orders(one, parts), other_sounds.orders(two, parts))
+    assert found[0] == pytest.approx((3 * taus[0] + 10 * taus[1]) / 13)
 
 
 def test_the_same_order_agrees_and_the_reverse_does_not():
@@ -62,6 +74,7 @@ def test_without_any_difference_intervals_hold_zero_and_halves_agree_no_better_t
 def test_an_interval_is_that_of_clips_drawn_anew_from_both_sets():
     """By a loop over a few hundred resamples with SciPy."""
     scores = drawn({"one": RISING, "other": RISING}, n=12, noise=0.4)
+    scores = scores[scores["mask"] == "bin"]
     row = other_sounds.agreement(scores, ["FidIn"]).iloc[0]
     tables = [table.to_numpy() for table in other_sounds.matrices(scores, "FidIn").values()]
     rng, found = np.random.default_rng(5), []
@@ -104,12 +117,19 @@ def test_a_metric_that_is_the_same_for_all_ranks_nothing():
     row = agreed.set_index("metric").loc["SPS"]
     assert row[["kendall", "kendall_low", "spearman", "across", "within"]].isna().all()
     text = other_sounds.summary(
-        other_sounds.rankings(scores, ["FidIn", "FidIn"]),
-        agreed,
-        other_sounds.agreement(scores, ["FidIn"], None),
+        other_sounds.rankings(scores, ["FidIn"]), agreed, other_sounds.agreement(scores, ["FidIn"], "masks")
     )
-    assert "carry over to other sounds **mostly**" in text and "SPS" not in text
-    assert "Over all 12 methods with their masks" in text and "nan" not in text
+    assert "rankings of methods carry over **mostly**" in text and "SPS" not in text and "nan" not in text
+
+
+def test_masks_are_ranked_within_each_method():
+    """``bin`` is .01 above the other mask of every method, in both sets, though the methods go against each other."""
+    scores = drawn({"one": RISING, "reverse": -RISING}, noise=0.001)
+    found = other_sounds.agreement(scores, ["FidIn"], "masks").iloc[0]
+    assert found["kendall"] == found["spearman"] == 1 and found["n_pairs"] == len(METHODS)
+    assert other_sounds.agreement(scores, ["FidIn"]).iloc[0]["kendall"] == -1
+    with pytest.raises(ValueError, match="compared must be one of methods, masks; got 'clips'"):
+        other_sounds.agreement(scores, ["FidIn"], "clips")
 
 
 def test_figures_show_every_set_and_metric():
@@ -127,8 +147,6 @@ def test_figures_show_every_set_and_metric():
 
 def test_sets_that_cannot_be_compared_are_refused_in_one_line():
     scores = drawn({"one": RISING, "same": RISING})
-    with pytest.raises(ValueError, match="mask must be one of topK_30_pos, bin; got 'topK_5'"):
-        other_sounds.matrices(scores, "FidIn", "topK_5")
     lacking = scores[~((scores["dataset"] == "same") & (scores["method"] == "lime"))]
     with pytest.raises(ValueError, match="same methods and masks in every dataset; same differs"):
         other_sounds.agreement(lacking, ["FidIn"])
@@ -157,7 +175,7 @@ def test_finished_runs_are_gathered(tmp_path):
     row = stored.query("protocol == 'audited' and control == '' and method == 'gradcam' and mask == 'bin'")
     mine = own.query("dataset == 'short' and method == 'gradcam' and mask == 'bin'")
     np.testing.assert_array_equal(mine["FF_heard"], row["FF_heard"])
-    assert len(other_sounds.agreement(scores, ["FidIn"], None)) == 1
+    assert len(other_sounds.agreement(scores, ["FidIn"])) == 1
 
 
 def test_what_was_published_is_the_whole_grid():
