@@ -6,7 +6,9 @@ others go on. What concerns a whole dataset (no folder, no csv, a column missing
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +17,14 @@ import torch
 
 from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, OWN, check_choice, default_data_root
 from . import inputs
-from .audio_files import by_reason, check_file, load_waveform, read_waveform
+from .audio_files import by_reason, check_file, load_waveform, read_length, read_waveform
 from .generated.synthesis import generate_dataset, synthesise_noise
 from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
 from .listing import clip_names, read_listing
 
 SPLITS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
 ROLES = "folds 1 to 3 train, 4 validates, 5 is tested"
+SHORTEST = 1.0  # s; a network that halves its frames five times needs half of it
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Dataset:
     n_listed : int
         Rows of the csv that are of this dataset.
     seconds : float
-        Every clip is cut or padded to this length.
+        Every clip is cut or padded to this length, see `common_length`.
     """
 
     name: str
@@ -60,6 +63,11 @@ class Dataset:
         """How many of the listed clips are used, and for what, in one line."""
         sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
         return f"{len(self.clips):,} of {self.n_listed:,} listed clips are used: {sizes}"
+
+    @property
+    def has_stems(self) -> bool:
+        """Whether event and background of its clips lie beside them, as those of generated sounds do."""
+        return self.name != OWN and (self.root / "stems").is_dir()
 
     def split(self, name: str) -> pd.DataFrame:
         """Clips of ``train`` (folds 1-3), ``validation`` (4) or ``test`` (5)."""
@@ -103,7 +111,22 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     clips, classes = _number_classes(clips, root)
     clips, unused = _used_folds(clips, root)
     columns = ["clip", "path", "fold", "target", "label", "category"]
-    return Dataset(name, root, clips[columns].reset_index(drop=True), classes, problems + unused, n_listed)
+    clips, seconds = clips[columns].reset_index(drop=True), common_length(clips["path"])
+    return Dataset(name, root, clips, classes, problems + unused, n_listed, seconds)
+
+
+def common_length(paths: Iterable[str]) -> float:
+    """Seconds to which the clips of a set are cut or padded: 5, or the longest clip where all are shorter.
+
+    At least `SHORTEST`, and rounded up to a tenth of a second. Padded to 5 s, a spoken digit would be nine
+    tenths of silence, and a mask of half of the bins would hold all of it.
+    """
+    longest = SHORTEST
+    for path in paths:
+        longest = max(longest, read_length(path))
+        if longest >= DURATION:
+            return DURATION
+    return min(DURATION, math.ceil(round(10 * longest, 6)) / 10)
 
 
 def load_waveforms(
@@ -217,12 +240,12 @@ def background_clips(dataset: Dataset, n: int | None = None) -> pd.DataFrame:
 def load_stems(
     dataset: Dataset, clip: str, sample_rate: int, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Event and background of a generated clip, on the scale of its peak-normalised mixture.
+    """Event and background of a generated clip or scene, on the scale of its peak-normalised mixture.
 
     Returns
     -------
     tuple of torch.Tensor or None
-        float32 (5 * sample_rate,) each; their sum is `load_waveform` of the clip (to rounding).
+        float32 (seconds * sample_rate,) each; their sum is `load_waveform` of the clip (to rounding).
         None where the dataset has no stems.
 
     Raises
@@ -238,8 +261,8 @@ def load_stems(
     paths = [dataset.root / "stems" / stem / inside for stem in ("event", "background")]
     if not all(stem.is_file() for stem in paths):
         return None
-    event, background = (read_waveform(stem, sample_rate, dtype) for stem in paths)
-    peak = read_waveform(path, sample_rate, dtype).abs().max()
+    event, background = (read_waveform(stem, sample_rate, dtype, dataset.seconds) for stem in paths)
+    peak = read_waveform(path, sample_rate, dtype, dataset.seconds).abs().max()
     divisor = peak if peak > 0 else torch.ones(())
     return event / divisor, background / divisor
 

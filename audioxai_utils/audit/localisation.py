@@ -134,9 +134,11 @@ def localisations(study: Study) -> pd.DataFrame:
 
 
 def conditions_of_known_parts(study: Study) -> list[Condition]:
-    """Conditions of clips whose parts are known: all of generated sounds, the noisy ones of recordings."""
-    generated = study.settings.dataset == "generated"
-    return [each for each in study.conditions if generated or each.noise_scenario != "clean"]
+    """Conditions of clips whose parts are known: all of generated sounds and scenes, the noisy ones of
+    recordings.
+    """
+    known = study.dataset.has_stems
+    return [each for each in study.conditions if known or each.noise_scenario != "clean"]
 
 
 def si_sdr_gains(scores: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..evaluation import bootstrap
 from ..evaluation.frames import CONDITION
 from ..evaluation.masks import build_masks
-from ..evaluation.quality import BETTER, sound_quality
+from ..evaluation.quality import BETTER, sound_quality, speech_quality
 from ..evaluation.scoring import score_masks
 from ..words import combination_label, condition_label, percent
 from .localisation import LEAST_SI_SDR
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SMOOTHED = " smoothed"  # behind the name of a mask that was blurred
 SIGMA = (1.0, 1.5)  # bins and frames of the blur
-QUALITY = ("si_sdr", "sdr", "lsd", "convergence", "musical_noise", "loudness")
+QUALITY = ("si_sdr", "sdr", "lsd", "convergence", "musical_noise", "loudness", "stoi", "pesq")
 FAITHFUL = ("FF_heard", "FidIn_heard", "AD_heard")
 BINARY = ("bin", "pos_thresh_25", "topK_5_pos", "topK_30_pos", "topK_50_pos")  # worth smoothing
 EQUAL = 0.05  # FidIn by which two variants of a mask may differ and be called equally faithful
@@ -50,6 +50,7 @@ def quality(
     methods: Sequence[str] | None = None,
     masks: Sequence[str] | None = None,
     n_clips: int | None = None,
+    speech: bool = False,
 ) -> pd.DataFrame:
     """Quality and heard faithfulness of what the masks of a condition keep, a row per clip, method and mask.
 
@@ -60,24 +61,30 @@ def quality(
     ----------
     condition : Condition
         Its attributions are on file. Where the clips' parts are known, the stem of the class is the
-        reference. methods, masks : sequence of str, optional By default all that are on file, and the
-        fourteen. n_clips : int, optional Spread over the classes, by default the profile's of notebook 11.
+        reference.
+    methods, masks : sequence of str, optional
+        By default all that are on file, and the fourteen.
+    n_clips : int, optional
+        Spread over the classes, by default the profile's of notebook 11.
+    speech : bool
+        Measure STOI, and PESQ where it is installed, too: against the stem, else against the clip.
 
     Returns
     -------
     DataFrame
         spectrogram_type, noise_scenario, clip, method, mask, area, p_clip, FF_heard, FidIn_heard, AD_heard
-        and the measures of `quality.sound_quality` as far as they are known.
+        and the measures of `quality.sound_quality` and `quality.speech_quality` as far as they are known.
     """
     part = condition.first(n_clips or condition.study.settings.sizes.n_swept)
     scorer, waveform = part.scorer(), part.classifier.sound(part.clips.waveforms)
     like = scorer.batch.db
     source = None if part.clips.stems is None else part.clips.stems[0].to(like)
-    frames = [_measured(scorer, {"all": torch.ones_like(like)}, waveform, source).assign(method="all")]
+    frames = [_measured(scorer, {"all": torch.ones_like(like)}, waveform, source, speech)]
+    frames[0] = frames[0].assign(method="all")
     for method in methods or condition.methods:
         built = build_masks(part.attributions(method).to(like), "audited", masks)
         soft = {name + SMOOTHED: smoothed(built[name]) for name in BINARY if name in built}
-        frames.append(_measured(scorer, built | soft, waveform, source).assign(method=method))
+        frames.append(_measured(scorer, built | soft, waveform, source, speech).assign(method=method))
     table = pd.concat(frames, ignore_index=True)
     table.insert(0, "clip", part.clips.frame["clip"].to_numpy()[table.pop("index").to_numpy()])
     for name, value in zip(reversed(CONDITION), reversed(condition.pair)):
@@ -85,13 +92,17 @@ def quality(
     return table
 
 
-def _measured(scorer, masks: dict, waveform: torch.Tensor, source: torch.Tensor | None) -> pd.DataFrame:
+def _measured(
+    scorer, masks: dict, waveform: torch.Tensor, source: torch.Tensor | None, speech: bool
+) -> pd.DataFrame:
     scores = score_masks(scorer, masks, "audited", heard=True)
     columns = ["index", "mask", "area", "p_clip", *FAITHFUL]
     parts = []
     for name, mask in masks.items():
         kept = scorer.sounds(mask)[0]
-        measured = sound_quality(kept, waveform, scorer.spectrogram.sample_rate, source)
+        rate, wanted = scorer.spectrogram.sample_rate, waveform if source is None else source
+        measured = sound_quality(kept, waveform, rate, source)
+        measured |= speech_quality(kept, wanted, rate) if speech else {}
         rows = pd.DataFrame({key: value.cpu().numpy() for key, value in measured.items()})
         parts.append(rows.assign(mask=name, index=range(len(rows))))
     return scores[columns].merge(pd.concat(parts), on=["index", "mask"], validate="one_to_one")

@@ -8,14 +8,17 @@ References
 ----------
 .. [1] E. Vincent, R. Gribonval, C. Fevotte, Performance Measurement in Blind Audio Source Separation, 2006.
 .. [2] Y. Uemura et al., Automatic Optimization Scheme of Spectral Subtraction Based on Musical Noise
-Assessment via Higher-Order Statistics, IWAENC 2008: ratio of kurtoses, eq. 3 and 4, here its natural
-logarithm. .. [3] C. Taal et al., An Algorithm for Intelligibility Prediction of Time-Frequency Weighted
-Noisy Speech, 2011. .. [4] ITU-T P.862.2, wideband PESQ.
+   Assessment via Higher-Order Statistics, IWAENC 2008: ratio of kurtoses, eq. 3 and 4, here its natural
+   logarithm.
+.. [3] C. Taal et al., An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech,
+   2011.
+.. [4] ITU-T P.862.2, wideband PESQ.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from importlib.util import find_spec
 
 import torch
@@ -131,30 +134,33 @@ def _log_kurtosis(power: torch.Tensor) -> torch.Tensor:
 def speech_quality(kept: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> dict[str, torch.Tensor]:
     """STOI [3]_ (0 to 1) and wideband PESQ [4]_ (about 1 to 4.6) of kept speech, by their names.
 
-    Those whose package is installed, ``pystoi`` and ``pesq``, through torchmetrics. NaN where a sound is
-    silent or PESQ finds no utterance in it.
+    Through torchmetrics; PESQ where the package ``pesq`` is installed, which needs a C compiler. NaN where a
+    sound is silent or too short: STOI compares stretches of 0.384 s of speech without pauses, PESQ needs an
+    utterance.
     """
     _check(kept=kept, reference=reference)
-    measures = {"stoi": ("pystoi", _stoi), "pesq": ("pesq", _pesq)}
-    there = {name: rule for name, (package, rule) in measures.items() if find_spec(package) is not None}
-    if not there:
-        raise ModuleNotFoundError("speech_quality needs pystoi or pesq; pip install pystoi pesq")
+    measures = {"stoi": _stoi} | ({"pesq": _pesq} if find_spec("pesq") is not None else {})
     loud, found = _loud(kept) & _loud(reference), {}
-    for name, rule in there.items():
+    for name, rule in measures.items():
         found[name] = _nothing(kept)
         for i in loud.nonzero()[:, 0].tolist():
             found[name][i] = rule(kept[i], reference[i], sample_rate)
     return found
 
 
-def _stoi(kept: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+def _stoi(kept: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor | float:
     from torchmetrics.functional.audio import short_time_objective_intelligibility
 
-    return short_time_objective_intelligibility(kept.double(), reference.double(), sample_rate)
+    with warnings.catch_warnings():  # pystoi warns, and gives 1e-5 as if nothing were understood
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+        try:
+            return short_time_objective_intelligibility(kept.double(), reference.double(), sample_rate)
+        except RuntimeWarning:
+            return math.nan
 
 
 def _pesq(kept: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor | float:
-    from pesq import NoUtterancesError
+    from pesq import BufferTooShortError, NoUtterancesError
     from torchaudio.functional import resample
     from torchmetrics.functional.audio import perceptual_evaluation_speech_quality
 
@@ -162,7 +168,7 @@ def _pesq(kept: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torc
         kept, reference = (resample(sound, sample_rate, PESQ_RATE) for sound in (kept, reference))
     try:
         return perceptual_evaluation_speech_quality(kept.double(), reference.double(), PESQ_RATE, "wb")
-    except NoUtterancesError:
+    except (BufferTooShortError, NoUtterancesError):
         return math.nan
 
 

@@ -17,6 +17,8 @@ AXES = {
     "convergence": "spectral convergence",
     "musical_noise": "musical noise (log-kurtosis ratio, nats)",
     "loudness": "loudness above the clip (LU)",
+    "stoi": "STOI",
+    "pesq": "PESQ",
 }
 CUT = 30.0  # dB below the whole clip's; what is worse lies on the edge
 

@@ -19,6 +19,7 @@ from ..audio.datasets import load_noise, load_waveform
 from ..audio.noise import mix
 from ..audio.spectrograms import kept_audio, removed_audio
 from ..constants import (
+    DURATION,
     MASK_NAMES,
     NOISE_SCENARIOS,
     SPECTROGRAM_TYPES,
@@ -188,6 +189,11 @@ class Explorer(ipywidgets.VBox):
             box.observe(self._live_changed, "value")
         return ipywidgets.HBox(boxes, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
+    @property
+    def seconds(self) -> float:
+        """Length of what is explained: that of the study's clips."""
+        return DURATION if self.study is None else self.study.dataset.seconds
+
     def _live_methods(self) -> list[str]:
         """The study's methods first; those that need a background only where a study can give it."""
         first = [method for method in STUDY_METHODS if self.study is not None or not METHODS.required(method)]
@@ -211,7 +217,7 @@ class Explorer(ipywidgets.VBox):
         if self.clip.value == OWN_FILE and not self.upload.value:
             self.status.value = (
                 f"Drop in a WAV, FLAC, Ogg or MP3 file of up to {readable_size(LARGEST_UPLOAD)}; its first "
-                "five seconds are explained."
+                f"{self.seconds:g} s are explained."
             )
             return
         self.status.value, started = "explaining ...", time.perf_counter()
@@ -272,11 +278,11 @@ class Explorer(ipywidgets.VBox):
     def _sound(self, name: str, data: bytes, sample_rate: int) -> torch.Tensor:
         """Waveform (samples,) of a test clip or an uploaded file, mixed with the scene's noise."""
         if self.clip.value == OWN_FILE:
-            waveform = _waveform_of(name, data, sample_rate)
+            waveform = _waveform_of(name, data, sample_rate, self.seconds)
         else:
-            waveform = load_waveform(self.paths[name], sample_rate)
+            waveform = load_waveform(self.paths[name], sample_rate, seconds=self.seconds)
         root = None if self.study is None else self.study.settings.noise_root
-        noise = load_noise(self.scene.value, sample_rate, root)
+        noise = load_noise(self.scene.value, sample_rate, root, seconds=self.seconds)
         return waveform if noise is None else mix(waveform, noise)
 
 
@@ -287,13 +293,13 @@ def _described(classifier) -> AudioClassifier:
     return AudioClassifier(classifier.model, classifier.classes, input=classifier.spectrogram, head="softmax")
 
 
-def _waveform_of(name: str, data: bytes, sample_rate: int) -> torch.Tensor:
+def _waveform_of(name: str, data: bytes, sample_rate: int, seconds: float) -> torch.Tensor:
     """Waveform (samples,) of an uploaded file, prepared as the study prepares its clips."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(name).suffix}"
         path.write_bytes(data)
         try:
-            return load_waveform(path, sample_rate)
+            return load_waveform(path, sample_rate, seconds=seconds)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), name)) from error
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaudio import transforms
 
 from ..numerics import round_to_bfloat16, tensor_float32
+from .cnn14 import MIN_FRAMES
 
 FREQUENCY_MASK, TIME_MASK = 10, 20  # bins and frames at most, as published
 
@@ -53,14 +54,15 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile) -> tuple[torch.Tens
     Parameters
     ----------
     db : torch.Tensor
-        (batch, 1, frequency, time) dB; the result holds ``profile.crop`` of the frames.
+        (batch, 1, frequency, time) dB; the result holds ``profile.crop`` of the frames, of a short clip as
+        many as a Cnn14 needs.
     labels : torch.Tensor
         (batch, classes) one-hot; mixup makes them soft.
     """
     if profile.time_shift:
         shifts = torch.randint(db.shape[3], (len(db),), device=db.device)
         frames = (torch.arange(db.shape[3], device=db.device) + shifts[:, None]) % db.shape[3]
-        frames = frames[:, : round(profile.crop * db.shape[3])]  # (batch, kept frames)
+        frames = frames[:, : max(MIN_FRAMES, round(profile.crop * db.shape[3]))]  # (batch, kept frames)
         db = db.gather(3, frames[:, None, None, :].expand(-1, -1, db.shape[2], -1))
     if profile.masked:  # both fill with 0 dB, torchaudio's default
         db = transforms.FrequencyMasking(FREQUENCY_MASK, iid_masks=profile.iid_masks)(db)

@@ -85,3 +85,26 @@ def planted_scores() -> pd.DataFrame:
 def planted_cases() -> pd.DataFrame:
     """Every planted case that was tried, with its proof; ``counts`` says whether it was judged."""
     return _read("ours/planted_cases.csv").copy()
+
+
+def other_sounds() -> pd.DataFrame:
+    """Audited scores on several kinds of sound: a row for each set, clip, method and mask.
+
+    The environment is ESC-50, the clean clips of `our_scores`; speech are spoken digits of a speaker who is
+    not in the training folds, music notes of instruments. Mel, EfficientAT mn04 with a linear probe, the
+    study's methods; all but the environment in the quick profile, with 200 neighbours of LIME and 20
+    references of Deep SHAP. Columns are those of `audit.other_sounds.COLUMNS`; rows with ``control`` random
+    and energy are of the mask of equal area.
+    """
+    own = _read_parquet("other_sounds.parquet")
+    scores, controls = our_scores(), our_controls()
+    scores = scores[(scores["protocol"] == "audited") & (scores["control"] == "")]
+    controls = controls[controls["mask"].isin(own.loc[own["control"] != "", "mask"])]
+    environment = pd.concat([scores, controls], ignore_index=True).astype({"noise_scenario": object})
+    environment = environment[environment["noise_scenario"] == "clean"].assign(dataset="environment")
+    return pd.concat([environment.reindex(columns=own.columns), own], ignore_index=True)
+
+
+def other_sounds_sets() -> pd.DataFrame:
+    """The sets of `other_sounds`: seconds of a clip, classes, clips, accuracy on the test fold (per cent)."""
+    return _read("ours/other_sounds.csv").copy()

@@ -27,8 +27,8 @@ class Clips:
     """Clips of a condition: ``frame`` has a row and ``waveforms`` (n, samples) a row for each.
 
     ``stems`` are source and interferer, (n, samples) each, that add up to ``waveforms``: clip and
-    noise of a noisy scenario, event and background of a clean generated clip, else None. ``rows`` (n,)
-    are the clips' rows in the list they were chosen from: unusable ones are left out of it.
+    noise of a noisy scenario, event and background of a clean generated clip or scene, else None.
+    ``rows`` (n,) are the clips' rows in the list they were chosen from: unusable ones are left out of it.
     """
 
     frame: pd.DataFrame
@@ -136,9 +136,10 @@ def explained_clips(
     mine = shard_rows(len(frame), shard, block)
     clips = load_clips(study, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
     clips = replace(clips, rows=mine[clips.rows])
-    if clips.stems is None and len(clips) and study.settings.dataset == "generated":
+    if clips.stems is None and len(clips) and study.dataset.has_stems:
         stems = [load_stems(study.dataset, clip, sample_rate, study.dtype) for clip in clips.frame["clip"]]
-        clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
+        if all(stems):  # else some clip has none, and what is measured of all is not known
+            clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
     return clips
 
 

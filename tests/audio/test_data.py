@@ -47,6 +47,23 @@ def test_esc10_takes_its_own_classes_and_numbers_them_anew(folder):
     assert set(zip(dataset.clips["target"], dataset.clips["label"])) == {(0, 0), (41, 1)}
 
 
+@pytest.mark.parametrize(
+    ("longest", "seconds"), [(0.2, 1.0), (1.3135, 1.4), (1.4, 1.4), (3.6077, 3.7), (4.95, 5.0), (7.0, 5.0)]
+)
+@pytest.mark.parametrize("suffix", [".flac", ".mp3"])
+def test_clips_are_padded_to_the_longest_of_them(tmp_path, suffix, longest, seconds):
+    """Of spoken digits padded to 5 s nine tenths would be silence; a header of an MP3 counts its encoder's too."""
+    folder = make_folder(tmp_path / "sounds", suffix)
+    path = sorted((folder / "audio").iterdir())[7]
+    soundfile.write(path, 0.5 * tone(440, 8000, longest), 8000)
+    dataset = load_dataset("esc50", folder)
+    assert dataset.seconds == pytest.approx(seconds, abs=0.11 if suffix == ".mp3" else 1e-12)
+    assert dataset.problems == []
+    waveforms, problems = datasets.load_waveforms(dataset.clips[7:8], 16000, seconds=dataset.seconds)
+    assert waveforms.shape == (1, round(16000 * dataset.seconds)) and not problems
+    assert waveforms[0][: round(16000 * min(longest, 5) * 0.9)].abs().max() == pytest.approx(1, abs=0.02)
+
+
 def test_data_root_from_the_environment(folder, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_DATA", str(folder))
     assert load_dataset("esc50").root == folder.resolve()

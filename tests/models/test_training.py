@@ -102,6 +102,8 @@ def test_augmentation_shifts_crops_masks_and_mixes():
     )
     cropped, _ = augment(db, one_hot, dataclasses.replace(plain, time_shift=True, crop=0.5))
     assert cropped.shape == (6, 1, 64, 40)
+    short, _ = augment(db[..., :60], one_hot, dataclasses.replace(plain, time_shift=True, crop=0.3))
+    assert short.shape[3] == 32  # what five poolings need
     _, soft = augment(db, one_hot, dataclasses.replace(plain, mixup=0.4))
     torch.testing.assert_close(soft.sum(1), torch.ones(6, dtype=torch.float64))
     assert ((soft > 0) & (soft < 1)).any()
