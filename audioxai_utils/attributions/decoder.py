@@ -135,7 +135,7 @@ def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
 def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
     """The modules that give maps (n, channels, ., .), in the order of the pass.
 
-    They are the model's children, or those of what it wraps or of its parts: the first generation that has some.
+    The model's children, or those of what it wraps or of its parts: the first generation that has some.
 
     Raises
     ------
