@@ -56,8 +56,8 @@ def loudness(waveform, sample_rate: int) -> float:
     -------
     float
         LUFS; -inf for silence. A sound of which every block falls below the absolute gate of -70 LUFS is
-        measured as if it were 100 dB louder. One that is shorter than a block, or sounds behind its last whole
-        block alone, is one block.
+        measured as if it were 100 dB louder. One that is shorter than a block, or sounds behind its last
+        whole block alone, is one block.
 
     References
     ----------

@@ -1,6 +1,6 @@
-"""GRU, LSTM and RNN layers while a network is traced, and the rules of the first two, over all steps at once.
+"""GRU, LSTM and RNN layers while a network is traced, and the rules of the first two, over all steps.
 
-A GRU's or an LSTM's layer stays one operation in each direction: PyTorch's own steps are some twenty, a second
+A layer of GRU or LSTM stays one operation in each direction: PyTorch's own steps are some twenty, a second
 of sound has a hundred. Its rule computes the multipliers within every step together and then goes back
 through the steps, where a state's multipliers are those of the next state times the weights.
 """
@@ -18,7 +18,12 @@ LAYERS = {torch.gru: "gru", torch.lstm: "lstm", torch.rnn_tanh: "rnn_tanh", torc
 
 @torch.library.custom_op("audioxai::gru_layer", mutates_args=())
 def gru_layer(
-    x: torch.Tensor, h: torch.Tensor, w_x: torch.Tensor, w_h: torch.Tensor, b_x: torch.Tensor, b_h: torch.Tensor
+    x: torch.Tensor,
+    h: torch.Tensor,
+    w_x: torch.Tensor,
+    w_h: torch.Tensor,
+    b_x: torch.Tensor,
+    b_h: torch.Tensor,
 ) -> torch.Tensor:
     """States (time, n, size) of a layer in one direction, of inputs (time, n, features) and a first state."""
     return torch.gru(x, h[None], [w_x, w_h, b_x, b_h], True, 1, 0.0, False, False, False)[0]
