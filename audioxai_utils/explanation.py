@@ -7,6 +7,7 @@ from __future__ import annotations
 import numbers
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -184,6 +185,11 @@ def explain(
             check_layers(method, bound.model)
         gradient_check(bound.model, bound.batch.db, scorer.target)
     attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
+    if not attribution.any():
+        warnings.warn(
+            f"{method} is zero everywhere: what it changes of this clip does not change the explained score",
+            stacklevel=2,
+        )
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
     return Explanation(

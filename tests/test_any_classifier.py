@@ -16,6 +16,7 @@ from torch import nn
 
 from audioxai_utils import AudioClassifier, LogMel, apply_mask, explain, explain_many
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions.feature_maps import axes_by_change
 from audioxai_utils.attributions.gradient_check import gradient_check
 from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.virtual_inspection import inspection
@@ -213,6 +214,19 @@ def test_grad_cam_s_axes_are_found_by_what_changes_of_the_input_do(axes):
     assert divmod(int(found.argmax()), 50) == (5, 40)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_grad_cam_s_axes_of_cells_that_hear_the_whole_clip(turned):
+    """As in a ResNet on a short clip: no half of the clip leans anywhere, but a longer one has more cells."""
+    wide = nn.Conv2d(1, 4, (65, 65), 16, 32, bias=False)
+    nn.init.ones_(wide.weight)
+
+    def activation(db):
+        return wide(db.transpose(2, 3) if turned else db) ** 2
+
+    found = axes_by_change(activation, torch.zeros(1, 1, 64, 64))
+    assert found == (("time", "frequency") if turned else ("frequency", "time"))
+
+
 def test_grad_cam_s_axes_that_cannot_be_told_are_asked_about():
     class Mixed(nn.Module):
         def __init__(self):
@@ -220,9 +234,8 @@ def test_grad_cam_s_axes_that_cannot_be_told_are_asked_about():
             self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
 
         def forward(self, db):
-            return self.head(
-                self.conv(db.mean((2, 3), keepdim=True).expand_as(db) / 50).square().mean((2, 3))
-            )
+            mixed = db.mean((2, 3), keepdim=True).expand(-1, -1, 16, 16)  # neither changes nor length tell
+            return self.head(self.conv(mixed / 50).square().mean((2, 3)))
 
     classifier = AudioClassifier(Mixed(), input=LogMel(**MEL), head="softmax")
     with pytest.raises(ValueError, match=r'cannot be told .* give feature_axes=\("frequency", "time"\)'):

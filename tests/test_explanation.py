@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from audioxai_utils import explain
+from audioxai_utils import AudioClassifier, explain
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.attributions.gradient_check import GradientCheckError
 from audioxai_utils.audio.spectrograms import get_spectrogram
@@ -227,3 +228,14 @@ def test_a_method_that_wants_the_sound_gets_it(model, sound):
         torch.testing.assert_close(explanation.attribution, expected)
     with pytest.raises(TypeError, match="no option 'waveforms'"):
         explain(model, sound, method="extremal", waveforms=sound)
+
+
+def test_a_map_of_zeros_is_said():
+    """A network that is sure beyond the last digit, and one that does not listen."""
+    deaf = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    classifier = AudioClassifier(deaf, sample_rate=8000, head="softmax")
+    classifier.look(torch.zeros(1, 4000))
+    with torch.no_grad():
+        deaf[1].weight.zero_()
+    with pytest.warns(UserWarning, match="occlusion is zero everywhere"):
+        explain(classifier, torch.randn(4000), 8000, method="occlusion", masks=["topK_30"])

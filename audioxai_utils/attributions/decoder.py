@@ -145,29 +145,31 @@ def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch
 
 
 def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
-    """The children that give maps (n, channels, ., .), in the order of the pass: the model's, or of what it
-    wraps.
+    """The modules that give maps (n, channels, ., .), in the order of the pass.
+
+    The model's children, or those of what it wraps or of its parts: the first generation that has some.
 
     Raises
     ------
     ValueError
         There is none: a decoder has nothing to read.
     """
-    parent, prefix = model, ""
-    while True:
-        names = [prefix + name for name, _ in parent.named_children()]
+    parents = [""]
+    while parents:
+        names = [
+            f"{prefix}.{name}".lstrip(".")
+            for prefix in parents
+            for name, _ in model.get_submodule(prefix).named_children()
+        ]
         with torch.no_grad(), recorded(model, names) as outputs:
             model(db)
-        found = [
+        maps = [
             name for name, output in outputs.items() if isinstance(output, torch.Tensor) and output.ndim == 4
         ]
-        if found:
-            return found
-        if len(names) != 1:
-            raise ValueError(
-                "model must have a child module that returns maps (n, channels, ., .); it has none"
-            )
-        parent, prefix = model.get_submodule(names[0]), names[0] + "."
+        if maps:
+            return maps
+        parents = names
+    raise ValueError("model must have a module that returns maps (n, channels, ., .); it has none")
 
 
 def read_decoder(path: str | Path) -> dict:

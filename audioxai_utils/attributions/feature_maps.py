@@ -148,6 +148,8 @@ def declared_axes(model: nn.Module, layer: nn.Module) -> tuple[str, ...] | None:
 def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch.Tensor) -> tuple[str, ...]:
     """What the axes of a layer's map are: along time the map changes where half of the input's frames change.
 
+    Where each cell sees the whole clip, a clip of twice the length tells: along time the map grows.
+
     Parameters
     ----------
     activation : callable
@@ -173,12 +175,27 @@ def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch
     else:
         evidence = lean["time"][1] - lean["time"][0] + lean["frequency"][0] - lean["frequency"][1]
         found = AXES if evidence > 0 else AXES[::-1]
-    if abs(evidence) < DECIDED:
+    if abs(evidence) >= DECIDED:
+        return found
+    found = _axes_by_length(activation, db, before)
+    if found is None:
         raise ValueError(
             "the axes of the layer's map cannot be told from what changes of the input do to it; give "
             'feature_axes=("frequency", "time"), ("time", "frequency") or ("time",)'
         )
     return found
+
+
+def _axes_by_length(activation: Callable, db: torch.Tensor, before: torch.Tensor) -> tuple[str, ...] | None:
+    """Likewise, for cells that see the whole clip: what grows with it is time; None where nothing does."""
+    try:
+        after = activation(torch.cat([db, db], 3))
+    except (RuntimeError, ValueError, IndexError):  # the network takes clips of one length
+        return None
+    if after.ndim != before.ndim:
+        return None
+    grown = [axis for axis in range(2, before.ndim) if after.shape[axis] > before.shape[axis]]
+    return {(2, 3): None, (3,): AXES, (2,): ("time",) if before.ndim == 3 else AXES[::-1]}.get(tuple(grown))
 
 
 def _lean(change: torch.Tensor, axis: int) -> float:

@@ -56,7 +56,8 @@ def loudness(waveform, sample_rate: int) -> float:
     -------
     float
         LUFS; -inf for silence. A sound of which every block falls below the absolute gate of -70 LUFS is
-        measured as if it were 100 dB louder, and one that is shorter than a block is one block.
+        measured as if it were 100 dB louder. One that is shorter than a block, or sounds behind its last
+        whole block alone, is one block.
 
     References
     ----------
@@ -67,9 +68,13 @@ def loudness(waveform, sample_rate: int) -> float:
     sound = np.asarray(waveform, dtype=float).reshape(-1)
     if not sound.any():
         return -np.inf
-    meter = Meter(sample_rate, "DeMan", block_size=min(BLOCK, len(sound) / sample_rate))
-    level = float(meter.integrated_loudness(sound))
-    return level if np.isfinite(level) else float(meter.integrated_loudness(sound * 10 ** (LIFT / 20))) - LIFT
+    seconds = len(sound) / sample_rate
+    for lift, block in ((0.0, min(BLOCK, seconds)), (LIFT, min(BLOCK, seconds)), (LIFT, seconds)):
+        meter = Meter(sample_rate, "DeMan", block_size=block)
+        level = float(meter.integrated_loudness(sound * 10 ** (lift / 20))) - lift
+        if np.isfinite(level):
+            break
+    return level
 
 
 def store(waveform, sample_rate: int, compression: float = 0.85) -> StoredSound:

@@ -22,16 +22,16 @@ from ..constants import (
     DURATION,
     MASK_NAMES,
     NOISE_SCENARIOS,
-    SPECTROGRAM_TYPES,
+    OWN,
     STUDY_METHODS,
     STUDY_METRICS,
 )
-from ..evaluation.masks import apply_mask, build_masks
-from ..evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
+from ..evaluation.masks import build_masks
+from ..evaluation.scoring import MaskScorer, most_probable, score_masks
 from ..explanation import Explanation, explain
 from ..figures.style import template
 from ..models.classifier import AudioClassifier
-from ..models.reading import reading_of
+from ..models.wrapping import is_differentiable, shows_layers
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
 from .entries import PARTS, GalleryEntry
@@ -80,14 +80,14 @@ class Explorer(ipywidgets.VBox):
     study : Study, optional
         A finished one: its test clips and classifiers are used live.
     classifier : object, optional
-        Instead of a study's: an `AudioClassifier`, or what has ``model`` (its outputs are softmax logits),
-        ``spectrogram`` and ``classes``.
+        Instead of a study's: any `AudioClassifier`, of waveforms and black boxes too, or what has ``model``
+        (its outputs are softmax logits), ``spectrogram`` and ``classes``.
     """
 
     def __init__(self, entries: Sequence[GalleryEntry] = (), study=None, classifier=None) -> None:
         self.entries, self.study = list(entries), study
         self.live: dict[str, _Live] = (
-            {} if classifier is None else {classifier.spectrogram.name: _Live(classifier)}
+            {} if classifier is None else {_kind_of(classifier): _Live(_described(classifier))}
         )
         self.shown = ipywidgets.HTML()
         self.status = ipywidgets.HTML().add_class("audioxai-status")
@@ -171,9 +171,10 @@ class Explorer(ipywidgets.VBox):
 
     def _live_controls(self):
         kinds = list(self.live) or [
-            kind for kind in SPECTROGRAM_TYPES if self.study.checkpoint(kind).is_file()
+            kind for kind in self.study.spectrogram_types if self.study.checkpoint(kind).is_file()
         ]
         self.paths = {} if self.study is None else self._test_clips()
+        self.seconds = DURATION if self.study is None else self.study.dataset.seconds
         scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
         methods = [(method_label(method), method) for method in self._live_methods()]
         whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
@@ -181,7 +182,8 @@ class Explorer(ipywidgets.VBox):
         self.clip = ipywidgets.Dropdown(options=[*self.paths, OWN_FILE], description="Clip")
         self.upload = ipywidgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Drop in a file")
         self.scene = ipywidgets.Dropdown(options=scenes, value="clean", description="Noise")
-        self.method = ipywidgets.Dropdown(options=methods, value="gradcam", description="Method")
+        first = self._state(kinds[0]).classifier if kinds else None
+        self.method = ipywidgets.Dropdown(options=methods, value=_first_method(first), description="Method")
         self.mask = ipywidgets.Dropdown(options=[BY_AREA, *MASK_NAMES], description="Mask")
         self.area = ipywidgets.IntSlider(20, 1, 100, description="Keep (%)", continuous_update=False)
         boxes = [self.kind, self.clip, self.upload, self.scene, self.method, self.mask, self.area]
@@ -217,7 +219,7 @@ class Explorer(ipywidgets.VBox):
         if self.clip.value == OWN_FILE and not self.upload.value:
             self.status.value = (
                 f"Drop in a WAV, FLAC, Ogg or MP3 file of up to {readable_size(LARGEST_UPLOAD)}; its first "
-                f"{self.seconds:g} s are explained."
+                f"{self.seconds:g} seconds are explained."
             )
             return
         self.status.value, started = "explaining ...", time.perf_counter()
@@ -244,10 +246,9 @@ class Explorer(ipywidgets.VBox):
 
     def _state(self, kind: str) -> _Live:
         if kind not in self.live:
-            classifier = self.study.classifier(kind)
-            self.live[kind] = _Live(
-                classifier, checked="gradient_error" in classifier.info
-            )  # proved in training
+            known = self.study.classifier(kind)
+            own = self.study.own_model if kind == OWN else _described(known)
+            self.live[kind] = _Live(own, checked="gradient_error" in known.info)  # proved in training
         return self.live[kind]
 
     def _explanation(self, state: _Live) -> Explanation:
@@ -262,7 +263,7 @@ class Explorer(ipywidgets.VBox):
                 {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
             )
             state.explanation = explain(
-                _described(state.classifier),
+                state.classifier,
                 self._sound(name, data, transform.sample_rate),
                 transform.sample_rate,
                 method=method,
@@ -293,6 +294,18 @@ def _described(classifier) -> AudioClassifier:
     return AudioClassifier(classifier.model, classifier.classes, input=classifier.spectrogram, head="softmax")
 
 
+def _kind_of(classifier) -> str:
+    """What its picture is called."""
+    return getattr(classifier.spectrogram, "name", OWN)
+
+
+def _first_method(classifier: AudioClassifier | None) -> str:
+    """What a first look shows: Grad-CAM, saliency where there is no map to look at, LIME of a black box."""
+    if classifier is None or (shows_layers(classifier.net) and not classifier.takes_waveform):
+        return "gradcam"
+    return "saliency" if is_differentiable(classifier.net) else "lime"
+
+
 def _waveform_of(name: str, data: bytes, sample_rate: int, seconds: float) -> torch.Tensor:
     """Waveform (samples,) of an uploaded file, prepared as the study prepares its clips."""
     with tempfile.TemporaryDirectory() as folder:
@@ -305,7 +318,7 @@ def _waveform_of(name: str, data: bytes, sample_rate: int, seconds: float) -> to
 
 
 def live_entry(
-    classifier,
+    classifier: AudioClassifier,
     explanation: Explanation,
     mask: torch.Tensor,
     mask_name: str,
@@ -314,15 +327,17 @@ def live_entry(
 ) -> GalleryEntry:
     """A gallery entry of a fresh explanation and one mask."""
     batch, transform = explanation.batch, explanation.spectrogram
-    parts = apply_mask(batch.db, mask, reading_of(classifier.model).floor)
-    p = probabilities(classifier.model, torch.cat([batch.db, *parts]))
-    scorer = MaskScorer(classifier.model, transform, batch, torch.tensor([explanation.target]))
+    sound = explanation.waveform[None]
+    bound = classifier.bound(sound)
+    by_sound = {"on_waveform": bound.on_waveform, "waveform": sound} if bound.by_sound else {}
+    scorer = MaskScorer(bound.model, transform, batch, torch.tensor([explanation.target]), **by_sound)
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
-    classes = tuple(str(name) for name in classifier.classes)
+    p = torch.cat([scorer.p, *scorer(mask)])
+    classes = classifier.classes
     return GalleryEntry(
         clip=clip,
         category=f"heard as {classes[explanation.target]}",
-        spectrogram_type=transform.name,
+        spectrogram_type=_kind_of(classifier),
         noise_scenario=noise_scenario,
         method=explanation.method,
         mask_name=mask_name,

@@ -128,6 +128,15 @@ def test_the_loss_is_what_it_says(fitted):
     assert loss == pytest.approx(float(np.mean(expected)), rel=1e-9)
 
 
+def test_features_are_found_behind_parts_that_pool_them_away():
+    """As in mn04: what wraps it has one child, that one has two, and only the first one's parts give maps."""
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(nn.Sequential(body, nn.Linear(4, 2)))
+    db = torch.randn(2, 1, 16, 20)
+    assert feature_layers(model, db) == ["0.0.0", "0.0.1", "0.0.2"]
+    assert feature_layers(nn.Sequential(nn.Conv2d(1, 4, 3), body[2:], nn.Linear(4, 2)), db) == ["0"]
+
+
 def test_the_mask_is_one_pass_of_the_decoder_over_the_features_of_cnn14(tmp_path):
     """By hand: the model's blocks one after the other, their maps turned to (frequency, time)."""
     torch.manual_seed(0)
@@ -325,7 +334,7 @@ def test_what_does_not_fit_is_refused_in_one_line(fitted, tmp_path):
     torch.save({"model": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no decoder"):
         METHODS["lmac"](Halves(), db, labels, decoder=tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="must have a child module that returns maps"):
+    with pytest.raises(ValueError, match="must have a module that returns maps"):
         decoder_training.train_decoder(nn.Sequential(nn.Flatten(), nn.Linear(32 * 40, 2)).double(), db)
     with pytest.raises(ValueError, match="epochs must be 1 or more; got 0"):
         decoder_training.Recipe(epochs=0)

@@ -13,7 +13,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from audioxai_utils.attributions.exact import NotExact, exact_deep_shap
-from audioxai_utils.attributions.exact.recurrence import gru_gates, lstm_gates
 from audioxai_utils.models.cnn14 import Cnn14
 
 SPECTROGRAM, WAVEFORM = (1, 16, 24), (3000,)
@@ -415,17 +414,82 @@ def test_arguments(change, words):
         exact_deep_shap(**{**given, **change})
 
 
-def test_recurrent_gates_are_pytorch_cells():
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_layers_multiply_as_their_steps_do(kind):
+    """Beside a chain of cells, written in operations that have rules of their own."""
     torch.manual_seed(0)
-    x, h, c = torch.randn(3, 2, 4).double()
-    gru, lstm = nn.GRUCell(4, 4).double(), nn.LSTMCell(4, 4).double()
-    gates = [functional.linear(x, cell.weight_ih, cell.bias_ih) for cell in (gru, lstm)]
-    own = [functional.linear(h, cell.weight_hh, cell.bias_hh) for cell in (gru, lstm)]
+    x, b = (scale * torch.randn(n, 5, 3).double() for n, scale in ((2, 2), (3, 1)))
+    layer = getattr(nn, kind.upper())(3, 4, batch_first=True).double()
+    last = {"gru": 1, "lstm": 2}[kind]
+
+    def whole(rows):
+        outputs, state = layer(rows)
+        return torch.cat([outputs.mean(1), *(state if last == 2 else [state])[-1]], 1)
+
+    def step_by_step(rows):
+        h = c = rows.new_zeros(1).expand(len(rows), 4)
+        outputs = []
+        for now in rows.unbind(1):
+            given = functional.linear(now, layer.weight_ih_l0, layer.bias_ih_l0)
+            own = functional.linear(h, layer.weight_hh_l0, layer.bias_hh_l0)
+            if kind == "gru":
+                r, z = (given + own)[:, :8].sigmoid().chunk(2, 1)
+                new = torch.tanh(given[:, 8:] + r * own[:, 8:])
+                h = c = new + z * (h - new)
+            else:
+                i, f, g, o = (given + own).chunk(4, 1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.cat([torch.stack(outputs).mean(0), c], 1)
+
     with torch.no_grad():
-        assert torch.allclose(gru_gates(gates[0], own[0], h), gru(x, h), rtol=0, atol=1e-15)
-        assert torch.allclose(
-            lstm_gates(gates[1] + own[1], c), torch.cat(lstm(x, (h, c)), 1), rtol=0, atol=1e-15
-        )
+        torch.testing.assert_close(whole(x), step_by_step(x))
+    for column in (1, 6):
+        target = torch.full((2,), column)
+        found, expected = (exact_deep_shap(f, x, b, target) for f in (whole, step_by_step))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["deeplift", "shapley"])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (8, {"kernel_size": 2}),
+        (9, {"kernel_size": 2}),
+        (9, {"kernel_size": 2, "ceil_mode": True}),
+        (8, {"kernel_size": 3, "stride": 2, "padding": 1}),
+        (9, {"kernel_size": (3, 2), "stride": (1, 2), "dilation": (2, 1)}),
+        (8, {"kernel_size": 4, "padding": 2, "ceil_mode": True}),
+    ],
+)
+def test_max_pooling_shares_out_each_window(size, options, rule):
+    """Beside the same maxima, written as ``amax`` over windows that are indexed one by one."""
+    torch.manual_seed(0)
+    x, b = (torch.randn(n, 2, size, size).double() for n in (2, 3))
+    pool, places = nn.MaxPool2d(**options), torch.arange(2.0 * size * size).double().view(1, 2, size, size)
+    cells = [torch.zeros(1, 2, size, size).double() for _ in range(2)]
+    n_cells = pool(places)[0, 0].numel()
+    pairs = [(i, j) for i in range(size) for j in range(size)]
+    held = [[] for _ in range(n_cells)]
+    for i, j in pairs:  # an entry that is larger than all shows the cells it lies in
+        cells[0].zero_()[0, 0, i, j] = 1
+        for cell in pool(cells[0])[0, 0].flatten().nonzero().flatten().tolist():
+            held[cell].append(i * size + j)
+
+    def by_hand(rows):
+        flat = rows.flatten(2)
+        return torch.stack([flat[:, :, cell].amax(2) for cell in held], 2).flatten(1)
+
+    weights = torch.randn(2 * n_cells, 1).double()
+    found, expected = (
+        exact_deep_shap(lambda rows, f=f: f(rows) @ weights, x, b, torch.tensor([0, 0]), max_rule=rule)
+        for f in (lambda rows: pool(rows).flatten(1), by_hand)
+    )
+    if rule == "shapley":  # a tree of pairs hangs on the order and the padding of a window
+        torch.testing.assert_close(found.sum((1, 2, 3)), expected.sum((1, 2, 3)))
+    else:
+        torch.testing.assert_close(found, expected)
 
 
 def test_make_fx_of_the_pinned_torch():

@@ -8,6 +8,7 @@ import io
 import re
 import types
 
+import any_models
 import numpy as np
 import pytest
 import soundfile
@@ -232,6 +233,28 @@ def test_the_mask_that_is_shown_is_scored_and_no_other(classifier):
             whole.scores.loc[name, list(STUDY_METRICS)].to_dict(), nan_ok=True
         )
     assert len(controls.live["mel_db"].explanation.scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("multi-label logits", "gradcam"), ("waveform (B, N)", "saliency"), ("function", "lime")],
+)
+def test_any_classifier_is_explained_live(kind, first, monkeypatch):
+    """Of pictures, of waveforms, a black box: what is shown is what ``explain`` scores."""
+    own, explained = any_models.make(kind), explorer.explain
+    few = {"n_samples": 20} if first == "lime" else {}
+    monkeypatch.setattr(explorer, "explain", lambda *given, **named: explained(*given, **named, **few))
+    controls = explorer.explorer(classifier=own)
+    assert controls.method.value == first
+    controls.mask.value = "topK_30"
+    controls.upload.value = upload("mine.wav", wav(chirps(32000, 2), 32000))
+    assert "Explained in" in controls.status.value, controls.status.value
+    entry, sound = controls._live_entry(), next(iter(controls.live.values())).explanation.waveform
+    whole = explain(own, sound, own.sample_rate, method=first, masks=["topK_30"], **few)
+    expected = whole.scores.loc["topK_30", list(STUDY_METRICS)].to_dict()
+    assert entry.scores == pytest.approx(expected, nan_ok=True)
+    assert entry.category == f"heard as {whole.target_name}"
+    assert entry.probabilities["original"][1] == pytest.approx(float(whole.probabilities.max()))
 
 
 def test_a_gradient_is_proved_once_and_not_again_where_training_has(classifier, tmp_path, monkeypatch):

@@ -78,6 +78,15 @@ def test_loudness_of_short_and_of_very_soft_sounds():
     assert encoding.loudness(1e-4 * sine, 32000) == pytest.approx(-83.01, abs=0.1)
 
 
+def test_loudness_of_a_sound_that_lies_behind_the_last_whole_block():
+    sound = np.zeros(6000)  # 0.75 s: blocks end at 0.7 s
+    sound[5700:] = np.sin(2 * np.pi * 1000 * np.arange(300) / 8000)
+    whole = encoding.loudness(sound, 8000)
+    assert whole == pytest.approx(-3.01 + 10 * np.log10(300 / 6000), abs=0.5)
+    assert encoding.loudness(1e-3 * sound, 8000) == pytest.approx(whole - 60, abs=1e-6)
+    assert np.isfinite(encoding.store(sound, 8000).loudness)
+
+
 def test_loudness_ignores_pauses_and_weights_rumble_down():
     sample_rate = 16000
     time = np.arange(4 * sample_rate) / sample_rate

@@ -13,6 +13,8 @@ import math
 
 import torch
 
+from . import pooling
+
 aten = torch.ops.aten
 # Left whole, because a rule of their own is cheaper or more precise than that of their parts.
 WHOLE = ("_safe_softmax", "logsumexp", "hardswish", "hardsigmoid", "silu")
@@ -113,24 +115,13 @@ def smaller(x, y):
 
 
 def max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
-    """The largest entry of every window; padding holds the type's smallest number."""
+    """The largest entry of every window."""
     n = 3 if len(kernel) == 3 else 2
-    kernel, stride, padding, dilation = (
-        list(v) * n if len(v) == 1 else list(v)
-        for v in (_listed(kernel), _listed(stride or kernel), _listed(padding), _listed(dilation))
-    )
-    pads = []
-    for size, k, s, p, d in zip(x.shape[-n:], kernel, stride, padding, dilation):
-        covered = size + 2 * p - d * (k - 1) - 1
-        steps = -(-covered // s) if ceil_mode else covered // s
-        steps -= ceil_mode and steps * s >= size + p  # no window starts in the padding behind
-        pads = [p, max(p, p + steps * s - covered), *pads]
-    if any(pads):
-        x = torch.constant_pad_nd(x, pads, torch.finfo(x.dtype).min)
-    first = x.ndim - n
-    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation)):
-        x = x.unfold(first + i, d * (k - 1) + 1, s)[..., ::d]
-    return _without_places(x.amax(list(range(-n, 0))))
+    how = (_listed(v) for v in (kernel, stride or kernel, padding, dilation))
+    how = [v * n if len(v) == 1 else v for v in how]
+    if n == 2:
+        return _without_places(pooling.max_pool(x, *how, ceil_mode))
+    return _without_places(pooling.windows(x, *how, ceil_mode).amax(list(range(-n, 0))))
 
 
 def _listed(value):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from .pooling import POOLING
+from .recurrence import RULES as RECURRENT
 from .rules import COMPARISONS, LINEAR, LOGIC, NotExact, rule_of
 from .trace import Rows, Trace, in_place, name_of
 
@@ -123,9 +125,9 @@ class Graph:
                     constants[node] = operation()
                     continue
                 check(operation)
-                operation.rule = rule_of(
-                    operation, torch.Tag.pointwise in getattr(node.target, "tags", ()), max_rule
-                )
+                pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+                own = RECURRENT | {"max_pool": POOLING[max_rule]}
+                operation.rule = own.get(operation.name) or rule_of(operation, pointwise, max_rule)
                 self.operations.append(operation)
         last = {node: operation for operation in self.operations for node in operation.inputs}
         self.done = {operation: [] for operation in self.operations}

@@ -36,6 +36,7 @@ LINEAR = set(
 # Bilinear in these two arguments, affine in each and in the rest.
 BILINEAR = {"mul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "dot": (0, 1), "mv": (0, 1), "convolution": (0, 1)}
 BILINEAR |= {"addmm": (1, 2), "baddbmm": (1, 2), "addmv": (1, 2)}
+PRODUCTS = {"mul", "mm", "bmm"}
 # Written in 0 and 1, so that a decision can have a multiplier too.
 LOGIC = {
     "logical_not": lambda p: 1 - p,
@@ -61,13 +62,14 @@ def relu_slope(x, b):
 
 
 def decay(d):
-    """(1 - e^-d) / d of distances d >= 0; 1 at 0."""
-    return torch.where(d == 0, 1, -torch.expm1(-d) / d)
+    """(1 - e^-|d|) / |d| of differences; 1 at 0 and where a difference is no number."""
+    towards = torch.copysign(d, torch.tensor(-1.0, dtype=d.dtype, device=d.device))  # -|d|
+    return torch.expm1(towards).div_(towards).nan_to_num_(1)
 
 
 def exp_slope(x, b):
     """Also the logarithmic mean of e^x and e^b."""
-    return (torch.maximum(x, b).exp() * decay((x - b).abs())).nan_to_num(0)  # both -inf: 0
+    return torch.maximum(x, b).exp_().mul_(decay(x - b))  # both -inf: 0
 
 
 def log_slope(x, b):
@@ -182,6 +184,15 @@ def _fits(operation, grad: torch.Tensor, x: Tensors, b: Tensors, multiplied: Ten
         raise NotExact(f"{operation.name} has no rule, and its mean gradient misses its rise")
 
 
+def product(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
+    """Each factor takes the mean of the other; matrices in their order."""
+    (p_x, q_x), (p_b, q_b) = operation.arguments(x), operation.arguments(b)
+    p, q = mean(p_x, p_b), mean(q_x, q_b)
+    if operation.name == "mul":
+        return operation.chosen([grad * q, grad * p])
+    return operation.chosen([grad @ q.mT, p.mT @ grad])
+
+
 def divide(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
     """A product with the reciprocal: each takes the mean of the other."""
     (p_x, q_x), (p_b, q_b) = operation.arguments(x), operation.arguments(b)
@@ -207,8 +218,8 @@ def choose(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
 def lse_multipliers(x: torch.Tensor, b: torch.Tensor, dims) -> torch.Tensor:
     """Of a logsumexp: the logarithmic mean of each e^u over that of the sums."""
     s_x, s_b = x.logsumexp(dims, keepdim=True), b.logsumexp(dims, keepdim=True)
-    scale = (torch.maximum(x, b) - torch.maximum(s_x, s_b)).exp()
-    return (scale * decay((x - b).abs()) / decay((s_x - s_b).abs())).nan_to_num(0)  # both -inf: 0
+    scale = (torch.maximum(x, b) - torch.maximum(s_x, s_b)).exp_()
+    return scale.mul_(decay(x - b)).div_(decay(s_x - s_b))  # both -inf: 0
 
 
 def logsumexp(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
@@ -225,9 +236,14 @@ def log_softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensor
 
 
 def softmax(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
-    """exp after log_softmax."""
-    dim = operation.arguments(b)[1]
-    return log_softmax(operation, grad * exp_slope(x[0].log_softmax(dim), b[0].log_softmax(dim)), x, b)
+    """exp after log_softmax; e^u is the probability, times the sum of the e^u where those are asked for."""
+    dim, (x,), (b,) = operation.arguments(b)[1], x, b
+    p_x, p_b = x.softmax(dim), b.softmax(dim)
+    s_x, s_b = x.logsumexp(dim, keepdim=True), b.logsumexp(dim, keepdim=True)
+    d, fall, most = x - b, s_x - s_b, torch.maximum(s_x, s_b)
+    shares = torch.maximum(p_x * (s_x - most).exp(), p_b * (s_b - most).exp()).mul_(decay(d))
+    to_logs = torch.maximum(p_x, p_b).mul_(decay(d.sub_(fall))).mul_(grad)
+    return [to_logs.sub_(shares.mul_(to_logs.sum(dim, keepdim=True) / decay(fall)))]
 
 
 def deeplift_max(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -275,40 +291,7 @@ def mean(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (x + b) / 2
 
 
-def gru_gates(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
-    """Of ``recurrence.gru_gates``: its sums, products, sigmoids and tanh, one after the other."""
-    size, halves = grad.shape[1], []
-    for given, own, h in (operation.arguments(x), operation.arguments(b)):
-        r, z = (before := (given + own)[:, : 2 * size]).sigmoid().chunk(2, 1)
-        within, turned = own[:, 2 * size :], given[:, 2 * size :] + r * own[:, 2 * size :]
-        halves.append((before, r, z, within, turned, h - turned.tanh()))
-    pairs = list(zip(*halves))
-    (before_x, before_b), r, z, within, turned, step = pairs
-    to_new = grad * (1 - mean(*z)) * tanh_slope(*turned)
-    to_gates = torch.cat([to_new * mean(*within), grad * mean(*step)], 1) * sigmoid_slope(before_x, before_b)
-    by_input, by_state = torch.cat([to_gates, to_new], 1), torch.cat([to_gates, to_new * mean(*r)], 1)
-    return operation.chosen([by_input, by_state, grad * mean(*z)])
-
-
-def lstm_gates(operation, grad: torch.Tensor, x: Tensors, b: Tensors) -> Tensors:
-    """Of ``recurrence.lstm_gates``, likewise."""
-    to_h, to_c = grad.chunk(2, 1)
-    halves = []
-    for gates, c in (operation.arguments(x), operation.arguments(b)):
-        i, f, g, o = gates.chunk(4, 1)
-        new = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        halves.append((i, f, g, o, c, new, new.tanh()))
-    i, f, g, o, c, new, bent = zip(*halves)
-    opened = [mean(*(v.sigmoid() for v in gate)) for gate in (i, f, o)]
-    to_c = to_c + to_h * opened[2] * tanh_slope(*new)
-    to_i, to_g = to_c * mean(g[0].tanh(), g[1].tanh()) * sigmoid_slope(*i), to_c * opened[0] * tanh_slope(*g)
-    to_f, to_o = to_c * mean(*c) * sigmoid_slope(*f), to_h * mean(*bent) * sigmoid_slope(*o)
-    return operation.chosen([torch.cat([to_i, to_f, to_g, to_o], 1), to_c * opened[1]])
-
-
 RULES = {
-    "gru_gates": gru_gates,
-    "lstm_gates": lstm_gates,
     "div": divide,
     "where": choose,
     "_softmax": softmax,
@@ -326,6 +309,8 @@ def rule_of(operation, pointwise: bool, max_rule: str) -> Callable | None:
     name, positions = operation.name, operation.positions
     if name in LINEAR or (name == "div" and positions == [0]) or (name == "where" and 0 not in positions):
         return None
+    if name in PRODUCTS and positions == [0, 1] and not operation.node.meta["val"].is_complex():
+        return product
     if name in BILINEAR:
         return MIDPOINT if set(BILINEAR[name]) <= set(positions) else None
     if name == "pow" and positions == [0]:
