@@ -174,7 +174,6 @@ class Explorer(ipywidgets.VBox):
             kind for kind in self.study.spectrogram_types if self.study.checkpoint(kind).is_file()
         ]
         self.paths = {} if self.study is None else self._test_clips()
-        self.seconds = DURATION if self.study is None else self.study.dataset.seconds
         scenes = [(SCENARIO_LABELS[name], name) for name in NOISE_SCENARIOS]
         methods = [(method_label(method), method) for method in self._live_methods()]
         whole = {"description_width": "88px"}  # of the longest description, which is cut off otherwise
