@@ -334,7 +334,10 @@ def main() -> int:
         study = Disturbed(given.repository, Path(folder), given.study, given.undisturbed)
         print(f"an undisturbed run: {study.seconds:.0f} s, {len(study.good)} files of numbers", flush=True)
         for name, n in asked.items():
-            found = Counter(FAULTS[name](study, n, random.Random(f"{name} {given.seed}")))
+            found: Counter[str] = Counter()
+            for outcome in FAULTS[name](study, n, random.Random(f"{name} {given.seed}")):
+                print(name, outcome, flush=True)  # whoever stops the campaign has what it found so far
+                found[outcome] += 1
             rows.append({"fault": name, "tried": found.total()} | {each: found[each] for each in OUTCOMES})
             rows[-1]["words"] += sum(n for word, n in found.items() if word not in OUTCOMES)
             print(*(f"{each} {value}" for each, value in rows[-1].items()), flush=True)
