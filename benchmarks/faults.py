@@ -343,7 +343,8 @@ def main() -> int:
             print(*(f"{each} {value}" for each, value in rows[-1].items()), flush=True)
     table, notes = fuzz_all(n_files) if n_files else (pd.DataFrame(), [])
     print(*notes, sep="\n")
-    print(pd.DataFrame(rows).to_string(index=False), table.to_string(index=False), sep="\n\n")
+    tables = [each.to_string(index=False) for each in (pd.DataFrame(rows), table) if len(each)]
+    print(*tables, sep="\n\n")
     bad = [row[name] for row in rows for name in ("lost", "silent", "words")]
     bad += [table[name].sum() for name in ("words", "crashed", "hung", "silent") if len(table)]
     return int(any(bad))
