@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -308,8 +309,10 @@ def _check_choices(method: str, masks, protocol: str, fill, options: dict) -> No
     unknown = [name for name in masks or () if name not in MASKS]
     if unknown:
         raise ValueError(f"masks must be among {', '.join(MASKS)}; got {unknown[0]!r}")
-    if fill is not None and not isinstance(fill, numbers.Real):
+    if fill is not None and (isinstance(fill, (bool, np.bool_)) or not isinstance(fill, numbers.Real)):
         raise TypeError(f"fill must be a level in dB; got {fill!r}")
+    if fill is not None and not abs(fill) < np.inf:
+        raise ValueError(f"fill must be a level in dB, a finite number; got {fill!r}")
     for name in METHODS.required(method):
         if options.get(name) is None:
             raise TypeError(f"method {method!r} needs {name}={REQUIRED.get(name, '')}; got none")

@@ -334,13 +334,17 @@ def main() -> int:
         study = Disturbed(given.repository, Path(folder), given.study, given.undisturbed)
         print(f"an undisturbed run: {study.seconds:.0f} s, {len(study.good)} files of numbers", flush=True)
         for name, n in asked.items():
-            found = Counter(FAULTS[name](study, n, random.Random(f"{name} {given.seed}")))
+            found: Counter[str] = Counter()
+            for outcome in FAULTS[name](study, n, random.Random(f"{name} {given.seed}")):
+                print(name, outcome, flush=True)  # whoever stops the campaign has what it found so far
+                found[outcome] += 1
             rows.append({"fault": name, "tried": found.total()} | {each: found[each] for each in OUTCOMES})
             rows[-1]["words"] += sum(n for word, n in found.items() if word not in OUTCOMES)
             print(*(f"{each} {value}" for each, value in rows[-1].items()), flush=True)
     table, notes = fuzz_all(n_files) if n_files else (pd.DataFrame(), [])
     print(*notes, sep="\n")
-    print(pd.DataFrame(rows).to_string(index=False), table.to_string(index=False), sep="\n\n")
+    tables = [each.to_string(index=False) for each in (pd.DataFrame(rows), table) if len(each)]
+    print(*tables, sep="\n\n")
     bad = [row[name] for row in rows for name in ("lost", "silent", "words")]
     bad += [table[name].sum() for name in ("words", "crashed", "hung", "silent") if len(table)]
     return int(any(bad))
