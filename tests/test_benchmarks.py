@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from audioxai_utils.gallery import speed
 from audioxai_utils.gallery.report import build
+from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.run.manifest import hardware
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -60,6 +62,34 @@ def test_growth_leaves_its_points_and_their_fit_with_the_machine(tmp_path):
     assert about["hardware"] == hardware() and about["threads"] == 1 and about["device"] == "cpu"
     assert speed.about_words(about) in done.stdout
     assert speed.speed(SimpleNamespace(results=tmp_path)).data.count("<td>clips</td>") == 6
+
+
+def test_lrp_has_its_rules_on_a_cnn14_and_is_measured_against_the_logit(benchmarks):
+    """Fresh batch norms have no bias, so that relevance adds up to the logit but for the layers' own."""
+    pytest.importorskip("zennit")
+    import lrp
+
+    torch.manual_seed(0)
+    model = Cnn14(64, 5, 1 / 32).eval()
+    db, target = torch.randn(2, 1, 64, 64) * 10 - 40, torch.tensor([1, 3])
+    modular = lrp.Modular(model)
+    torch.testing.assert_close(modular(db), model(db))
+    for rule in lrp.RULES:
+        found = lrp.lrp(modular, db, target, rule)
+        assert found.shape == db.shape and found.abs().sum() > 0
+        torch.testing.assert_close(
+            found.sum((1, 2, 3)), model(db)[[0, 1], target].detach(), rtol=0.02, atol=0
+        )
+
+
+def test_lrp_without_zennit_is_refused_in_one_line(tmp_path):
+    (tmp_path / "zennit.py").write_text("raise ImportError")
+    line = [sys.executable, "-P", BENCHMARKS / "lrp.py"]
+    paths = os.pathsep.join([str(tmp_path), str(BENCHMARKS.parent)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=500, check=False)
+    assert done.returncode == 2
+    assert "needs zennit: pip install -c constraints.txt zennit torchvision" in done.stderr
 
 
 def test_the_fit_is_the_exponent(benchmarks):

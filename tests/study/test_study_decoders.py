@@ -14,7 +14,9 @@ import tiny_study
 import torch
 
 from audioxai_utils.attributions import METHODS, decoder_training
+from audioxai_utils.attributions.sound_decoder import SoundRecipe
 from audioxai_utils.study.attribute import attribute, attribution_keys
+from audioxai_utils.study.clips import split_clips
 from audioxai_utils.study.decoders import decoder_path, fitted_decoder, training_seconds
 from audioxai_utils.study.study import Study
 
@@ -33,7 +35,7 @@ def rows_of(condition, method) -> list[dict]:
     return list(attribute(condition.classifier, condition.clips, method, options, folder))
 
 
-@pytest.mark.parametrize("method", ["lmac", "lmac_ft", "lmac_td", "l2i"])
+@pytest.mark.parametrize("method", ["lmac", "lmac_ft", "l2i"])
 def test_the_decoder_never_hears_validation_or_test_folds(method, study, tmp_path):
     """Other sounds in folds 4 and 5 leave every weight as it is; another sound in fold 1 does not."""
     root, results = tmp_path / "tones", tmp_path / "results"
@@ -55,6 +57,26 @@ def test_the_decoder_never_hears_validation_or_test_folds(method, study, tmp_pat
         assert all(torch.equal(value, after["decoder"][name]) for name, value in before["decoder"].items())
     changed = again(1)
     assert not all(torch.equal(value, changed["decoder"][name]) for name, value in before["decoder"].items())
+
+
+def test_a_decoder_of_sounds_is_given_the_training_folds_as_they_sound(study, monkeypatch):
+    """What trains it is heard: waveforms of folds 1 to 3 and a model of waveforms with the classifier's scores."""
+
+    class Caught(Exception):
+        pass
+
+    def catch(model, clips, recipe, seed, start):
+        assert start is None and isinstance(recipe, SoundRecipe)
+        train = split_clips(study, classifier.sample_rate, "train")
+        assert set(train.frame["fold"]) == {1, 2, 3} and torch.equal(clips, train.waveforms.to(clips))
+        scores = classifier.model(classifier.spectrogram(clips[:2]).db)
+        torch.testing.assert_close(model(clips[:2]), scores)
+        raise Caught
+
+    classifier = study.classifier("mel_db")
+    monkeypatch.setattr(decoder_training, "train_decoder", catch)
+    with pytest.raises(Caught):
+        fitted_decoder(study, classifier, "lmac_td")
 
 
 def test_it_is_trained_once_for_a_classifier_and_goes_through_the_study(study, monkeypatch):
