@@ -282,7 +282,7 @@ def _of_metrics(agreed: pd.DataFrame) -> list[str]:
 
 
 def _of_winners(ranked: pd.DataFrame) -> list[str]:
-    """Which method leads in which set, by scored and heard fidelity."""
+    """Which method leads in which set, by scored and heard fidelity, and what the loudest bins keep."""
     lines = []
     for metric in ("FidIn", "FidIn_heard"):
         here = ranked[(ranked["metric"] == metric) & ranked["rank"].notna()]
@@ -291,4 +291,8 @@ def _of_winners(ranked: pd.DataFrame) -> list[str]:
             f"{row.dataset} {method_label(row.method)} ({row.mean:.2f})" for row in best.itertuples()
         )
         lines.append(f"- Best by {column_label(metric)}, at 30 % of the bins: {said}.")
+    loudest = ranked[(ranked["metric"] == "FidIn") & (ranked["method"] == "energy")]
+    if len(loudest):
+        said = ", ".join(f"{row.dataset} {row.mean:.2f}" for row in loudest.itertuples())
+        lines.append(f"- The loudest bins of that area, which ask no classifier, have a FidIn of: {said}.")
     return lines

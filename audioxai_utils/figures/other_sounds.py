@@ -53,6 +53,8 @@ def scores_by_sound(ranked, metrics=SHOWN):
         ax.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     for ax in grid.flat[len(metrics) :]:
         ax.set_axis_off()
+    for ax in grid.flat[len(metrics) - n_columns : len(metrics)]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
     for ax in grid[:, 0]:
         ax.set_ylabel("better →")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
@@ -73,19 +75,25 @@ def agreement_of_sounds(agreed):
     known = agreed.dropna(subset="kendall")
     metrics = list(dict.fromkeys(known["metric"]))
     pairs = list(dict.fromkeys(zip(known["first"], known["second"])))
-    figure, grid = new_figure(
-        1, len(metrics), (1.75 * len(metrics) + 1.9, 0.3 * len(pairs) + 1.3), sharex=True, sharey=True
-    )
+    n_columns = min(4, len(metrics))
+    n_rows = -(-len(metrics) // n_columns)
+    size = (2.1 * n_columns + 1.9, (0.24 * len(pairs) + 1.0) * n_rows + 0.4)
+    figure, grid = new_figure(n_rows, n_columns, size, sharex=True, sharey=True)
     y = np.arange(len(pairs))[::-1]
-    for ax, metric in zip(grid[0], metrics):
+    for ax, metric in zip(grid.flat, metrics):
         here = known[known["metric"] == metric].set_index(["first", "second"]).reindex(pairs)
         bars = np.maximum(0, [here["kendall"] - here["kendall_low"], here["kendall_high"] - here["kendall"]])
         ax.errorbar(here["kendall"], y, xerr=bars, fmt="o", color="#222222", markersize=4, elinewidth=0.9)
         ax.plot(here["within"], y, "|", color="#009E73", markersize=11, markeredgewidth=1.8)
         ax.plot(here["across"], y, "x", color="#D55E00", markersize=4.5)
         ax.axvline(0, color="#777777", linewidth=0.8, zorder=0)
-        ax.set(title=column_label(metric), xlim=(-1.05, 1.05), xlabel="Kendall's τ")
+        ax.set(title=column_label(metric), xlim=(-1.05, 1.05), ylim=(-0.6, len(pairs) - 0.4))
         ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    for ax in grid.flat[len(metrics) :]:
+        ax.set_axis_off()
+    for ax in grid.flat[len(metrics) - n_columns : len(metrics)]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel("Kendall's τ")
     grid[0, 0].set_yticks(y, [f"{as_text(one)}, {as_text(other)}" for one, other in pairs])
     marks = (("o", "#222222", "all clips of both"), ("x", "#D55E00", "halves of both"))
     for sign, colour, words in (*marks, ("|", "#009E73", "halves of the same")):

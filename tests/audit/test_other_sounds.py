@@ -116,9 +116,10 @@ def test_a_metric_that_is_the_same_for_all_ranks_nothing():
     agreed = other_sounds.agreement(scores, ["SPS", "FidIn"])
     row = agreed.set_index("metric").loc["SPS"]
     assert row[["kendall", "kendall_low", "spearman", "across", "within"]].isna().all()
-    text = other_sounds.summary(
-        other_sounds.rankings(scores, ["FidIn"]), agreed, other_sounds.agreement(scores, ["FidIn"], "masks")
-    )
+    loudest = scores[scores["mask"] == "topK_30_pos"].assign(control="energy", FidIn=0.25)
+    ranked = other_sounds.rankings(pd.concat([scores, loudest]), ["FidIn"])
+    text = other_sounds.summary(ranked, agreed, other_sounds.agreement(scores, ["FidIn"], "masks"))
+    assert text.endswith("have a FidIn of: one 0.25, same 0.25.")
     assert "rankings of methods carry over **mostly**" in text and "SPS" not in text and "nan" not in text
 
 
