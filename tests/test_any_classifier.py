@@ -214,6 +214,22 @@ def test_grad_cam_s_axes_are_found_by_what_changes_of_the_input_do(axes):
     assert divmod(int(found.argmax()), 50) == (5, 40)
 
 
+def test_grad_cam_of_a_network_without_any_map_is_refused_in_words():
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(32, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, frames):
+            return self.head(self.lstm(frames)[0].mean(1))
+
+    classifier = AudioClassifier(Sequence(), CLASSES, input=LogMel(axes="(B, T, F)", **MEL), head="softmax")
+    with pytest.raises(ValueError, match="no convolution with a map larger than 1 x 1 .* name a layer with"):
+        explain(classifier, clip(), RATE, method="gradcam")
+    named = explain(classifier, clip(), RATE, method="gradcam", layer="lstm", masks=["bin"])
+    assert named.attribution.any() and torch.equal(named.attribution[..., 0, :], named.attribution[..., 9, :])
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_grad_cam_s_axes_of_cells_that_hear_the_whole_clip(turned):
     """As in a ResNet on a short clip: no half of the clip leans anywhere, but a longer one has more cells."""
