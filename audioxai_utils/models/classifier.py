@@ -24,6 +24,7 @@ from .wrapping import as_module, net_device, net_dtype
 WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
 DOMAINS = ("db", "heard")
 HALF = (torch.float16, torch.bfloat16)
+ROWS_AGREE = 0.02  # of the largest score; half precision rounds by less
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,7 @@ class AudioClassifier:
             plain = Scores(self.net, self._prepare, self.output, Reading())
             given = waveform if self.takes_waveform else self.spectrogram(waveform).db
             columns = plain(given)
+            _check_rows(plain, given, columns)
         self.head, self._exclusive = check_columns(columns, self.head)
         self.classes = _names(self.classes, columns.shape[1], self.head)
         self._looked = True
@@ -322,6 +324,21 @@ class AudioClassifier:
         derived.spectrogram = self.spectrogram
         derived.look(waveform)
         return derived
+
+
+def _check_rows(net: nn.Module, given: torch.Tensor, columns: torch.Tensor) -> None:
+    """Refuse a network whose answer to a clip hangs on what else is in its batch."""
+    beside = given[:1] + 20 if given.ndim == 4 else given[:1] * 10  # the same, 20 dB louder
+    try:
+        together = net(torch.cat([given[:1], beside]))
+    except (RuntimeError, ValueError):  # takes one clip at a time: methods that ask about more say so
+        return
+    off = (together[0] - columns[0]).abs().max()
+    if off > ROWS_AGREE * columns.abs().max():
+        raise ValueError(
+            "the network's answer to a clip hangs on the others in its batch, as by a maximum over all rows "
+            "(top_db); let it take each row by itself, torch.cat([net(row[None]) for row in x])"
+        )
 
 
 def _understood(input) -> tuple[nn.Module | None, Callable | None]:
