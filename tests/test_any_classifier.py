@@ -16,6 +16,7 @@ from torch import nn
 
 from audioxai_utils import AudioClassifier, LogMel, apply_mask, explain, explain_many
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions.exact import exact_deep_shap
 from audioxai_utils.attributions.feature_maps import axes_by_change
 from audioxai_utils.attributions.gradient_check import gradient_check
 from audioxai_utils.models.cnn14 import Cnn14
@@ -212,6 +213,44 @@ def test_grad_cam_s_axes_are_found_by_what_changes_of_the_input_do(axes):
     classifier.look(clip()[None])
     found = METHODS["gradcam"](classifier.model, db, torch.tensor([0]))
     assert divmod(int(found.argmax()), 50) == (5, 40)
+
+
+def test_a_network_that_mixes_the_rows_of_a_batch_is_refused_and_its_wrapper_is_not():
+    """As AmplitudeToDB(top_db=80) does on (batch, F, T): the floor hangs on the loudest clip of the batch."""
+
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(32, 3)
+
+        def forward(self, db):
+            db = torch.maximum(db, db.amax() - 30)
+            return self.head(db.mean((1, 3)) / 30)
+
+    net = Mixing()
+    rows = [net, lambda x: torch.cat([net(row[None]) for row in x])]
+    mixed, apart = (AudioClassifier(f, CLASSES, input=LogMel(**MEL), head="softmax") for f in rows)
+    with pytest.raises(ValueError, match="hangs on the others in its batch"):
+        explain(mixed, clip(), RATE, method="occlusion")
+    assert explain(apart, clip().float(), RATE, method="occlusion", masks=["bin"]).attribution.any()
+    with pytest.raises(ValueError, match="amax mixes rows"):
+        exact_deep_shap(net, torch.randn(1, 1, 32, 9), torch.randn(2, 1, 32, 9), torch.tensor([0]))
+
+
+def test_grad_cam_of_a_network_without_any_map_is_refused_in_words():
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(32, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, frames):
+            return self.head(self.lstm(frames)[0].mean(1))
+
+    classifier = AudioClassifier(Sequence(), CLASSES, input=LogMel(axes="(B, T, F)", **MEL), head="softmax")
+    with pytest.raises(ValueError, match="no convolution with a map larger than 1 x 1 .* name a layer with"):
+        explain(classifier, clip(), RATE, method="gradcam")
+    named = explain(classifier, clip(), RATE, method="gradcam", layer="lstm", masks=["bin"])
+    assert named.attribution.any() and torch.equal(named.attribution[..., 0, :], named.attribution[..., 9, :])
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
+from audioxai_utils.constants import MASK_NAMES
 from audioxai_utils.gallery import speed
 from audioxai_utils.gallery.report import build
 from audioxai_utils.models.cnn14 import Cnn14
@@ -146,3 +149,39 @@ def test_the_report_shows_what_was_measured_where(tmp_path):
     assert part.index("Speed, explain") < part.index("Speed, growth")
     build(tmp_path)
     assert (tmp_path / "report" / "benchmarks" / "explain.csv").is_file()
+
+
+OWN = """
+    import torch
+    from torch import nn
+    import audioxai_utils as ax
+
+    def load():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        mel = ax.LogMel(sample_rate=8000, n_fft=256, hop_length=128, n_mels=16, offset=1e-5)
+        return ax.AudioClassifier(net, ["low", "high", "other"], input=mel, head="sigmoid")
+"""
+
+
+def test_every_method_is_tried_on_one_s_own_model_and_goes_on_where_it_stopped(tmp_path):
+    (tmp_path / "own.py").write_text(textwrap.dedent(OWN))
+    (tmp_path / "clips").mkdir()
+    for i in range(2):
+        sound = np.random.default_rng(i).standard_normal(4000) * 0.1
+        soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 8000)
+    methods = ("--methods", "saliency", "shap", "lmac", "l2i", "occlusion")
+    given = (f"{tmp_path / 'own.py'}:load", tmp_path / "clips", "--keep", tmp_path / "parts", *methods)
+    done = run("methods.py", *given, "--threads", 1, "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method")
+    assert sorted(table.index) == sorted(methods[1:])
+    works = table.loc[["saliency", "shap", "occlusion"]]
+    assert (works["clips"] == 2).all() and works[["s a clip", "FF_heard"]].notna().all(axis=None)
+    assert works["refused"].isna().all() and set(works["mask"]) <= set(MASK_NAMES)
+    assert table["refused"].str.contains("needs decoder=")[["lmac", "l2i"]].all()
+    again = run("methods.py", *given, "--threads", 1, "--results", tmp_path)
+    assert "0.wav:" in done.stdout and "0.wav:" not in again.stdout  # nothing was done twice
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method"), table
+    )

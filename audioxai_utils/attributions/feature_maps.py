@@ -76,9 +76,8 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     with recorded([module for module in model.modules() if isinstance(module, kinds)]) as calls:
         scores = model(db.detach().requires_grad_())
     calls = [(module, output) for module, output in calls if output.requires_grad]
-    gradients = torch.autograd.grad(
-        scores.gather(1, target[:, None]).sum(), [output for _, output in calls], allow_unused=True
-    )
+    score, outputs = scores.gather(1, target[:, None]).sum(), [output for _, output in calls]
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True) if outputs else ()
     read = [(module, output, g) for (module, output), g in zip(calls, gradients) if g is not None]
     maps = [(m, out, g) for m, out, g in read if isinstance(m, nn.Conv2d) and out.shape[2:].numel() > 1]
     if maps:

@@ -125,7 +125,8 @@ def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
-            f"the model's gradient cannot be checked in float64: {reason[:150]}"
+            f"the model's gradient cannot be checked in float64: {reason[:150]}; methods that only ask for "
+            "outputs need none"
         ) from error
     if not scores.requires_grad:
         raise GradientCheckError(

@@ -15,7 +15,7 @@ from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
 from .outputs import check_columns, joint_log_odds, joint_probability, pick
 from .reading import HEADS, Reading
-from .scores import FromWaveform, Scores, WaveformInput, check_alone
+from .scores import FromWaveform, Scores, WaveformInput, check_rows
 from .silence import check_levels, floor_of
 from .untouched import evaluation_mode
 from .virtual_inspection import VirtualInspection, inspection
@@ -232,7 +232,7 @@ class AudioClassifier:
             plain = Scores(self.net, self._prepare, self.output, Reading())
             given = waveform if self.takes_waveform else self.spectrogram(waveform).db
             columns = plain(given)
-            check_alone(plain, given)
+            check_rows(plain, given, columns)
         self.head, self._exclusive = check_columns(columns, self.head)
         self.classes = _names(self.classes, columns.shape[1], self.head)
         self._looked = True

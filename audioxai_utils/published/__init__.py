@@ -68,6 +68,11 @@ def our_accuracies() -> pd.DataFrame:
     return _read("ours/accuracies.csv").copy()
 
 
+def our_street() -> pd.DataFrame:
+    """What `audit.street.street` gave with the AudioSet tagger mn04: a row for each target and method."""
+    return _read("ours/street.csv").copy()
+
+
 def planted_points() -> pd.DataFrame:
     """What this package measured on planted causes in real ESC-50: a row for each clip and method.
 

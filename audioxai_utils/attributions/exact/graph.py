@@ -219,6 +219,10 @@ def find_batch(trace: Trace, row: torch.Tensor) -> None:
         axes = [i for i, sizes in enumerate(zip(two, three)) if sizes[0] != sizes[1]]
         if len(axes) == 1:
             trace.batch[node] = axes[0], two[axes[0]] // 2
+        elif not axes and node in trace.dependent:
+            raise NotExact(
+                f"{name_of(node)} mixes rows: what f says of a clip hangs on the others in its batch"
+            )
     if all(inner == 1 for _, inner in trace.batch.values()):
         return
     graph = Graph(trace, 2, "deeplift")
