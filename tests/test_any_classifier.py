@@ -230,7 +230,7 @@ def test_a_network_that_mixes_the_rows_of_a_batch_is_refused_and_its_wrapper_is_
     net = Mixing()
     rows = [net, lambda x: torch.cat([net(row[None]) for row in x])]
     mixed, apart = (AudioClassifier(f, CLASSES, input=LogMel(**MEL), head="softmax") for f in rows)
-    with pytest.raises(ValueError, match="hangs on the others in its batch"):
+    with pytest.raises(ValueError, match="changes with the others in its batch"):
         explain(mixed, clip(), RATE, method="occlusion")
     assert explain(apart, clip().float(), RATE, method="occlusion", masks=["bin"]).attribution.any()
     with pytest.raises(ValueError, match="amax mixes rows"):
