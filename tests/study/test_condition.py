@@ -50,7 +50,7 @@ def test_clips_are_spread_over_classes_and_their_stems_add_up(condition):
 def test_a_condition_says_what_it_is(condition):
     assert condition.pair == ("mel_db", "white") and condition.name == "mel_db_white"
     assert condition.title == "mel, white noise" and repr(condition) == "Condition(mel_db, white)"
-    assert condition.spectrograms.shape == (3, 1, 64, 501) and condition.labels.tolist() == [0, 1, 2]
+    assert condition.spectrograms.shape == (3, 1, 64, 101) and condition.labels.tolist() == [0, 1, 2]
     assert torch.equal(condition.targets, condition.probabilities.argmax(1))
     power = condition.spectrogram(condition.clips.waveforms).power
     torch.testing.assert_close(condition.power(condition.clips.waveforms), power)
@@ -119,7 +119,7 @@ def test_options_follow_from_what_a_method_says_of_itself(study, condition, own_
     own_method("mine", mine, budget="n_tries", background=True)
     options, sizes = condition.method_options("mine"), study.settings.sizes
     assert options["n_tries"] == sizes.lime_samples == 30 and set(options) == {"n_tries", "background"}
-    assert options["background"].shape == (sizes.background_clips, 1, 64, 501)
+    assert options["background"].shape == (sizes.background_clips, 1, 64, 101)
     assert all(
         Path(p).name[0] in "123" for p in background_clips(study.dataset, 4)["path"]
     )  # of the training folds
@@ -184,7 +184,7 @@ def test_controls_keep_exactly_the_area_of_their_mask(condition, scores):
     )
     assert len(rows) == 2 * 14 * 3
     for row in rows.itertuples():
-        assert round(row.area * 64 * 501) == n_bins[row.mask][names.index(row.clip)]
+        assert round(row.area * 64 * 101) == n_bins[row.mask][names.index(row.clip)]
 
 
 def test_all_ones_keeps_everything_and_the_oracle_improves_the_ratio(scores):
