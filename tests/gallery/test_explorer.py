@@ -356,7 +356,9 @@ UPLOAD_PAGE = """<div class="audioxai-explorer">
 def test_a_file_that_is_too_large_is_refused_in_words_before_it_is_read(tmp_path):
     """By the button and by dropping; one that fits arrives either way, also after one that did not."""
     script = explorer.explorer(
-        classifier=types.SimpleNamespace(model=None, spectrogram=get_spectrogram("mel_db"), classes=())
+        classifier=types.SimpleNamespace(
+            model=torch.nn.Identity(), spectrogram=get_spectrogram("mel_db"), classes=()
+        )
     )
     text = script.children[-1].outputs[0]["data"]["application/javascript"]
     (tmp_path / "page.html").write_text(UPLOAD_PAGE + f"<script>{text}</script>", encoding="utf-8")
