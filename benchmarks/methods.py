@@ -124,6 +124,8 @@ def explained(
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """A row a method: clips, seconds, best mask and its mean scores, or why it refuses."""
     works = scores[scores["refused"] == ""]
+    if works.empty:
+        return scores.groupby("method")["refused"].first().reset_index()
     means = (
         works.groupby(["method", "mask"], sort=False)[list({*STUDY_METRICS, *COLUMNS})].mean().reset_index()
     )
