@@ -102,7 +102,7 @@ def _with_intervals(frame: pd.DataFrame, space: str) -> dict[str, dict[int, str]
         if low in frame and high in frame:
             digits = DIGITS.get(metric_of(column) or column, 3)
             texts[column] = {
-                row: f"{value:.{digits}f} [{a:.{digits}f},{space}{b:.{digits}f}]"
+                row: f"{value:z.{digits}f} [{a:z.{digits}f},{space}{b:z.{digits}f}]"
                 for row, value, a, b in zip(frame.index, frame[column], frame[low], frame[high])
                 if not pd.isna(value)
             }
@@ -114,7 +114,7 @@ def _format(column: str) -> str:
     if column.endswith("error"):
         return "{:.1e}"
     digits = 1 if column.endswith(("(%)", "(s)")) else DIGITS.get(metric_of(column) or column, 3)
-    return f"{{:.{digits}f}}"
+    return f"{{:z.{digits}f}}"  # no -0.000
 
 
 def _heading(column: str, latex: bool) -> str:
