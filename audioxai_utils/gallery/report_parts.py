@@ -70,7 +70,7 @@ def table_html(frame: pd.DataFrame, label: str, digits: int | None = None) -> st
     digits : int, optional
         Decimals of numbers; four significant digits if not given.
     """
-    number = "{:.4g}" if digits is None else f"{{:.{digits}f}}"
+    number = "{:.4g}" if digits is None else f"{{:z.{digits}f}}"
     text = frame.to_html(
         index=False, border=0, na_rep="n/a", classes="words", float_format=number.format, escape=True
     )
