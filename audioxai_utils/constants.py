@@ -16,7 +16,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 OWN = "own"  # a user's dataset, and the spectrogram of a user's classifier
-PRETRAINED = ("mn04", "cnn14")  # networks with AudioSet weights to start from
+TAGGER = "mn04"  # the pretrained network that is small enough for a quick study
+PRETRAINED = (TAGGER, "cnn14")  # networks with AudioSet weights to start from
 DATASETS = ("generated", "esc10", "esc50", "own")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
 # the published ones; known_methods() has all that there are

@@ -144,8 +144,9 @@ def agreement(
     DataFrame
         first, second, metric, n_pairs; `kendall` (tau b [1]_) and `spearman` with ``_low`` and ``_high``
         (95 %, the clips of both sets drawn anew); `across`, mean Kendall between a half of one set and a half
-        of the other, and `within`, between the two halves of one set, the mean of both sets. NaN where a side
-        ranks nothing (a metric that is the same for all).
+        of the other, and `within`, the most that this can be for sets that rank alike: the geometric mean of
+        what the two halves of each set agree at (Spearman 1904). NaN where a side ranks nothing (a metric
+        that is the same for all).
     """
     check_choice("compared", compared, COMPARED)
     rows = []
@@ -182,8 +183,8 @@ class _Ranked:
             row[name] = float(correlation(mean, mean_too)[0])
             row[f"{name}_low"], row[f"{name}_high"] = _middle(correlation(drawn, drawn_too))
         across = [correlation(one, two) for one in self.halves for two in other.halves]
-        within = [correlation(*each.halves) for each in (self, other)]
-        return row | {"across": _mean(across), "within": _mean(within)}
+        own = [max(_mean([correlation(*each.halves)]), 0.0) for each in (self, other)]
+        return row | {"across": _mean(across), "within": float(np.sqrt(own[0] * own[1]))}
 
 
 def half_means(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +256,7 @@ def summary(ranked: pd.DataFrame, methods: pd.DataFrame, masks: pd.DataFrame) ->
 
 
 def _headline(methods: pd.DataFrame, masks: pd.DataFrame) -> str:
-    """How far both carry over, beside what two halves of one kind agree at."""
+    """How far both carry over, beside how far they could."""
     said = []
     for words, found in (("methods", methods), ("masks", masks)):
         known = found.dropna(subset="kendall")
@@ -263,9 +264,9 @@ def _headline(methods: pd.DataFrame, masks: pd.DataFrame) -> str:
         word = "mostly" if across > 0.75 * within else "in part" if across > 0.4 * within else "hardly"
         sure = int((known["kendall_low"] > 0).sum())
         said.append(
-            f"rankings of {words} carry over **{word}**: halves of two kinds agree at τ = {across:.2f}, two "
-            f"halves of one kind at {within:.2f}, and {sure} of {len(known)} pairs of kinds and metrics "
-            "agree beyond chance"
+            f"rankings of {words} carry over **{word}**: halves of two kinds agree at τ = {across:.2f}, "
+            f"where kinds that rank alike would at {within:.2f}, and {sure} of {len(known)} pairs of kinds and "
+            "metrics agree beyond chance"
         )
     return f"- To other sounds {said[0]} (95 %); {said[1]}."
 

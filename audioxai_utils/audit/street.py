@@ -14,6 +14,7 @@ import torch
 from ..audio.reading import as_mono
 from ..explanation import explain
 from ..models.classifier import AudioClassifier
+from ..words import method_label
 
 PARTS = {"dog": "5-203128-A-0", "siren": "5-117120-A-42", "rain": "5-181766-A-10"}
 GAINS = {"dog": 1.0, "siren": 0.6, "rain": 0.3}  # of parts of RMS 1
@@ -63,3 +64,22 @@ def street(
             }
             rows.append({"target": target, "method": method} | scores[[*SCORES]].to_dict() | kept)
     return pd.DataFrame(rows)
+
+
+def summary(tags: pd.DataFrame) -> str:
+    """What `street` found, in Markdown: of each label what every method keeps, beside chance, and whether the
+    label is kept too (at no less than half of its probability).
+    """
+    lines = []
+    for target, rows in tags.groupby("target", sort=False):
+        said = []
+        for row in rows.to_dict("records"):
+            own, label = row[f"keeps_{target.lower()}"], row["p_kept"] >= 0.5 * row["p_clip"]
+            fate = "the label stays" if label else "the label is gone"
+            said.append(f"{method_label(row['method'])} {own:.0%} ({fate})")
+        chance = rows["area"].mean()
+        lines.append(
+            f"- Of what makes the label **{target}** {', '.join(said)}: with {chance:.0%} of the bins, so that "
+            f"random ones keep {chance:.0%}."
+        )
+    return "\n".join(lines)

@@ -65,7 +65,7 @@ def scores_by_sound(ranked, metrics=SHOWN):
 def agreement_of_sounds(agreed):
     """Kendall's tau of every two sets with its 95 % interval, a panel a metric.
 
-    The cross is the agreement of a half of each, the tick that of two halves of the same set.
+    The cross is the agreement of a half of each, the tick what halves of sets that rank alike would reach.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def agreement_of_sounds(agreed):
         ax.set_xlabel("Kendall's τ")
     grid[0, 0].set_yticks(y, [f"{as_text(one)}, {as_text(other)}" for one, other in pairs])
     marks = (("o", "#222222", "all clips of both"), ("x", "#D55E00", "halves of both"))
-    for sign, colour, words in (*marks, ("|", "#009E73", "halves of the same")):
+    for sign, colour, words in (*marks, ("|", "#009E73", "halves, if both rank alike")):
         grid[0, 0].plot([], [], sign, color=colour, label=words, markeredgewidth=1.5)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

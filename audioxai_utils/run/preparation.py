@@ -10,10 +10,10 @@ from pathlib import Path
 
 from .. import constants
 from ..audio import inputs
+from ..constants import TAGGER
 from ..study.settings import FILE, Settings
 from . import machine
 
-TAGGER = "mn04"  # small enough for a quick study
 RATE = 32_000  # Hz, at which a noise is tried
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 
@@ -84,11 +84,16 @@ def _with_weights_at_hand(settings: Settings) -> Settings:
     was started without it goes on without it.
     """
     quick = settings.profile == "quick" and settings.dataset in ("esc10", "esc50")
-    path = _weights_file(TAGGER)
-    if settings.pretrained is not None or settings.model or not quick or not path.is_file():
+    if settings.pretrained is not None or settings.model or not quick:
         return settings
-    started = settings.results / FILE
-    if started.is_file() and Settings.read(settings.results).network != TAGGER:
+    path, started = _weights_file(TAGGER), settings.results / FILE
+    before = Settings.read(settings.results).network if started.is_file() else None
+    if not path.is_file() and before == TAGGER:
+        raise NotPrepared(
+            f"{settings.results} was started with {TAGGER}, whose weights are not at {path} any more; "
+            f"--pretrained {TAGGER} fetches them, --pretrained none begins anew without"
+        )
+    if not path.is_file() or before not in (None, TAGGER):
         return settings
     print(f"run_all.sh: the pretrained {TAGGER} is at hand ({path}); --pretrained none does without it")
     return replace(settings, pretrained=(TAGGER, str(path)))

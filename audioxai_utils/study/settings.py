@@ -161,6 +161,8 @@ class Settings:
                 check_value(each, getattr(self, each.name), each.name)
         if self.model and self.weights:
             raise ValueError("--model brings its own network; leave --pretrained out")
+        if self.fitting == "whole" and self.network != constants.TAGGER:
+            raise ValueError("--fitting whole is for the pretrained mn04; give --pretrained mn04 too")
         if self.dataset == constants.OWN and not self.model:
             raise ValueError("--dataset own is for a classifier that is trained already; give --model")
 
@@ -246,7 +248,10 @@ class Settings:
     def since(self, number: str) -> dict[str, Any]:
         """The options on which notebook ``number`` ("03") depends, those of earlier ones included."""
         names = [each.name for each in fields(self) if "" < each.metadata["since"] <= number]
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        if found.get("pretrained") == FROM_SCRATCH:  # the same Cnn14 as without the option
+            found["pretrained"] = None
+        return found
 
     def write(self, folder: Path | None = None, **more: Any) -> Path:
         """Write the options, and whatever else a run keeps beside them, as ``settings.json`` of the results

@@ -57,3 +57,12 @@ def test_what_was_published_is_what_notebook_09_shows():
     assert list(table.columns) == ["target", "method", *street.SCORES, *(f"keeps_{p}" for p in street.PARTS)]
     assert set(table["method"]) == set(street.METHODS) and set(table["target"]) == {"Dog", "Siren"}
     np.testing.assert_allclose(table["FF"], table["p_clip"] - table["p_removed"], atol=2e-4)
+
+
+def test_the_summary_says_what_each_label_s_part_and_probability_become():
+    dog, siren = street.summary(our_street()).splitlines()
+    assert dog.startswith(
+        "- Of what makes the label **Dog** Saliency 55% (the label is gone), Grad-CAM 96% (the label"
+    )
+    assert "LIME 86% (the label stays)" in dog and siren.count("the label is gone") == 3
+    assert siren.endswith("with 30% of the bins, so that random ones keep 30%.")

@@ -87,6 +87,19 @@ def test_a_study_started_without_the_tagger_goes_on_without_it(place, capsys):
     assert quick("--dataset", "esc50").network == "mn04"
 
 
+def test_a_study_of_the_tagger_does_not_become_another_s_when_its_weights_are_gone(place):
+    path = place / "data" / downloads.WEIGHTS["mn04"].name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(WEIGHTS)
+    quick("--dataset", "esc50").write()
+    path.unlink()
+    with pytest.raises(
+        preparation.NotPrepared, match="whose weights are not at .*--pretrained none begins anew"
+    ):
+        quick("--dataset", "esc50")
+    assert quick("--dataset", "esc50", "--pretrained", "none").network == "cnn14"
+
+
 def test_without_a_network_the_run_ends_in_one_line(place, monkeypatch, capfd):
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -143,3 +143,16 @@ def test_a_run_goes_on_where_the_latest_cannot_be_noted(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_RESULTS", str(tmp_path / "file" / "results"))
     settings.remember_latest(tmp_path)
     assert settings.latest_results() is None
+
+
+def test_a_network_from_scratch_is_the_same_whether_it_is_asked_for_or_not():
+    asked = Settings(pretrained=("none",))
+    assert (asked.network, asked.weights) == ("cnn14", None)
+    assert asked.since("03") == Settings().since("03") != Settings(pretrained=("mn04", "/w.pt")).since("03")
+
+
+@pytest.mark.parametrize("given", [{}, {"pretrained": ("cnn14", "/w.pt")}, {"pretrained": ("none",)}])
+def test_only_the_tagger_is_fitted_as_a_whole(given):
+    with pytest.raises(ValueError, match="--fitting whole is for the pretrained mn04"):
+        Settings(fitting="whole", **given)
+    assert Settings(fitting="whole", pretrained=("mn04", "/w.pt")).fitting == "whole"
