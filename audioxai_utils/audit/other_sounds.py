@@ -265,8 +265,8 @@ def _headline(methods: pd.DataFrame, masks: pd.DataFrame) -> str:
         sure = int((known["kendall_low"] > 0).sum())
         said.append(
             f"rankings of {words} carry over **{word}**: halves of two kinds agree at τ = {across:.2f}, "
-            f"where kinds that rank alike would at {within:.2f}, and {sure} of {len(known)} pairs of kinds and "
-            "metrics agree beyond chance"
+            f"where kinds that rank alike would at {within:.2f}, and {sure} of {len(known)} pairs of kinds "
+            "and metrics agree beyond chance"
         )
     return f"- To other sounds {said[0]} (95 %); {said[1]}."
 

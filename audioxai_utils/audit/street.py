@@ -77,9 +77,8 @@ def summary(tags: pd.DataFrame) -> str:
             own, label = row[f"keeps_{target.lower()}"], row["p_kept"] >= 0.5 * row["p_clip"]
             fate = "the label stays" if label else "the label is gone"
             said.append(f"{method_label(row['method'])} {own:.0%} ({fate})")
-        chance = rows["area"].mean()
         lines.append(
-            f"- Of what makes the label **{target}** {', '.join(said)}: with {chance:.0%} of the bins, so that "
-            f"random ones keep {chance:.0%}."
+            f"- Of what makes the label **{target}** the methods keep: {', '.join(said)}; random bins of the "
+            f"same area keep {rows['area'].mean():.0%}."
         )
     return "\n".join(lines)
