@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 OWN = "own"  # a user's dataset, and the spectrogram of a user's classifier
 PRETRAINED = ("mn04", "cnn14")  # networks with AudioSet weights to start from
+TAGGER = "mn04"  # the one that a probe makes a classifier; small enough for a quick study
 DATASETS = ("generated", "esc10", "esc50", "own")
 NOISE_SCENARIOS = ("clean", "white", "room", "horse")
 # the published ones; known_methods() has all that there are

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from .. import constants
 from ..audio import inputs
+from ..constants import TAGGER
 from ..study.settings import FILE, Settings
 from . import machine
 
-TAGGER = "mn04"  # small enough for a quick study
 RATE = 32_000  # Hz, at which a noise is tried
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..audio.spectrograms import Spectrogram, get_spectrogram
+from ..constants import TAGGER
 from ..models.efficientat import EfficientAT, load_efficientat
 from ..models.efficientat_frontend import StftToMel
 from ..models.frontends import LogMel
@@ -25,7 +26,7 @@ from ..models.training import TrainingRun, train_classifier
 from ..numerics import to_device
 from .profiles import Profile
 
-NETWORK = "mn04"
+NETWORK = TAGGER
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C; the validation fold chooses
 FINE_TUNING = {  # what is another one than in the profile where the whole tagger is trained
     "epochs": 2,
