@@ -43,6 +43,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 STUDY = "--profile smoke --spectrogram mel_db --scenario white --method saliency,gradcam --device cpu".split()
 OUTCOMES = ("survived", "lost", "silent", "words")
 TRIES = 3  # times that the command is given again
+RUNS = 5  # in which a kernel is looked for
 LONGEST = 3600.0  # seconds for one run
 DAY = 86400.0
 DAMAGE = {
@@ -217,12 +218,16 @@ def _does(line: list) -> bool:
 def kernels(study: Disturbed, n: int, draw: random.Random) -> Iterator[str]:
     """A kernel, by SIGKILL at a random moment; the run names it, or starts another."""
     for _ in range(n):
-        killed, results, process = "", study.fresh(), None
-        while not killed:  # a run may have ended before the moment
+        for _ in range(RUNS):  # one may have ended before the moment
             results = study.fresh()
             process = study.start(results)
             killed = _kill_a_kernel(process, draw.uniform(0.02, 0.7) * study.seconds, draw)
             process.wait(LONGEST)
+            if killed:
+                break
+        else:
+            print(f"kernel: left out, {RUNS} runs showed none to kill", flush=True)
+            return
         said = Path(f"{results}.said").read_text(errors="replace")
         print(f"kernel: killed {killed}, exit code {process.returncode}", flush=True)
         named = process.returncode == 0 or "the kernel died" in said

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 
+from audioxai_utils import AudioClassifier, LogMel
 from audioxai_utils.constants import MASK_NAMES
 from audioxai_utils.gallery import speed
 from audioxai_utils.gallery.report import build
@@ -164,24 +165,106 @@ OWN = """
 """
 
 
-def test_every_method_is_tried_on_one_s_own_model_and_goes_on_where_it_stopped(tmp_path):
+@pytest.fixture
+def own(tmp_path):
+    """Words of methods.py for a small model and two clips, one of them in a folder."""
     (tmp_path / "own.py").write_text(textwrap.dedent(OWN))
-    (tmp_path / "clips").mkdir()
-    for i in range(2):
+    (tmp_path / "clips" / "in").mkdir(parents=True)
+    for i, name in enumerate(("0.wav", "in/1.wav")):
         sound = np.random.default_rng(i).standard_normal(4000) * 0.1
-        soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 8000)
-    methods = ("--methods", "saliency", "shap", "lmac", "l2i", "occlusion")
-    given = (f"{tmp_path / 'own.py'}:load", tmp_path / "clips", "--keep", tmp_path / "parts", *methods)
-    done = run("methods.py", *given, "--threads", 1, "--results", tmp_path)
+        soundfile.write(tmp_path / "clips" / name, sound, 8000)
+    words = [f"{tmp_path / 'own.py'}:load", tmp_path / "clips", "--keep", tmp_path / "parts"]
+    return [*map(str, words), "--results", str(tmp_path), "--threads", "1"]
+
+
+def test_every_method_is_tried_on_one_s_own_model_and_goes_on_where_it_stopped(own, tmp_path):
+    methods = ("--methods", "saliency", "shap", "lmac", "lmac_td", "l2i", "occlusion")
+    done = run("methods.py", *own, *methods)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method")
     assert sorted(table.index) == sorted(methods[1:])
     works = table.loc[["saliency", "shap", "occlusion"]]
     assert (works["clips"] == 2).all() and works[["s a clip", "FF_heard"]].notna().all(axis=None)
     assert works["refused"].isna().all() and set(works["mask"]) <= set(MASK_NAMES)
-    assert table["refused"].str.contains("needs decoder=")[["lmac", "l2i"]].all()
-    again = run("methods.py", *given, "--threads", 1, "--results", tmp_path)
-    assert "0.wav:" in done.stdout and "0.wav:" not in again.stdout  # nothing was done twice
+    assert table["refused"].str.contains("needs decoder=")[["lmac", "lmac_td", "l2i"]].all()
+    kept = {str(path.relative_to(tmp_path / "parts")) for path in (tmp_path / "parts").rglob("*.parquet")}
+    assert kept == {f"{method}/{name}.parquet" for method in works.index for name in ("0.wav", "in/1.wav")}
+    again = run("methods.py", *own, *methods)
+    assert "saliency 0.wav:" in done.stdout and "saliency" not in again.stdout.partition("AudioClassifier")[0]
+    assert "lmac 0.wav:" in again.stdout  # a refusal is asked for again
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method"), table
     )
+
+
+def test_decoders_of_pictures_and_of_sounds_are_trained_for_one_s_own_model(benchmarks, own, tmp_path):
+    import methods
+
+    threads = torch.get_num_threads()
+    methods.main([*own, "--epochs", "1", "--methods", "lmac", "lmac_td"])
+    torch.set_num_threads(threads)
+    table = pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method")
+    assert table["refused"].isna().all() and (table["clips"] == 2).all()
+    assert table["FF_heard"].notna().all()
+    assert all((tmp_path / "parts" / f"{method}.decoder").is_file() for method in ("lmac", "lmac_td"))
+
+
+def test_a_network_that_no_decoder_can_read_is_refused_and_another_mistake_is_not(
+    benchmarks, own, monkeypatch
+):
+    import methods
+
+    arguments = methods.new_parser().parse_args([*own, "--epochs", "1"])
+    arguments.background = arguments.clips
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    front = LogMel(sample_rate=8000, n_fft=256, hop_length=128, n_mels=16)
+    for classifier, words in (
+        (AudioClassifier(flat, input=front), "returns maps"),
+        (AudioClassifier(lambda db: db.mean((2, 3)), input=front), "needs a network's weights"),
+        (AudioClassifier(torch.nn.Linear(4000, 3), sample_rate=8000), "needs a decoder of pictures"),
+    ):
+        options = methods.Options(classifier, arguments)
+        assert words in options.refusal("lmac") and options.refusal("saliency") == ""
+    classifier = methods.load_own(arguments.model)
+    options = methods.Options(classifier, arguments)
+    assert options.refusal("lmac") == options.refusal("lmac_td") == ""
+    monkeypatch.setattr(options, "trained_on", lambda recipe: (classifier.model, options.waveforms()))
+    with pytest.raises(RuntimeError, match="input to conv2d"):
+        methods.explained(classifier, options, "lmac", "0.wav", arguments.clips / "0.wav")
+
+
+def test_parts_of_another_run_are_not_taken(benchmarks, own, tmp_path, capsys):
+    import methods
+
+    first = ["--methods", "saliency"]
+    methods.main([*own, *first])
+    for words, differs in (
+        (["--samples", "7"], "samples 200, not 7"),
+        (["--protocol", "paper"], "protocol audited, not paper"),
+        (["--background", str(tmp_path / "clips" / "in")], "background "),
+    ):
+        with pytest.raises(SystemExit) as end:
+            methods.main([*own, *first, *words])
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and f"its parts are of {differs}" in said and "give a new folder" in said
+    (tmp_path / "own.py").write_text(textwrap.dedent(OWN).replace("manual_seed(0)", "manual_seed(1)"))
+    with pytest.raises(SystemExit):
+        methods.main([*own, *first])
+    assert "its parts are of digest of the model" in capsys.readouterr().err
+    (tmp_path / "parts" / "about.json").unlink()
+    with pytest.raises(SystemExit):
+        methods.main([*own, *first])
+    assert "holds something, but no about.json" in capsys.readouterr().err
+    methods.main([*own, *first, "--keep", str(tmp_path / "other")])
+
+
+def test_sounds_are_those_that_a_folder_of_recordings_has(benchmarks, own, tmp_path, capsys):
+    import methods
+
+    (tmp_path / "clips" / "2.m4a").touch()
+    assert list(methods.sounds(tmp_path / "clips")) == ["0.wav", "2.m4a", "in/1.wav"]
+    for words in ([*own, "--background", str(tmp_path / "none")], [own[0], str(tmp_path / "none"), *own[2:]]):
+        with pytest.raises(SystemExit) as end:
+            methods.main(words)
+        assert end.value.code == 2 and "none: no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "parts").exists()

@@ -50,6 +50,25 @@ def test_one_kernel_of_a_run_is_killed_and_named(benchmarks):
     assert faults._kill_a_kernel(run, 0.0, random.Random(0)) == ""
 
 
+def test_a_run_without_kernels_is_left_out_and_not_counted(benchmarks, tmp_path, capsys):
+    import faults
+
+    class Study:
+        seconds, n_started = 0.01, 0
+
+        def fresh(self):
+            return tmp_path
+
+        def start(self, results):
+            self.n_started += 1
+            return subprocess.Popen(["true"])
+
+    study = Study()
+    assert list(faults.kernels(study, 2, random.Random(0))) == []
+    assert study.n_started == faults.RUNS
+    assert "left out" in capsys.readouterr().out
+
+
 def test_the_fuzzer_counts_what_becomes_of_files(benchmarks):
     import fuzz
 

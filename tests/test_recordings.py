@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import inspect
 import os
 import re
 import stat
@@ -360,4 +361,40 @@ def test_one_command_writes_one_page_of_a_folder(tmp_path, capsys):
         ([*words, "--target", "bell"], "target 'bell' is no class of the model"),
     ):
         assert command.main(wrong) == 2
+        assert out.read_text() == text  # the page of before
         assert line in (said := capsys.readouterr().err) and said.count("\n") == (2 if "empty" in said else 1)
+
+
+def test_the_command_has_the_functions_defaults():
+    options = vars(command.parse(["model.py:load", "folder"]))
+    known = inspect.signature(explain_recording).parameters
+    assert {name: options[name] for name in command.GIVEN} == {
+        name: known[name].default for name in command.GIVEN
+    }
+    assert command.parse(["model.py:load", "folder", "--reasons", "2"]).n_reasons == 2
+
+
+def test_a_folder_of_which_nothing_is_read_is_no_success(tmp_path, capsys):
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "empty.wav").write_bytes(b"")
+    (tmp_path / "model.py").write_text(MODEL)
+    out = tmp_path / "why.html"
+    assert command.main([f"{tmp_path / 'model.py'}:load", str(tmp_path / "my"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.endswith("my: none of its sound files could be read\n")
+    assert "empty.wav: " in out.read_text()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_was_explained_before_an_error_is_on_the_page(found, tmp_path, error):
+    def until(*recordings):
+        yield from recordings
+        raise error("at the next file")
+
+    path = tmp_path / "page.html"
+    with pytest.raises(error):
+        recordings_page(until("a.wav: empty"), path)
+    assert not path.exists()
+    with pytest.raises(error, match="at the next file"):
+        recordings_page(until("a.wav: empty", found), path)
+    text = path.read_text()
+    assert text.count("<audio") == 3 and "a.wav: empty" in text

@@ -12,6 +12,7 @@ tells the scene alone.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -158,11 +159,21 @@ def _names(paths: Sequence[str]) -> str:
     return "+".join(Path(path).name for path in paths)
 
 
-if __name__ == "__main__":
+def main(given: list[str] | None = None) -> int:
+    """Make scenes as the command line says; 2 and one line where they cannot be made."""
     parser = argparse.ArgumentParser(description="Mix a dataset in ESC-50's layout into acoustic scenes.")
     parser.add_argument("source", metavar="SOURCE", help="such as the folder of ESC-50")
     parser.add_argument("folder", metavar="FOLDER", help="a new one")
     parser.add_argument("--per-fold", type=int, default=16, metavar="N", help="clips of a scene in a fold")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    given = parser.parse_args()
-    print(make_scenes(given.source, given.folder, per_fold=given.per_fold, seed=given.seed))
+    options = parser.parse_args(given)
+    try:
+        print(make_scenes(options.source, options.folder, per_fold=options.per_fold, seed=options.seed))
+    except (ValueError, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

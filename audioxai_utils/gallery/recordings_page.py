@@ -23,6 +23,9 @@ def recordings_page(
 ) -> Path:
     """Write a page of what `explain_recording` or `explain_folder` gave, one recording at a time.
 
+    Where one of them raises, or the user stops it, the page holds those before it, and the error goes on;
+    where there are none, no page is written.
+
     Parameters
     ----------
     recordings : iterable of Recording or str
@@ -37,15 +40,23 @@ def recordings_page(
         The file.
     """
     parts, refused = [], []
-    for each in recordings:
-        if isinstance(each, str):
-            refused.append(f"<li>{escape(each)}</li>")
-        else:
-            parts.append(_section(each))
+    try:
+        for each in recordings:
+            if isinstance(each, str):
+                refused.append(f"<li>{escape(each)}</li>")
+            else:
+                parts.append(_section(each))
+    except BaseException:  # a user's Ctrl-C too
+        if parts:
+            _write(parts, refused, Path(path), title)
+        raise
+    return _write(parts, refused, Path(path), title)
+
+
+def _write(parts: list[str], refused: list[str], path: Path, title: str) -> Path:
     if refused:
-        parts.append(f"<h2>Not read</h2><ul>{''.join(refused)}</ul>")
+        parts = [*parts, f"<h2>Not read</h2><ul>{''.join(refused)}</ul>"]
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(

@@ -3,12 +3,13 @@
     python -m audioxai_utils.run.recordings my_model.py:load my_recordings --out why.html
 
 ``load`` is a function without arguments that returns an `AudioClassifier`. Files that cannot be read are
-lines on the page.
+lines on the page. It is written at the end; where the classifier fails at a file, it holds those before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,11 @@ from pathlib import Path
 from ..attributions import METHODS
 from ..evaluation.masks import MASKS
 from ..gallery.recordings_page import recordings_page
-from ..recordings import SECONDS, Recording, explain_folder
+from ..recordings import Recording, explain_folder, explain_recording
 from ..study.own_model import load_own
+
+DEFAULTS = {name: each.default for name, each in inspect.signature(explain_recording).parameters.items()}
+GIVEN = ("window", "target", "n_reasons", "least", "method", "mask")  # of the command line to the function
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:
@@ -30,12 +34,13 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("recordings.html"), help="the page")
     parser.add_argument("--sounds", type=Path, help="folder for the reasons as WAV")
     parser.add_argument("--target", nargs="+", help="classes that are looked for; default all")
-    parser.add_argument("--window", type=float, default=SECONDS, help="length of a window (s)")
-    parser.add_argument("--reasons", type=int, default=5, help="windows of a file that are explained")
-    parser.add_argument("--least", type=float, default=0.0, help="probability below which none is explained")
-    parser.add_argument("--method", choices=list(METHODS), default="gradcam", metavar="METHOD")
-    parser.add_argument("--mask", choices=list(MASKS), default="topK_30_pos", metavar="MASK")
+    parser.add_argument("--window", type=float, help="length of a window (s)")
+    parser.add_argument("--reasons", type=int, dest="n_reasons", help="windows of a file that are explained")
+    parser.add_argument("--least", type=float, help="probability below which none is explained")
+    parser.add_argument("--method", choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--mask", choices=list(MASKS), metavar="MASK")
     parser.add_argument("--device", default="cpu")
+    parser.set_defaults(**{name: DEFAULTS[name] for name in GIVEN})
     return parser.parse_args(given)
 
 
@@ -44,12 +49,7 @@ def explained(options: argparse.Namespace) -> Iterator[Recording | str]:
     found = explain_folder(
         load_own(options.model, options.device),
         options.folder,
-        window=options.window,
-        target=options.target,
-        n_reasons=options.reasons,
-        least=options.least,
-        method=options.method,
-        mask=options.mask,
+        **{name: getattr(options, name) for name in GIVEN},
     )
     for each in found:
         if isinstance(each, str):
@@ -63,15 +63,24 @@ def explained(options: argparse.Namespace) -> Iterator[Recording | str]:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Write the page; 2 and one line where nothing can be explained."""
-    options = parse(given)
+    """Write the page; 2 and one line where nothing can be explained, as where no file could be read."""
+    options, n_read = parse(given), 0
+
+    def counted() -> Iterator[Recording | str]:
+        nonlocal n_read
+        for each in explained(options):
+            n_read += isinstance(each, Recording)
+            yield each
+
     try:
-        page = recordings_page(explained(options), options.out, options.folder.resolve().name)
+        page = recordings_page(counted(), options.out, options.folder.resolve().name)
     except (TypeError, ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     print(f"The page: {page}")
-    return 0
+    if not n_read:
+        print(f"{options.folder}: none of its sound files could be read", file=sys.stderr)
+    return 0 if n_read else 2
 
 
 if __name__ == "__main__":

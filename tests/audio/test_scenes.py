@@ -11,7 +11,7 @@ from tiny_study import write_dataset
 
 from audioxai_utils.audio.datasets import load_dataset, load_stems, load_waveform
 from audioxai_utils.audio.encoding import loudness
-from audioxai_utils.audio.scenes import BACKGROUND_DB, SPREAD_DB, make_scenes
+from audioxai_utils.audio.scenes import BACKGROUND_DB, SPREAD_DB, main, make_scenes
 
 SCENES = {"deep": ("low", "middle"), "bright": ("middle", "high")}
 RATE = 16000
@@ -95,3 +95,13 @@ def test_what_cannot_be_made_is_one_line(tones, scenes, tmp_path):
     with pytest.raises(ValueError, match="per_fold must be at least 1; got 0"):
         make_scenes(tones, tmp_path / "a", SCENES, ["other"], per_fold=0)
     assert not (tmp_path / "a").exists()
+
+
+def test_the_command_says_in_one_line_what_cannot_be_made(scenes, tmp_path, capsys):
+    for words, line in (
+        ([tmp_path / "missing", tmp_path / "out"], "missing"),
+        ([tmp_path, scenes], "holds something; give a new one"),
+    ):
+        assert main([str(word) for word in words]) == 2
+        said = capsys.readouterr()
+        assert line in said.err and said.err.count("\n") == 1 and said.out == ""
