@@ -50,7 +50,7 @@ STUDY_METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of
 LOWER_IS_BETTER = ("AD", "COMP")
 YES_OR_NO = {"AI": 100.0, "FidIn": 1.0}  # a clip scores 0 or this
 
-DURATION = 5.0  # seconds; every clip is cut or padded to it
+DURATION = 5.0  # seconds at most; see `datasets.common_length`
 DB_FLOOR = -100.0  # dB; ten times the decadic logarithm of the power floor 1e-10
 SEED = 42  # of initial weights and training, unless --seed says otherwise
 # Seeds that no option changes: the defaults of the functions that draw, listed here for the manifest.

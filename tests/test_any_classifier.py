@@ -237,6 +237,22 @@ def test_a_network_that_mixes_the_rows_of_a_batch_is_refused_and_its_wrapper_is_
         exact_deep_shap(net, torch.randn(1, 1, 32, 9), torch.randn(2, 1, 32, 9), torch.tensor([0]))
 
 
+def test_an_overflow_of_the_louder_row_is_no_mixing_of_rows():
+    """20 dB more are infinite to this network, and 0 times that is NaN in the other row."""
+    first = []
+
+    def net(db):
+        levels = db.mean((1, 3))[:, :3]
+        first.append(levels[0])
+        loud = (40 * (levels - first[0])).exp()
+        return torch.eye(len(loud)).to(loud) @ loud
+
+    classifier = AudioClassifier(net, CLASSES, input=LogMel(**MEL), head="softmax")
+    classifier.look(clip()[None])
+    mixed = net(torch.stack([torch.zeros(1, 32, 9), torch.full((1, 32, 9), 200.0)]))
+    assert len(classifier.classes) == 3 and mixed[0].isnan().all()
+
+
 def test_grad_cam_of_a_network_without_any_map_is_refused_in_words():
     class Sequence(nn.Module):
         def __init__(self):

@@ -4,10 +4,11 @@ in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from ..numerics import default_dtype
 from .feature_maps import AXES, axes_by_change, declared_axes
 
 WIDTH = 16  # channels of the decoder, at every level
+AGAIN = "train one with decoder_training.train_decoder"
+Fitted = TypeVar("Fitted", bound=nn.Module)
 START = 1.5  # of the logits: the first masks keep most, and so the class, as in ``extremal``
 
 
@@ -174,15 +177,14 @@ def feature_layers(model: nn.Module, db: torch.Tensor) -> list[str]:
 
 def read_decoder(path: str | Path) -> dict:
     """What a decoder's file holds; errors as `load_decoder`."""
-    again = "train one with decoder_training.train_decoder"
     if not Path(path).is_file():
-        raise FileNotFoundError(f"decoder {path}: no such file; {again}")
+        raise FileNotFoundError(f"decoder {path}: no such file; {AGAIN}")
     try:
         content = load_state(path)
     except ValueError as error:
-        raise ValueError(f"decoder {error}; {again}") from error
+        raise ValueError(f"decoder {error}; {AGAIN}") from error
     if {"decoder", "channels", "n_classes", "width", "layers", "info"} - set(content):
-        raise ValueError(f"decoder {path}: holds no decoder; {again}")
+        raise ValueError(f"decoder {path}: holds no decoder; {AGAIN}")
     return content
 
 
@@ -197,12 +199,19 @@ def load_decoder(path: str | Path, like: torch.Tensor) -> tuple[Decoder, list[st
         It is not a decoder's.
     """
     content = read_decoder(path)
+    sizes = (content["channels"], content["n_classes"], content["width"])
+    return restored(lambda: Decoder(*sizes), content, path, like), content["layers"]
+
+
+def restored(make: Callable[[], Fitted], content: dict, path: str | Path, like: torch.Tensor) -> Fitted:
+    """What ``make`` gives, with the weights of a file's ``content``: frozen, of ``like``'s device and dtype.
+
+    ValueError, which names ``path``, where the file holds the weights of another module.
+    """
     # the weights drawn here are thrown away
     with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
-        decoder = Decoder(content["channels"], content["n_classes"], content["width"])
-    if set(decoder.state_dict()) != set(content["decoder"]):
-        raise ValueError(
-            f"decoder {path}: is another method's; train one with decoder_training.train_decoder"
-        )
-    decoder.load_state_dict(content["decoder"])
-    return decoder.to(like).eval().requires_grad_(False), content["layers"]
+        fitted = make()
+    if set(fitted.state_dict()) != set(content["decoder"]):
+        raise ValueError(f"decoder {path}: is another method's; {AGAIN}")
+    fitted.load_state_dict(content["decoder"])
+    return fitted.to(like).eval().requires_grad_(False)

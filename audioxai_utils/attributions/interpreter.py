@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ..models.reading import reading_of
 from ..numerics import default_dtype
-from .decoder import Recipe, features_of
+from .decoder import AGAIN, Recipe, features_of, read_decoder, restored
 
 WIDTH = 32  # channels between the maps and the activations
 BANDS = 8  # of a map's frequencies, whose means are read
@@ -158,11 +158,9 @@ def load_interpreter(path: str | Path, like: torch.Tensor) -> tuple[Interpreter,
     ValueError
         It is not an interpreter's, or one of other spectrograms.
     """
-    train = "train one with decoder_training.train_decoder(model, db, InterpreterRecipe())"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"decoder {path}: no such file; {train}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("decoder", {}) if isinstance(content, dict) else {}
+    train = f"{AGAIN}(model, db, InterpreterRecipe())"
+    content = read_decoder(path)
+    state = content["decoder"]
     if "dictionary" not in state:
         raise ValueError(f"decoder {path}: holds no interpreter; {train}")
     n_bins = len(state["dictionary"])
@@ -170,9 +168,5 @@ def load_interpreter(path: str | Path, like: torch.Tensor) -> tuple[Interpreter,
         raise ValueError(
             f"decoder {path}: its spectra have {n_bins} bins, the clips {like.shape[2]}; {train}"
         )
-    with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
-        interpreter = Interpreter(
-            content["channels"], content["n_classes"], state["dictionary"].to(like.dtype), content["width"]
-        )
-    interpreter.load_state_dict(state)
-    return interpreter.to(like).eval().requires_grad_(False), content["layers"]
+    sizes = (content["channels"], content["n_classes"], state["dictionary"].to(like.dtype), content["width"])
+    return restored(lambda: Interpreter(*sizes), content, path, like), content["layers"]

@@ -20,7 +20,18 @@ from ..constants import SpectrogramParameters
 from ..models.reading import reading_of
 from ..models.virtual_inspection import VirtualInspection
 from ..numerics import default_dtype
-from .decoder import START, WIDTH, Decoder, Recipe, asked, features_of, read_decoder, settle_axes
+from .decoder import (
+    AGAIN,
+    START,
+    WIDTH,
+    Decoder,
+    Recipe,
+    asked,
+    features_of,
+    read_decoder,
+    restored,
+    settle_axes,
+)
 from .extremal import penalty, upsampled
 from .feature_maps import declared_axes, recorded
 
@@ -204,14 +215,14 @@ def load_sound_decoder(path: str | Path, like: torch.Tensor) -> tuple[SoundDecod
     content = read_decoder(path)
     weight = content["decoder"].get("head.weight")
     if "stft.window" not in content["decoder"]:
-        raise ValueError(
-            f"decoder {path}: holds no decoder of sounds; train one with "
-            "decoder_training.train_decoder(classifier.on_waveform, waveforms, SoundRecipe())"
-        )
-    width, n_fft = content["width"], 2 * (len(weight) - 1)
-    with torch.random.fork_rng(devices=[]), default_dtype(like.dtype):
-        decoder = SoundDecoder(
-            content["channels"], content["n_classes"], weight.shape[1] // width, n_fft, width
-        )
-    decoder.load_state_dict(content["decoder"])
-    return decoder.to(like).eval().requires_grad_(False), content["layers"]
+        given = "(classifier.on_waveform, waveforms, SoundRecipe())"
+        raise ValueError(f"decoder {path}: holds no decoder of sounds; {AGAIN}{given}")
+    width = content["width"]
+    sizes = (
+        content["channels"],
+        content["n_classes"],
+        weight.shape[1] // width,
+        2 * (len(weight) - 1),
+        width,
+    )
+    return restored(lambda: SoundDecoder(*sizes), content, path, like), content["layers"]

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 
@@ -24,6 +25,7 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; outside of it a header is da
 MAX_RESAMPLING_KERNEL = 5e7  # taps; rates without a common divisor would need gigabytes
 ANTIPHASE = 1e-3  # -60 dB: a mean of channels below it is what rounding left of them
 UNKNOWN_FRAMES = 2**62  # libsndfile's count of a FLAC whose header does not tell, or more
+BLOCK = 2**16  # samples decoded at once where they are only counted
 FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".wma", ".amr", ".3gp")  # not libsndfile's
 SHOWN = 3  # names in a line that speaks of many
 
@@ -67,9 +69,18 @@ def read_waveform(
 
 
 def read_length(path: str | Path) -> float:
-    """Length of a sound file in seconds, as its header says; of an MP3 that is an estimate."""
-    with open_sound(Path(path)) as file:
-        return file.frames / file.samplerate
+    """Length of a sound file in seconds, as its header says; of an MP3 that is an estimate.
+
+    A streamed FLAC whose header does not tell is read to its end; ValueError where that cannot be decoded.
+    """
+    path = Path(path)
+    with open_sound(path) as file:
+        if file.frames < UNKNOWN_FRAMES:
+            return file.frames / file.samplerate
+        n_frames = 0
+        while block := len(decoded(file, BLOCK, path)):
+            n_frames += block
+        return n_frames / file.samplerate
 
 
 def check_phase(mono: float | torch.Tensor, channels: float | torch.Tensor, subject: str) -> None:
@@ -98,7 +109,7 @@ def check_rates(rate: int, sample_rate: int, subject: str) -> None:
 def check_file(path: str | Path) -> None:
     """Raise what `load_waveform` would where a look at the header, or for NaN at the samples, is enough."""
     with open_sound(Path(path)) as file:
-        if file.frames == 0:
+        if file.frames == 0 or (file.frames >= UNKNOWN_FRAMES and read_length(path) == 0):
             raise ValueError(f"{shown(path)}: holds no samples")
         rate, may_hold_nan = file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
     if may_hold_nan:
@@ -185,12 +196,20 @@ def read_samples(path: str | Path, seconds: float) -> tuple[torch.Tensor, int]:
         rate = file.samplerate
         check_rates(rate, rate, shown(path))
         wanted = math.ceil(seconds * rate)
-        try:
-            samples = file.read(wanted, dtype="float64", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
+        samples = decoded(file, wanted, path)
         check_whole(file, path, len(samples), wanted)
     return torch.from_numpy(samples), rate
+
+
+def decoded(file: soundfile.SoundFile, n: int, path: Path) -> np.ndarray:
+    """The next ``n`` samples of a file, or those that are left: float64 (samples, channels).
+
+    ValueError, which names ``path``, where they cannot be decoded.
+    """
+    try:
+        return file.read(n, dtype="float64", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
 
 
 def check_whole(file: Forward, path: Path, n_read: int, wanted: int | None = None) -> None:

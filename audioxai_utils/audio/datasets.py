@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +17,11 @@ import torch
 
 from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, OWN, check_choice, default_data_root
 from . import inputs
-from .audio_files import by_reason, check_file, load_waveform, read_length, read_waveform
+from .audio_files import by_reason, check_file, load_waveform, read_length
 from .generated.synthesis import generate_dataset, synthesise_noise
 from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
 from .listing import clip_names, read_listing
+from .stems import find_faults, has_folder
 
 SPLITS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
 ROLES = "folds 1 to 3 train, 4 validates, 5 is tested"
@@ -43,11 +44,13 @@ class Dataset:
     classes : tuple of str
         Category of each label.
     problems : list of str
-        One line for each reason why listed clips were left out.
+        One line for each reason why listed clips were left out, or why stems are not used.
     n_listed : int
         Rows of the csv that are of this dataset.
     seconds : float
         Every clip is cut or padded to this length, see `common_length`.
+    has_stems : bool
+        Whether event and background of every test clip lie beside it and add up to it, see `stems`.
     """
 
     name: str
@@ -57,17 +60,13 @@ class Dataset:
     problems: list[str] = field(default_factory=list)
     n_listed: int = 0
     seconds: float = DURATION
+    has_stems: bool = False
 
     @property
     def summary(self) -> str:
         """How many of the listed clips are used, and for what, in one line."""
         sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
         return f"{len(self.clips):,} of {self.n_listed:,} listed clips are used: {sizes}"
-
-    @property
-    def has_stems(self) -> bool:
-        """Whether event and background of its clips lie beside them, as those of generated sounds do."""
-        return self.name != OWN and (self.root / "stems").is_dir()
 
     def split(self, name: str) -> pd.DataFrame:
         """Clips of ``train`` (folds 1-3), ``validation`` (4) or ``test`` (5)."""
@@ -112,7 +111,9 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     clips, unused = _used_folds(clips, root)
     columns = ["clip", "path", "fold", "target", "label", "category"]
     clips, seconds = clips[columns].reset_index(drop=True), common_length(clips["path"])
-    return Dataset(name, root, clips, classes, problems + unused, n_listed, seconds)
+    dataset = Dataset(name, root, clips, classes, problems + unused, n_listed, seconds)
+    lines = find_faults(dataset) if has_folder(dataset) else []
+    return replace(dataset, problems=dataset.problems + lines, has_stems=has_folder(dataset) and not lines)
 
 
 def common_length(paths: Iterable[str]) -> float:
@@ -235,36 +236,6 @@ def background_clips(dataset: Dataset, n: int | None = None) -> pd.DataFrame:
         return train[rank < 2].reset_index(drop=True)
     order = train.assign(rank=rank).sort_values(["rank", "label"], kind="stable").index[:n]
     return train.loc[sorted(order)].reset_index(drop=True)
-
-
-def load_stems(
-    dataset: Dataset, clip: str, sample_rate: int, dtype: torch.dtype = torch.float32
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Event and background of a generated clip or scene, on the scale of its peak-normalised mixture.
-
-    Returns
-    -------
-    tuple of torch.Tensor or None
-        float32 (seconds * sample_rate,) each; their sum is `load_waveform` of the clip (to rounding).
-        None where the dataset has no stems.
-
-    Raises
-    ------
-    KeyError
-        The dataset has no such clip.
-    """
-    rows = dataset.clips[dataset.clips["clip"] == clip]
-    if rows.empty:
-        raise KeyError(f"{dataset.name} has no clip {clip!r}")
-    path = Path(rows["path"].iloc[0])
-    inside = path.relative_to(dataset.root / "audio")
-    paths = [dataset.root / "stems" / stem / inside for stem in ("event", "background")]
-    if not all(stem.is_file() for stem in paths):
-        return None
-    event, background = (read_waveform(stem, sample_rate, dtype, dataset.seconds) for stem in paths)
-    peak = read_waveform(path, sample_rate, dtype, dataset.seconds).abs().max()
-    divisor = peak if peak > 0 else torch.ones(())
-    return event / divisor, background / divisor
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -22,6 +22,11 @@ def peak_normalise(waveform: torch.Tensor) -> torch.Tensor:
     return waveform / _or_one(waveform.abs().amax(dim=-1, keepdim=True))
 
 
+def unit_rms(waveform: torch.Tensor) -> torch.Tensor:
+    """Each waveform (..., samples) divided by its root mean square; silence stays silence."""
+    return waveform / _or_one(waveform.square().mean(dim=-1, keepdim=True).sqrt())
+
+
 def alpha_for_snr(snr_db: float) -> float:
     """The ``alpha`` of `mix` that gives a clip-to-noise ratio in dB; 0.6 is +3.52 dB."""
     ratio = 10.0 ** (snr_db / 20.0)
@@ -75,7 +80,7 @@ def mix_stems(
         )
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must lie between 0 and 1; got {alpha}")
-    clip_part, noise_part = alpha * _unit_rms(clip), (1.0 - alpha) * _unit_rms(noise)
+    clip_part, noise_part = alpha * unit_rms(clip), (1.0 - alpha) * unit_rms(noise)
     clip_part, noise_part = torch.broadcast_tensors(clip_part, noise_part)
     peak = _or_one((clip_part + noise_part).abs().amax(dim=-1, keepdim=True))
     clip_part, noise_part = clip_part / peak, noise_part / peak
@@ -90,10 +95,6 @@ def _check_waveform(name: str, waveform: torch.Tensor) -> None:
         raise ValueError(f"{name} must have samples on its last axis; got shape {tuple(waveform.shape)}")
     if not torch.isfinite(waveform).all():
         raise ValueError(f"{name} holds NaN or infinite samples")
-
-
-def _unit_rms(waveform: torch.Tensor) -> torch.Tensor:
-    return waveform / _or_one(waveform.square().mean(dim=-1, keepdim=True).sqrt())
 
 
 def _or_one(divisor: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
-from .audio_files import FFMPEG_SUFFIXES, check_phase, check_rates, check_whole, open_sound, shown
+from .audio_files import FFMPEG_SUFFIXES, check_phase, check_rates, check_whole, decoded, open_sound, shown
 from .inputs import AUDIO_SUFFIXES, files_below
 from .reading import as_mono
 
@@ -56,7 +55,7 @@ def windows(path: str | Path, seconds: float, hop: float, sample_rate: int) -> I
         number, held = 0, np.zeros((0, file.channels))
         n_read, energies = 0, np.zeros(2)  # of the mean and of all channels
         while True:
-            read = _read(file, length - len(held), path)
+            read = decoded(file, length - len(held), path)
             held = np.concatenate([held, read])
             n_read += len(read)
             energies += np.square(read.mean(1)).sum(), np.square(read).mean(1).sum()
@@ -73,13 +72,6 @@ def windows(path: str | Path, seconds: float, hop: float, sample_rate: int) -> I
             if len(held) < length:
                 return
             held, number = held[step:], number + 1
-
-
-def _read(file: soundfile.SoundFile, n: int, path: Path) -> np.ndarray:
-    try:
-        return file.read(n, dtype="float64", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{shown(path)}: damaged audio file ({str(error).splitlines()[0]})") from error
 
 
 def sound_files(folder: str | Path) -> list[Path]:

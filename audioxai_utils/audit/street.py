@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from ..audio.noise import unit_rms
 from ..audio.reading import as_mono
 from ..explanation import explain
 from ..models.classifier import AudioClassifier
@@ -33,9 +34,8 @@ def mixture(folder: str | Path, sample_rate: int) -> tuple[torch.Tensor, dict[st
         found = sorted(Path(folder).glob(f"{recording}.*"))
         if not found:
             raise FileNotFoundError(f"folder {folder}: must hold ESC-50's {recording}.wav; it does not")
-        sound = as_mono(found[0], None, sample_rate).float()
-        parts[name] = GAINS[name] * sound / sound.square().mean().sqrt()
-    peak = sum(parts.values()).abs().max()
+        parts[name] = GAINS[name] * unit_rms(as_mono(found[0], None, sample_rate).float())
+    peak = float(sum(parts.values()).abs().max()) or 1.0  # silence stays silence
     return sum(parts.values()) / peak, {name: part / peak for name, part in parts.items()}
 
 

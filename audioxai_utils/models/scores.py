@@ -80,7 +80,8 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
     Raises
     ------
     ValueError
-        Naming what to do. Nothing is said of a network that takes one clip at a time.
+        Naming what to do. Nothing is said of a network that takes one clip at a time, or whose answer to the
+        louder row is not finite.
     """
     if not bool(columns.isfinite().all()):
         return  # said by who reads them
@@ -91,6 +92,8 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
         if is_scripted(plain.net):
             raise
         return  # takes one clip at a time: methods that ask about more say so
+    if not bool(together.isfinite().all()):
+        return  # the louder one is too loud for this network: it tells nothing of the first
     rounding = max(ROWS_AGREE, 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps)
     if bool(((together[0] - columns[0]).abs() <= rounding * columns.abs().max()).all()):
         return

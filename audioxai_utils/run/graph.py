@@ -119,7 +119,9 @@ class Graph:
     # What a step depends on
 
     def sources(self, notebook: str, shard: bool = False) -> list[str]:
-        """Input of a rule: the notebook and the modules it imports; of a shard, the modules it needs."""
+        """Input of a rule: the notebook, the modules it imports and the published tables it may read; of a
+        shard, the modules it needs.
+        """
         methods = self.settings.explained_by
         if shard:
             modules = {f"{PACKAGE.name}.{module}" for module in ("study.study", "run.shards")}

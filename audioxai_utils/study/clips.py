@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..audio.datasets import background_clips, load_noise, load_stems, load_waveforms, usable
+from ..audio.datasets import background_clips, load_noise, load_waveforms, usable
 from ..audio.noise import mix_stems
 from ..audio.spectrograms import Spectrogram
+from ..audio.stems import load_stems
 from ..evaluation.scoring import decibels
 from ..numerics import one_thread, to_device
 
@@ -138,8 +139,7 @@ def explained_clips(
     clips = replace(clips, rows=mine[clips.rows])
     if clips.stems is None and len(clips) and study.dataset.has_stems:
         stems = [load_stems(study.dataset, clip, sample_rate, study.dtype) for clip in clips.frame["clip"]]
-        if all(stems):  # else some clip has none, and what is measured of all is not known
-            clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
+        clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
     return clips
 
 

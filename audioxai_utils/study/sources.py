@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import constants
 
 PACKAGE = Path(__file__).resolve().parents[1]
+TABLES = (".csv", ".json", ".parquet")  # suffixes
 
 
 @cache
@@ -124,7 +125,8 @@ def notebook_sources(
 ) -> tuple[str, ...]:
     """Paths of a notebook and of exactly the package's modules that it imports, directly or not.
 
-    Those of ``methods`` come along where the notebook uses attribution methods at all.
+    Those of ``methods`` come along where the notebook uses attribution methods at all, and the tables of
+    ``published`` where it reads published numbers.
 
     Raises
     ------
@@ -141,7 +143,14 @@ def notebook_sources(
     paths = module_closure(names, package)
     if package / "attributions" / "registry.py" in paths:
         paths = module_closure(names | method_modules(methods), package)
+    if package / "published" / "__init__.py" in paths:
+        paths = [*paths, *published_tables(package)]
     return (str(notebook), *(str(path) for path in paths))
+
+
+def published_tables(package: Path = PACKAGE) -> list[Path]:
+    """The files that ``published`` reads."""
+    return sorted(path for path in (package / "published").rglob("*") if path.suffix in TABLES)
 
 
 @cache

@@ -149,7 +149,21 @@ def test_other_files_are_refused(fitted, tmp_path):
     decoder_training.save_decoder(other, tmp_path / "lmac.pt")
     with pytest.raises(ValueError, match="holds no interpreter"):
         METHODS["l2i"](TwoBands(), db, labels, decoder=tmp_path / "lmac.pt")
+    content = torch.load(fitted[1], weights_only=True)
+    torch.save(content | {"decoder": content["decoder"] | {"more": torch.ones(1)}}, tmp_path / "more.pt")
+    with pytest.raises(ValueError, match=r"more.pt: is another method's; train one with decoder_training"):
+        load_interpreter(tmp_path / "more.pt", db)
     with pytest.raises(ValueError, match="its spectra have 32 bins, the clips 16"):
         METHODS["l2i"](TwoBands(), db[:, :, :16], labels, decoder=fitted[1])
     with pytest.raises(ValueError, match="n_components must be 2 or more; got 1"):
         InterpreterRecipe(n_components=1)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-200], lambda content: b"no weights", lambda content: b""]
+)
+def test_a_damaged_file_is_one_line_that_names_it(fitted, tmp_path, damage):
+    (tmp_path / "cut.pt").write_bytes(damage(fitted[1].read_bytes()))
+    with pytest.raises(ValueError, match=r"cut.pt: not a readable PyTorch checkpoint .*; train one") as found:
+        load_interpreter(tmp_path / "cut.pt", clips(1, 0)[0])
+    assert "\n" not in str(found.value)

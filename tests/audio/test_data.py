@@ -19,10 +19,8 @@ from audioxai_utils.audio.datasets import (
     background_clips,
     load_dataset,
     load_noise,
-    load_stems,
     load_waveform,
 )
-from audioxai_utils.audio.generated import synthesis
 
 
 @pytest.fixture
@@ -70,25 +68,6 @@ def test_data_root_from_the_environment(folder, monkeypatch):
     monkeypatch.setenv("AUDIOXAI_DATA", str(folder / "gone"))
     with pytest.raises(FileNotFoundError, match="no such folder"):  # and no download
         load_dataset("esc50")
-
-
-def test_generated_dataset_has_stems_that_sum_to_the_waveform(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthesis, "TARGETS", {"dog": 0, "clock_tick": 38})
-    monkeypatch.setattr(synthesis, "CLIPS_PER_FOLD", 1)
-    dataset = load_dataset("generated", tmp_path / "set", progress=False)
-    assert dataset.classes == ("dog", "clock_tick") and len(dataset.clips) == 10
-    for rate in (16000, 32000):
-        path, clip = dataset.clips["path"][3], dataset.clips["clip"][3]
-        event, background = load_stems(dataset, clip, rate)
-        torch.testing.assert_close(event + background, load_waveform(path, rate), rtol=0, atol=2e-6)
-        assert event.any() and background.any()
-    with pytest.raises(KeyError, match="no clip 'nobody'"):
-        load_stems(dataset, "nobody", 16000)
-
-
-def test_recorded_datasets_have_no_stems(folder):
-    dataset = load_dataset("esc50", folder)
-    assert load_stems(dataset, dataset.clips["clip"][0], 16000) is None
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])

@@ -12,8 +12,9 @@ import torch
 from esc_folder import make_folder, tone
 
 from audioxai_utils.audio import inputs, listing
-from audioxai_utils.audio.audio_files import by_reason, check_rates, load_waveform, shown
+from audioxai_utils.audio.audio_files import by_reason, check_rates, load_waveform, read_length, shown
 from audioxai_utils.audio.datasets import load_dataset, load_noise, load_waveforms
+from audioxai_utils.audio.own_data import load_own_dataset
 
 CLIP = "5-105-B-5.wav"
 
@@ -370,15 +371,40 @@ def test_sounds_behind_links_are_read(folder, tmp_path):
     assert len(load_dataset("esc50", folder).clips) == 29
 
 
+def forget_length(path):
+    """As a recorder leaves it that streams: 36 bits of STREAMINFO, the number of samples, are 0."""
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("seconds", [0.1, 1, 4.9, 5, 7])
 def test_a_flac_of_unknown_length_is_read(tmp_path, seconds):
     path = tmp_path / "a.flac"
     soundfile.write(path, noise_of(seconds), 16000)
-    whole, content = load_waveform(path, 16000), bytearray(path.read_bytes())
-    content[21] &= 0xF0
-    content[22:26] = bytes(4)  # 36 bits of STREAMINFO: the number of samples
-    path.write_bytes(content)
+    whole = load_waveform(path, 16000)
+    forget_length(path)
     assert torch.equal(load_waveform(path, 16000), whole)
+    assert read_length(path) == round(16000 * seconds) / 16000
+
+
+def test_flacs_of_unknown_length_are_no_longer_than_they_are(tmp_path):
+    """Of clips of 1.5 s, neither padded to 5 s nor said to be longer than 30 s; a damaged one is a line."""
+    root = make_folder(tmp_path / "set", ".flac")
+    for path in (root / "audio").iterdir():
+        soundfile.write(path, noise_of(1.5), 16000)
+        forget_length(path)
+    dataset = load_dataset("esc50", root)
+    assert dataset.seconds == 1.5 and dataset.problems == []
+    own = load_own_dataset(root / "audio")
+    assert own.seconds == 1.5 and own.problems == []
+    content = bytearray(path.read_bytes())
+    content[42:] = b"no frame"
+    path.write_bytes(content)
+    dataset = load_dataset("esc50", root)
+    (line,) = dataset.problems
+    assert path.name in line and len(dataset.clips) == 29 and dataset.seconds == 1.5
 
 
 @pytest.mark.parametrize(

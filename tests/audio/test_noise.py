@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from audioxai_utils.audio.noise import alpha_for_snr, mix, mix_stems, pad_or_cut, peak_normalise
+from audioxai_utils.audio.noise import alpha_for_snr, mix, mix_stems, pad_or_cut, peak_normalise, unit_rms
 
 
 def _oracle(clip: list[float], noise: list[float], alpha: float) -> list[float]:
@@ -108,3 +108,13 @@ def test_bad_input_is_one_clear_line(clip, noise, alpha, error, words):
     with pytest.raises(error, match=words) as caught:
         mix(clip, noise, alpha)
     assert "\n" not in str(caught.value)
+
+
+def test_unit_rms_is_a_waveform_s_own_and_leaves_silence():
+    waveforms = torch.stack(
+        [torch.tensor([3.0, -3.0, 3.0, -3.0]), torch.zeros(4), torch.tensor([2.0, 0, 0, 0])]
+    )
+    expected = torch.stack(
+        [torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.zeros(4), torch.tensor([2.0, 0, 0, 0])]
+    )
+    torch.testing.assert_close(unit_rms(waveforms), expected)

@@ -9,9 +9,10 @@ import soundfile
 import torch
 from tiny_study import write_dataset
 
-from audioxai_utils.audio.datasets import load_dataset, load_stems, load_waveform
+from audioxai_utils.audio.datasets import load_dataset, load_waveform
 from audioxai_utils.audio.encoding import loudness
 from audioxai_utils.audio.scenes import BACKGROUND_DB, SPREAD_DB, main, make_scenes
+from audioxai_utils.audio.stems import load_stems
 
 SCENES = {"deep": ("low", "middle"), "bright": ("middle", "high")}
 RATE = 16000

@@ -36,6 +36,16 @@ def test_parts_sum_to_the_street_at_their_gains(folder):
         street.mixture(folder, RATE)
 
 
+def test_a_silent_part_gives_silence(folder):
+    silence = np.zeros(RATE)
+    soundfile.write(folder / f"{street.PARTS['rain']}.wav", silence, RATE)
+    sound, parts = street.mixture(folder, RATE)
+    assert not parts["rain"].any() and float(sound.abs().max()) == pytest.approx(1, abs=1e-6)
+    for recording in street.PARTS.values():
+        soundfile.write(folder / f"{recording}.wav", silence, RATE)
+    assert not street.mixture(folder, RATE)[0].any()
+
+
 def test_a_label_that_hears_a_band_is_explained_by_the_part_that_lies_there(folder, monkeypatch):
     """Each label is the mean level of a third of the bands: the dog lies in the lowest."""
     monkeypatch.setattr(street, "METHODS", {"saliency": {}, "integrated_gradients": {"n_steps": 4}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import json
 import os
@@ -14,7 +15,9 @@ import nbformat
 import pytest
 
 from audioxai_utils import constants
+from audioxai_utils.run import graph
 from audioxai_utils.study import attribute, sources
+from audioxai_utils.study.settings import Settings
 
 FILES = {
     "__init__.py": 'import importlib\nLAZY = {"explain": "late"}\ndef __getattr__(name): ...\n',
@@ -69,6 +72,40 @@ def test_closure(package, tmp_path, code, modules):
     found = sources.notebook_sources(notebook, package=package)
     assert found[0] == str(notebook)
     assert set(found[1:]) == {str(package / f"{name}.py") for name in modules.split()}
+
+
+def test_published_tables_are_inputs_of_the_notebooks_that_import_them_alone(package, tmp_path):
+    tables = {"published/one.csv", "published/ours/two.parquet", "published/ours/three.json"}
+    for name in (*tables, "published/__init__.py", "published/ours/note.md", "room/four.csv"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("")
+    (package / "reader.py").write_text("from . import published\n")
+    modules = {"__init__.py", "published/__init__.py"}
+    for code, expected in {
+        "from package.published import x": modules | tables,
+        "from package import reader": modules | tables | {"reader.py"},
+        "from package.room import one": {"__init__.py", "room/__init__.py", "room/one.py", "alone.py"},
+    }.items():
+        write_notebook(tmp_path / f"{len(code)}.ipynb", code)
+        found = sources.notebook_sources(tmp_path / f"{len(code)}.ipynb", package=package)
+        assert set(found[1:]) == {str(package / name) for name in expected}, code
+
+
+def test_a_changed_published_table_reruns_the_steps_that_show_it():
+    """By the inputs of the graph's rules; attributions read no table."""
+    steps = graph.Graph(dataclasses.asdict(Settings("smoke")) | {"states": {}})
+    ours = sources.PACKAGE / "published" / "ours"
+    shown = {
+        "09_own_model": "street.csv",
+        "12_planted_causes": "planted.parquet",
+        "14_other_sounds": "other_sounds.parquet",
+        "05_metrics_and_tables": "scores.parquet",
+        graph.REPORT: "other_sounds.csv",
+    }
+    for notebook, table in shown.items():
+        assert (ours / table).is_file() and str(ours / table) in steps.sources(notebook), notebook
+    for notebook in ("01_data_and_noise", "03_attributions", "10_localisation", "11_noise_levels"):
+        assert not [path for path in steps.sources(notebook) if "published" in path], notebook
 
 
 @functools.cache
