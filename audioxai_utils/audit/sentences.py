@@ -36,7 +36,7 @@ def main_condition(results_dir: Path) -> tuple[str, str]:
 
 
 def study_tables(results_dir: Path, protocol: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """Tables of a protocol by condition (II-VI, and those of other conditions), as far as they were computed."""
+    """Tables of a protocol by condition (II-VI, and those of others), as far as they were computed."""
     best = read_table(results_dir, "best_masks")
     own = [] if best is None else list(zip(best["spectrogram_type"], best["noise_scenario"]))
     found = {

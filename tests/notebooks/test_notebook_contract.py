@@ -14,7 +14,6 @@ FURTHER = {
     "02": {"spectrogram_type": "mel_db"},
     "03": {"spectrogram_type": "mel_db", "noise_scenario": "clean"},
     "04": {"spectrogram_type": "mel_db", "noise_scenario": "clean"},
-    "09": {"weights": "", "recordings": ""},
 }
 DEFINE = ("02", "03", "04", "05")  # what these do they define by formulas
 MACHINE_PATH = re.compile(r"/(tmp|root|home|work|Users|mnt)/")
