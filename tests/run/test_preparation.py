@@ -56,11 +56,17 @@ def test_weights_are_downloaded_once_checked_and_handed_on_as_a_path(place, serv
     assert FILE in capfd.readouterr().err  # the progress bar
 
 
+@pytest.fixture
+def own_results(place, monkeypatch):
+    """Results of these studies beside nobody's own."""
+    monkeypatch.setenv("AUDIOXAI_RESULTS", str(place / "results"))
+
+
 def quick(*words: str) -> Settings:
     return preparation.prepare(command_line.parse(words).settings)
 
 
-def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, capsys):
+def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, own_results, capsys):
     assert quick("--dataset", "esc50").network == "cnn14"  # nothing was downloaded yet
     path = place / "data" / downloads.WEIGHTS["mn04"].name
     path.parent.mkdir(exist_ok=True)
@@ -77,7 +83,7 @@ def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, cap
     assert {quick(*words).network for words in others} == {"cnn14"}
 
 
-def test_a_study_started_without_the_tagger_goes_on_without_it(place, capsys):
+def test_a_study_started_without_the_tagger_goes_on_without_it(place, own_results, capsys):
     (place / "data").mkdir(exist_ok=True)
     (place / "data" / downloads.WEIGHTS["mn04"].name).write_bytes(WEIGHTS)
     from_scratch = command_line.parse(["--dataset", "esc50", "--pretrained", "none"]).settings
@@ -87,7 +93,7 @@ def test_a_study_started_without_the_tagger_goes_on_without_it(place, capsys):
     assert quick("--dataset", "esc50").network == "mn04"
 
 
-def test_a_study_of_the_tagger_does_not_become_another_s_when_its_weights_are_gone(place):
+def test_a_study_of_the_tagger_does_not_become_another_s_when_its_weights_are_gone(place, own_results):
     path = place / "data" / downloads.WEIGHTS["mn04"].name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(WEIGHTS)
