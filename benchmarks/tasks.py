@@ -23,7 +23,13 @@ from torch.nn import functional
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 
 from audioxai_utils import AudioClassifier, explain, explain_recording  # noqa: E402
-from audioxai_utils.figures.drawing import label_axes, new_figure, show_attribution, styled  # noqa: E402
+from audioxai_utils.figures.drawing import (  # noqa: E402
+    attribution_bar,
+    label_axes,
+    new_figure,
+    show_attribution,
+    styled,
+)
 from audioxai_utils.figures.recordings import recording_strip  # noqa: E402
 from audioxai_utils.figures.style import axes_of  # noqa: E402
 from audioxai_utils.study.study import open_study  # noqa: E402
@@ -40,10 +46,8 @@ class Frames(nn.Module):
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
         m = self.model
-        x = m.bn0(db.squeeze(1).contiguous()).transpose(1, 2).unsqueeze(1)
-        for i in range(1, 7):
-            x = getattr(m, f"conv_block{i}")(x, pool=2 if i < 6 else 1)
-        return m.head(m.relu(m.fc1(x.mean(dim=3).transpose(1, 2))))
+        maps = m.maps(m.bn0(db.squeeze(1).contiguous()).transpose(1, 2).unsqueeze(1))
+        return m.head(m.relu(m.fc1(maps.mean(dim=3).transpose(1, 2))))
 
 
 def questions(model: nn.Module, classes: tuple[str, ...], clips: torch.Tensor, label: int) -> dict:
@@ -52,8 +56,9 @@ def questions(model: nn.Module, classes: tuple[str, ...], clips: torch.Tensor, l
     frames = AudioClassifier(Frames(model), input="mel_db")
     with torch.no_grad():
         heard = frames.net(whole.pictures(clips[:1]))[0, :, label].unfold(0, FRAMES, 1).mean(1)
-        other = whole.scores(clips[1:])
-    first, second = int(heard.argmax()), (label + 1) % len(classes)
+        own, other = whole.scores(clips[:1]), whole.scores(clips[1:])
+    first = int(heard.argmax())
+    second = next(int(each) for each in own[0].argsort(descending=True) if int(each) != label)
     place = slice(first, first + FRAMES)
     asked = {
         f"why {classes[label]}?": (whole, label),
@@ -77,9 +82,10 @@ def drawn(found: dict):
     for place, (ax, (title, each)) in enumerate(zip(grid[0], found.items())):
         db = each.batch.db[0, 0].numpy()
         axes = axes_of(each.spectrogram, db.shape[1])
-        show_attribution(ax, db, each.attribution[0, 0].numpy(), axes)
+        picture = show_attribution(ax, db, each.attribution[0, 0].numpy(), axes)
         label_axes(ax, axes, frequency=place == 0)
         ax.set_title(title.replace("_", " "))
+    attribution_bar(figure, picture, wide=False, ax=grid[0], extend="both")
     return figure
 
 

@@ -104,12 +104,16 @@ class Cnn14(nn.Module):
         x = self.bn0(db.squeeze(1).contiguous())  # (batch, frequency, time)
         return self.after_bn0(x.transpose(1, 2).unsqueeze(1))
 
-    def after_bn0(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of a normalised input in PANNs' order, (batch, 1, time, frequency)."""
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        """The last block's feature maps (batch, channels, time, frequency) of a normalised input."""
         for i in range(1, 7):
             x = getattr(self, f"conv_block{i}")(x, pool=2 if i < 6 else 1)
             x = self.dropouts[i - 1](x)
-        x = x.mean(dim=3)  # (batch, channels, time)
+        return x
+
+    def after_bn0(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a normalised input in PANNs' order, (batch, 1, time, frequency)."""
+        x = self.maps(x).mean(dim=3)  # (batch, channels, time)
         self.max_pool.kernel_size = self.max_pool.stride = x.shape[2]  # over all frames
         x = self.max_pool(x).squeeze(2) + x.mean(dim=2)  # (batch, channels)
         x = self.relu(self.fc1(self.dropouts[6](x)))
