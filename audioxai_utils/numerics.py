@@ -13,6 +13,13 @@ from contextlib import contextmanager
 
 import torch
 
+BATCH_SIZE = {"cpu": 8, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
+
+
+def at_once(batch_size: int | None, device: torch.device) -> int:
+    """How many pictures pass a model together: what the caller says, or what suits the device."""
+    return batch_size or BATCH_SIZE.get(device.type, 64)
+
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:

@@ -17,9 +17,9 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import tensor_float32
+from ..numerics import at_once, tensor_float32
 from .integrated_gradients import at_least
-from .neighbourhoods import BATCH_SIZE, proximity_weighted
+from .neighbourhoods import proximity_weighted
 
 LOUDNESS_WINDOW = 5  # frames over which the level is averaged before its minima are looked for
 NMF_STEPS = 200
@@ -67,7 +67,7 @@ def weigh(
     """
     at_least(2, n_samples=n_samples)
     at_least(1, batch_size=batch_size)
-    fast, size = inference_copy(model, db), batch_size or BATCH_SIZE.get(db.device.type, 64)
+    fast, size = inference_copy(model, db), at_once(batch_size, db.device)
     fill = reading_of(model).floor if fill is None else float(fill)
     found = []
     for number, (clip, label) in enumerate(zip(db, target.tolist())):

@@ -50,7 +50,7 @@ from torch.nn import functional
 
 from ..models.inference import inference_copy
 from ..models.reading import STUDY, reading_of
-from ..numerics import largest, masked
+from ..numerics import at_once, largest, masked
 from .heard import Sounds
 from .integrated_gradients import at_least
 from .registry import register
@@ -137,13 +137,13 @@ def extremal(
     jitter: int = 1,
     noise: float = 1.0,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     waveform: torch.Tensor | None = None,
     spectrogram: Callable | None = None,
 ) -> torch.Tensor:
     """Each clip's optimised mask minus 1/2, or minus the level that leaves ``area`` above 0.
 
-    ``batch_size`` clips are optimised at once, which bounds the memory: twice as many
+    ``batch_size`` clips (8, on a GPU 128) are optimised at once, which bounds the memory: twice as many
     spectrograms pass the model. ``waveform`` (n, samples) and ``spectrogram``, the transform that made
     ``db`` of it, serve the domain ``heard`` alone. The other options are :class:`Plan`'s.
     """
@@ -158,7 +158,7 @@ def extremal(
     fast = inference_copy(model, db)
     parts = [
         _optimise(fast, db[rows], target[rows], plan, None if sounds is None else sounds[rows])
-        for rows in torch.arange(len(db), device=db.device).split(batch_size)
+        for rows in torch.arange(len(db), device=db.device).split(at_once(batch_size, db.device))
     ]
     return torch.cat(parts)
 
@@ -317,7 +317,7 @@ def extremal_20(
     domain: str = "both",
     n_steps: int = 100,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     waveform: torch.Tensor | None = None,
     spectrogram: Callable | None = None,
 ) -> torch.Tensor:
@@ -347,7 +347,7 @@ def extremal_heard(
     area: float | None = None,
     n_steps: int = 100,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | None = None,
 ) -> torch.Tensor:
     """Each clip's mask, optimised on its sound, minus 1/2 (or the level that leaves ``area`` above 0).
 

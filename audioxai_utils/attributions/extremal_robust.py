@@ -17,7 +17,7 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import masked
+from ..numerics import at_once, masked
 from .extremal import (
     LEAST_GAIN,
     START,
@@ -49,7 +49,7 @@ def extremal_robust(
     n_steps: int = 100,
     area_weight: float = 2.0,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | None = None,
 ) -> torch.Tensor:
     """Each clip's optimised mask minus 1/2, or minus the level that leaves ``area`` above 0.
 
@@ -68,7 +68,7 @@ def extremal_robust(
     fast = inference_copy(model, db)
     parts = [
         _optimise(fast, db[rows], target[rows], plan, background)
-        for rows in torch.arange(len(db), device=db.device).split(batch_size)
+        for rows in torch.arange(len(db), device=db.device).split(at_once(batch_size, db.device))
     ]
     return torch.cat(parts)
 

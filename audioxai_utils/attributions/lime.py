@@ -24,8 +24,8 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import to_host
-from .neighbourhoods import BATCH_SIZE, ahead, classified, one_behind, prepare, regress, scaled_image
+from ..numerics import at_once, to_host
+from .neighbourhoods import ahead, classified, one_behind, prepare, regress, scaled_image
 from .registry import register
 
 
@@ -83,7 +83,7 @@ def _fast(
 ) -> torch.Tensor:
     """Superpixel weights spread over their bins, (batch, 1, F, T)."""
     fast = inference_copy(model, db, dtype)
-    size = batch_size or BATCH_SIZE.get(db.device.type, 64)
+    size = at_once(batch_size, db.device)
     n_workers = 0 if db.device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))
     neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
     labels = iter(target.tolist())

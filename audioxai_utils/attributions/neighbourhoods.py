@@ -16,10 +16,9 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import tensor_float32, to_device
+from ..numerics import at_once, tensor_float32, to_device
 
 KERNEL_WIDTH, ALPHA = 0.25, 1.0  # lime's width of the proximity kernel and ridge penalty
-BATCH_SIZE = {"cpu": 8, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def surrogate_fit(
     fast, found = inference_copy(model, db), []
     for image, label in zip(db.cpu(), target.tolist()):
         clip = prepare(image, n_samples, seed)
-        probability = classify(fast, clip, label, db, BATCH_SIZE.get(db.device.type, 64))
+        probability = classify(fast, clip, label, db, at_once(None, db.device))
         ridge, visible, proximity = _surrogate(clip.visible, probability)
         r2 = ridge.score(visible, probability, sample_weight=proximity)
         found.append({"superpixels": visible.shape[1], "r2": float(r2)})

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
+from ..numerics import at_once
 from .integrated_gradients import at_least
 from .registry import register
 
@@ -40,7 +41,7 @@ def occlusion(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     fill: float | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
 ) -> torch.Tensor:
     """Mean fall in probability over the patches that cover a bin.
 
@@ -52,8 +53,8 @@ def occlusion(
         Step of the patch, no larger than it; default half of the patch.
     fill : float, optional
         Level of a silenced bin (dB); default the model's floor.
-    batch_size : int
-        Patches classified at once.
+    batch_size : int, optional
+        Patches classified at once; default 8, on a GPU 128.
     """
     from captum.attr import Occlusion
 
@@ -65,8 +66,8 @@ def occlusion(
             raise ValueError(f"window and stride must be {wanted}; got {size} and {step}")
     at_least(1, batch_size=batch_size)
     explainer = Occlusion(Probability(inference_copy(model, db)))
-    fill = reading_of(model).floor if fill is None else fill
-    options = {"strides": (1, *stride), "baselines": float(fill), "perturbations_per_eval": batch_size}
+    fill, size = reading_of(model).floor if fill is None else fill, at_once(batch_size, db.device)
+    options = {"strides": (1, *stride), "baselines": float(fill), "perturbations_per_eval": size}
     clips = zip(db.split(1), target.tolist())
     with torch.no_grad():
         return torch.cat([explainer.attribute(clip, (1, *window), target=c, **options) for clip, c in clips])

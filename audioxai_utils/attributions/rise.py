@@ -21,9 +21,11 @@ from torch.nn import functional
 
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
-from ..numerics import masked
+from ..numerics import at_once, masked
 from .integrated_gradients import at_least
 from .registry import register
+
+DRAWN = 8  # masks drawn together
 
 
 @register("rise", budget="n_masks")
@@ -37,7 +39,7 @@ def rise(
     share: float = 0.5,
     fill: float | None = None,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | None = None,
 ) -> torch.Tensor:
     """Probability of the class where a bin is shown, above the mean.
 
@@ -49,8 +51,10 @@ def rise(
         Cells of a coarse mask, and the probability that one is shown, between 0 and 1.
     fill : float, optional
         Level of a hidden bin (dB); default the model's floor.
-    seed, batch_size : int
-        Starts the masks, the same on every device; masked clips classified at once.
+    seed : int
+        Starts the masks, the same on every device.
+    batch_size : int, optional
+        Masked clips classified at once; default 8, on a GPU 128.
     """
     at_least(2, n_masks=n_masks)
     at_least(1, batch_size=batch_size, grid=min(grid))
@@ -60,7 +64,8 @@ def rise(
     fill = reading.floor if fill is None else fill
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
     with torch.inference_mode():
-        for masks in random_masks(n_masks, tuple(grid), share, seed, db, batch_size):
+        size = at_once(batch_size, db.device)
+        for masks in random_masks(n_masks, tuple(grid), share, seed, db, size):
             shown += masks.sum(0, keepdim=True)
             for clip, label in enumerate(target.tolist()):
                 p = reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label]  # (masks,)
@@ -76,15 +81,23 @@ def random_masks(
 
     A grid one cell larger than asked for is upsampled, and a random part of it is cut out.
     """
-    generator = torch.Generator().manual_seed(seed)
     size = like.shape[2:]
     cell = [-(-extent // cells) for extent, cells in zip(size, grid)]  # bins and frames of a cell, rounded up
     upsampled = [(cells + 1) * step for cells, step in zip(grid, cell)]
-    for first in range(0, n_masks, batch_size):
-        n = min(batch_size, n_masks - first)
-        coarse = (torch.rand(n, 1, grid[0] + 1, grid[1] + 1, generator=generator) < share).to(like)
-        fine = functional.interpolate(coarse, upsampled, mode="bilinear", align_corners=False)
-        shifts = [torch.randint(0, step, (n,), generator=generator).tolist() for step in cell]
+    for coarse, shifts in _drawn(n_masks, grid, cell, share, seed, batch_size):
+        fine = functional.interpolate(coarse.to(like), upsampled, mode="bilinear", align_corners=False)
         yield torch.stack(
-            [fine[i, :, f : f + size[0], t : t + size[1]] for i, (f, t) in enumerate(zip(*shifts))]
+            [fine[i, :, f : f + size[0], t : t + size[1]] for i, (f, t) in enumerate(shifts.tolist())]
         )
+
+
+def _drawn(n_masks: int, grid, cell, share: float, seed: int, batch_size: int):
+    """Coarse masks (n, 1, cells + 1, cells + 1) and their shifts (n, 2), a few draws at a time whatever the
+    batch, so that no mask depends on it.
+    """
+    generator, coarse, shifts = torch.Generator().manual_seed(seed), [], []
+    for first in range(0, n_masks, DRAWN):
+        n = min(DRAWN, n_masks - first)
+        coarse.append(torch.rand(n, 1, grid[0] + 1, grid[1] + 1, generator=generator) < share)
+        shifts.append(torch.stack([torch.randint(0, step, (n,), generator=generator) for step in cell], 1))
+    return zip(torch.cat(coarse).split(batch_size), torch.cat(shifts).split(batch_size))

@@ -23,8 +23,9 @@ from torch import nn
 from ..constants import check_choice
 from ..models.inference import inference_copy
 from ..models.reading import reading_of
+from ..numerics import at_once
 from .integrated_gradients import at_least
-from .neighbourhoods import BATCH_SIZE, Neighbourhood, classified
+from .neighbourhoods import Neighbourhood, classified
 from .registry import register
 from .slime import regular_grid
 
@@ -79,7 +80,7 @@ def segments(
     n = n_segments or _number(seconds, db.shape[3], waveform, spectrogram)
     grid = regular_grid(tuple(db.shape[2:]), "time", n, 1)
     visible = windows_hidden(n_samples, n, window, share, seed)
-    fast, size = inference_copy(model, db), batch_size or BATCH_SIZE.get(db.device.type, 64)
+    fast, size = inference_copy(model, db), at_once(batch_size, db.device)
     fill = reading_of(model).floor if fill is None else float(fill)
     maps = []
     for clip, label in zip(db.double().cpu().numpy()[:, 0], target.tolist()):

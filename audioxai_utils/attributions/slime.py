@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from ..models.inference import inference_copy
+from ..numerics import at_once
 from .integrated_gradients import at_least
 from .lime import scaled_image
-from .neighbourhoods import BATCH_SIZE, Neighbourhood, classify, regress
+from .neighbourhoods import Neighbourhood, classify, regress
 from .registry import register
 
 GRIDS = ("time", "frequency", "both")
@@ -76,7 +77,7 @@ def weigh_segments(
     at_least(2, n_samples=n_samples)
     at_least(1, batch_size=batch_size)
     fast = inference_copy(model, db)
-    size = batch_size or BATCH_SIZE.get(db.device.type, 64)
+    size = at_once(batch_size, db.device)
     maps = []
     for clip, label in zip(db.cpu(), target.tolist()):
         segments = cut(clip)

@@ -19,6 +19,7 @@ from torch import nn
 from .. import constants
 from ..attributions import METHODS, neighbourhoods
 from ..models.inference import inference_copy
+from ..numerics import at_once
 from .sanity_checks import constant, spearman
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _explainer(
         return lambda model, i: _map(METHODS[method](model, db[i : i + 1], target[i : i + 1], **own[i]))
     n_samples, seed = options.get("n_samples", 1000), options.get("seed", constants.FIXED_SEEDS["LIME"])
     prepared = [neighbourhoods.prepare(one.cpu(), n_samples, seed) for one in db]
-    size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
+    size = at_once(None, db.device)
 
     def explain(model: nn.Module, i: int) -> np.ndarray:
         fast, clip = inference_copy(model, db), prepared[i]

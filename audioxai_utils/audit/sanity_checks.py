@@ -24,7 +24,7 @@ from ..evaluation.frames import CONDITION
 from ..models.cnn14 import Cnn14
 from ..models.inference import inference_copy
 from ..models.wrapping import is_differentiable
-from ..numerics import tensor_float32
+from ..numerics import at_once, tensor_float32
 from ..words import method_label, percent
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def lime_stability(condition: Condition, n_seeds: int = 5) -> pd.DataFrame:
         fast, c = inference_copy(model, db), int(target)
         neighbourhood = neighbourhoods.prepare(db[0].cpu(), n_samples, seeds[0])
         drawn = [redrawn(neighbourhood, seed) for seed in seeds]
-        size = neighbourhoods.BATCH_SIZE.get(db.device.type, 64)
+        size = at_once(None, db.device)
         found = [neighbourhoods.classify(fast, each, c, db, size) for each in drawn]
         sizes = {"n_superpixels": drawn[0].visible.shape[1], "n_samples": n_samples, "n_seeds": n_seeds}
         agreement = _agreement([each.visible for each in drawn], found)

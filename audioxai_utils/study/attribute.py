@@ -22,7 +22,7 @@ from .sources import digest
 
 RECORDED = ("attribution", "target", "p", "seconds", "key")
 # clips attributed together; on a GPU the CPU's part of one runs beside another's
-AT_ONCE = {"cpu": 1, "cuda": 16}
+AT_ONCE = {"cpu": 1, "cuda": 64}
 
 
 def attribute(classifier: Classifier, clips, method: str, options: dict, folder: Path) -> Iterator[dict]:
