@@ -15,6 +15,7 @@ from ..study.settings import FILE, Settings
 from . import machine
 
 RATE = 32_000  # Hz, at which a noise is tried
+TAKES_WEIGHTS = ("quick", "medium")  # profiles that take the pretrained tagger where it is at hand
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 
 
@@ -78,13 +79,13 @@ def _provide_dataset(settings: Settings) -> None:
 
 
 def _with_weights_at_hand(settings: Settings) -> Settings:
-    """A quick study of ESC-10 or ESC-50 takes the pretrained tagger where its weights were fetched before.
+    """Quick and medium studies of ESC-10 and ESC-50 take the pretrained tagger once it was downloaded.
 
     The probe takes seconds, and its figures mean more than those of a small Cnn14 from scratch. A run that
     was started without it goes on without it.
     """
-    quick = settings.profile == "quick" and settings.dataset in ("esc10", "esc50")
-    if settings.pretrained is not None or settings.model or not quick:
+    meant = settings.profile in TAKES_WEIGHTS and settings.dataset in ("esc10", "esc50")
+    if settings.pretrained is not None or settings.model or not meant:
         return settings
     path, started = _weights_file(TAGGER), settings.results / FILE
     before = Settings.read(settings.results).network if started.is_file() else None

@@ -44,6 +44,19 @@ class Profile:
     reproducible: bool = False
 
 
+FROM_SCRATCH = {  # how a Cnn14 is trained whose weights are drawn
+    "epochs": 50,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "schedule": "one_cycle",
+    "mixup": 0.1,
+    "time_shift": True,
+    "iid_masks": True,
+    "averaging": 0.95,
+    "crop": 0.5,
+    "dropout": 0.0,
+}
+
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -73,19 +86,19 @@ PROFILES = {
         Profile(
             "quick",
             width=1 / 16,
-            epochs=50,
-            batch_size=16,
-            learning_rate=3e-3,
-            schedule="one_cycle",
-            mixup=0.1,
-            time_shift=True,
-            iid_masks=True,
-            averaging=0.95,
-            crop=0.5,
-            dropout=0.0,
+            **FROM_SCRATCH,
             n_clips=20,
             lime_samples=200,
             background_clips=20,
+        ),
+        Profile(
+            "medium",
+            width=1 / 8,
+            **FROM_SCRATCH,
+            n_clips=100,
+            lime_samples=300,
+            background_clips=30,
+            n_swept=5,
         ),
         Profile(
             "paper",

@@ -53,7 +53,10 @@ class Settings:
     """
 
     profile: str = option(
-        "quick", "smoke (a minute or two), quick or paper", since="01", choices=tuple(profiles.PROFILES)
+        "quick",
+        "smoke (two minutes), quick, medium (an hour) or paper",
+        since="01",
+        choices=tuple(profiles.PROFILES),
     )
     dataset: str = option(
         "generated", "generated, esc10, esc50, or own (with --model)", since="01", choices=constants.DATASETS
@@ -72,7 +75,7 @@ class Settings:
         None,
         "start from AudioSet weights, of a file or downloaded: mn04 (EfficientAT, with a linear probe) or "
         "cnn14 (PANNs, full width, for the paper profile); none: a Cnn14 from scratch, the default but for "
-        "quick on ESC-10 or ESC-50 where mn04 was downloaded before",
+        "quick and medium on ESC-10 or ESC-50 where mn04 was downloaded before",
         since="02",
         metavar=("mn04|cnn14|none", "PATH|download"),
         nargs="+",

@@ -223,7 +223,7 @@ BAD = [
     (["--prof", "quick"], "unrecognized arguments"),
     (["quick"], "unrecognized arguments: quick"),
     (["--profile"], "argument --profile: expected one argument"),
-    (["--profile", "fast"], "--profile must be one of smoke, quick, paper; got 'fast'"),
+    (["--profile", "fast"], "--profile must be one of smoke, quick, medium, paper; got 'fast'"),
     (["--dataset", "esc"], "--dataset must be one of generated, esc10, esc50, own; got 'esc'"),
     (["--device", "gpu"], "--device must be one of cpu, cuda, auto; got 'gpu'"),
     (["--protocol", "new"], "--protocol must be one of paper, audited, both; got 'new'"),
@@ -379,7 +379,7 @@ def run_all(folder: Path, *words: str, **variables: str) -> subprocess.Completed
 def test_options_are_checked_before_anything_is_installed(clone):
     done = run_all(clone, "--profile", "fast")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "run_all.sh: --profile must be one of smoke, quick, paper; got 'fast'\n"
+    assert done.stderr == "run_all.sh: --profile must be one of smoke, quick, medium, paper; got 'fast'\n"
     help_text = run_all(clone, "--help")
     assert help_text.returncode == 0 and "--pretrained mn04|cnn14|none [PATH|download" in help_text.stdout
     assert not (clone / ".venv").exists() and not list(clone.rglob("__pycache__"))

@@ -74,6 +74,7 @@ def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, own
     capsys.readouterr()
     found = quick("--dataset", "esc50")
     assert (found.network, found.weights) == ("mn04", str(path))
+    assert quick("--dataset", "esc50", "--profile", "medium").network == "mn04"
     assert "--pretrained none does without it" in capsys.readouterr().out
     others = [
         ("--dataset", "esc50", "--pretrained", "none"),

@@ -15,7 +15,7 @@ from audioxai_utils.study.study import Study
 @pytest.mark.parametrize(
     "changes, error, words",
     [
-        ({"profile": "fast"}, ValueError, "profile must be one of smoke, quick, paper"),
+        ({"profile": "fast"}, ValueError, "profile must be one of smoke, quick, medium, paper"),
         ({"dataset": "urbansound"}, ValueError, "dataset must be"),
         ({"n_clips": 0}, ValueError, "n_clips must be a whole number from 1 to 1000000; got 0"),
         ({"n_clips": 2.5}, TypeError, "n_clips must be of type int; got 2.5"),
