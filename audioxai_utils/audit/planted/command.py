@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,16 @@ from .bench import Bench
 from .fills import FILLS, MASKS
 from .judge import Effort, joined, judge_to, judged_methods, lighter
 
-_bench: Bench | None = None  # of a worker process
+
+@dataclass(frozen=True)
+class Given:
+    """What every worker is told: folders, how much, where, and when no case is begun any more."""
+
+    folder: str
+    parts: str
+    effort: Effort
+    device: str
+    stop: float | None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
-    lines = run(names, given.folder, parts, effort, given.device, given.workers, stop)
+    n_failed = run(names, Given(given.folder, given.parts, effort, given.device, stop), given.workers)
     if given.join:
         join(bench, parts, Path(given.join))
-    return int(any("failed" in line for line in lines))
+    return int(n_failed > 0)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -69,37 +78,42 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def run(
-    names, folder, parts: Path, effort: Effort, device: str, n_workers: int, stop: float | None
-) -> list[str]:
-    """Judge cases in processes of their own; the lines that they say, printed as they come."""
+def run(names, given: Given, n_workers: int) -> int:
+    """Judge cases in processes of their own, each of which takes the next one that is left; the number that
+    failed, or were in the hands of a process that died.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_workers, context, _start, (str(folder),)) as pool:
-        waiting = {pool.submit(_one, name, str(parts), effort, device, stop): name for name in names}
-        lines = []
-        for done in as_completed(waiting):
-            error = done.exception()
-            if error is not None:
-                traceback.print_exception(error)
-            line = (
-                done.result() if error is None else f"{waiting[done]} failed: {type(error).__name__}: {error}"
-            )
-            print(line, flush=True)
-            lines.append(line)
-    return lines
+    taken, failed = context.Value("i", 0), context.Value("i", 0)
+    workers = [
+        context.Process(target=_work, args=(list(names), given, taken, failed)) for _ in range(n_workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return failed.value + sum(worker.exitcode != 0 for worker in workers)
 
 
-def _start(folder: str) -> None:
-    global _bench
+def _work(names: list[str], given: Given, taken, failed) -> None:
     torch.set_num_threads(1)
-    _bench = Bench.read(folder)
-
-
-def _one(name: str, parts: str, effort: Effort, device: str, stop: float | None) -> str:
-    if stop is not None and time.time() > stop:
-        return f"{name}: left out, the time is over"
-    (case,) = (case for case in _bench.cases if case.name == name)
-    return judge_to(_bench, case, Path(parts), effort, device)
+    bench = Bench.read(given.folder)
+    cases = {case.name: case for case in bench.cases}
+    while True:
+        with taken.get_lock():
+            number, taken.value = taken.value, taken.value + 1
+        if number >= len(names):
+            return
+        if given.stop is not None and time.time() > given.stop:
+            print(f"{names[number]}: left out, the time is over", flush=True)
+            continue
+        try:
+            line = judge_to(bench, cases[names[number]], Path(given.parts), given.effort, given.device)
+        except Exception:  # said, counted, and the other cases are judged all the same
+            traceback.print_exc()
+            line = f"{names[number]} failed"
+        with failed.get_lock():
+            failed.value += "failed" in line
+        print(line, flush=True)
 
 
 def join(bench: Bench, parts: Path, out: Path) -> None:
