@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-import traceback
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from ...files import atomic_path, save_parquet, write_json
+from ..workers import run
 from .agreement import metric_means
 from .bench import Bench
 from .fills import FILLS, MASKS
 from .judge import Effort, joined, judge_to, judged_methods, lighter
-
-
-@dataclass(frozen=True)
-class Given:
-    """What every worker is told: folders, how much, where, and when no case is begun any more."""
-
-    folder: str
-    parts: str
-    effort: Effort
-    device: str
-    stop: float | None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
-    n_failed = run(names, Given(given.folder, given.parts, effort, given.device, stop), given.workers)
+    start, one = (
+        partial(Bench.read, given.folder),
+        partial(_one, parts=parts, effort=effort, device=given.device),
+    )
+    n_failed = run(names, start, one, given.workers, stop)
     if given.join:
         join(bench, parts, Path(given.join))
     return int(n_failed > 0)
@@ -78,42 +69,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def run(names, given: Given, n_workers: int) -> int:
-    """Judge cases in processes of their own, each of which takes the next one that is left; the number that
-    failed, or were in the hands of a process that died.
-    """
-    context = multiprocessing.get_context("spawn")
-    taken, failed = context.Value("i", 0), context.Value("i", 0)
-    workers = [
-        context.Process(target=_work, args=(list(names), given, taken, failed)) for _ in range(n_workers)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return failed.value + sum(worker.exitcode != 0 for worker in workers)
-
-
-def _work(names: list[str], given: Given, taken, failed) -> None:
-    torch.set_num_threads(1)
-    bench = Bench.read(given.folder)
-    cases = {case.name: case for case in bench.cases}
-    while True:
-        with taken.get_lock():
-            number, taken.value = taken.value, taken.value + 1
-        if number >= len(names):
-            return
-        if given.stop is not None and time.time() > given.stop:
-            print(f"{names[number]}: left out, the time is over", flush=True)
-            continue
-        try:
-            line = judge_to(bench, cases[names[number]], Path(given.parts), given.effort, given.device)
-        except Exception:  # said, counted, and the other cases are judged all the same
-            traceback.print_exc()
-            line = f"{names[number]} failed"
-        with failed.get_lock():
-            failed.value += "failed" in line
-        print(line, flush=True)
+def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> str:
+    (case,) = (case for case in bench.cases if case.name == name)
+    return judge_to(bench, case, parts, effort, device)
 
 
 def join(bench: Bench, parts: Path, out: Path) -> None:

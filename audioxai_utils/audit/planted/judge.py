@@ -26,14 +26,15 @@ from .fills import FILLS, MASKS, scored
 from .measures import control_maps, localised, rank_correlation
 from .plants import PLANTS
 
-# the same methods with the other choice of what they compare with
+# the same methods with another choice of what they compare with, or of the surrogate
 VARIANTS = {
     "shap_silence": ("shap", {"background": "silence"}),
     "integrated_gradients_references": ("integrated_gradients", {"background": "references"}),
+    "segments_forest": ("segments", {"surrogate": "forest"}),
 }
 EXACT = {"engine": "exact", "max_rule": "deeplift"}  # shap's own values, on any network
 CUDA_BATCHES = {"rise": 256, "occlusion": 128, "gradient_shap": 64, "smoothgrad": 32}
-CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_heard": 16}
+CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_robust": 16}
 COMPARED = ("auc", "average_precision", "mass", "decoy_ratio", "auc_decoy")  # with the control's map
 FAULTS = (ValueError, RuntimeError, TypeError, NotImplementedError, ImportError)  # of a method
 ABOUT = ["classifier", "plant", "swapped", "level_db", "case", "clip"]
@@ -100,6 +101,7 @@ def attribute(
     options = dict(EXACT) if method == "shap" else {}
     if METHODS.traits(method).budget:
         options[METHODS.traits(method).budget] = n_samples
+    options |= {name: value for name, value in changes.items() if name != "background"}
     wanted = changes.get("background") or ("references" if METHODS.traits(method).background else None)
     if wanted == "silence":
         options["background"] = torch.full_like(clips.references[:1], reading_of(model).floor)
@@ -204,7 +206,7 @@ def points_of(
     shares = {
         f"{name}_share": float(bins.double().mean()) for name, bins in (("truth", cause), ("decoy", decoy))
     }
-    frame = pd.DataFrame({"method": list(maps)} | _on_host(columns)).assign(**shares)
+    frame = pd.DataFrame({"method": list(maps)} | on_host(columns)).assign(**shares)
     both = [name for name in maps if name in control and i < len(control[name])]
     if not both:
         return frame
@@ -213,10 +215,10 @@ def points_of(
     found = localised(others[:, 0], cause, decoy)
     compared = {f"control_{measure}": found[measure] for measure in COMPARED}
     compared["similarity"] = rank_correlation(own[:, 0], others[:, 0])
-    return frame.merge(pd.DataFrame({"method": both} | _on_host(compared)), on="method", how="left")
+    return frame.merge(pd.DataFrame({"method": both} | on_host(compared)), on="method", how="left")
 
 
-def _on_host(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+def on_host(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Columns (n,) as NumPy's, float64."""
     return {name: values.double().cpu().numpy() for name, values in columns.items()}
 
