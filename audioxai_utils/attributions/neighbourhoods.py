@@ -61,9 +61,7 @@ def superpixels(image: bytes, shape: tuple[int, int], random_seed: int) -> np.nd
     segment = SegmentationAlgorithm(
         "quickshift", kernel_size=4, max_dist=200, ratio=0.2, random_seed=random_seed
     )
-    segments = segment(gray2rgb(np.frombuffer(image).reshape(shape)))
-    segments.setflags(write=False)
-    return segments
+    return segment(gray2rgb(np.frombuffer(image).reshape(shape)))
 
 
 def classify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Explained:
     def to(self, device: str) -> Explained:
         """What methods are given, on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("db", "waveform", "references", "target")}
-        return Explained(**{**vars(self), **moved, "spectrogram": self.spectrogram.to(device)})
+        return Explained(**{**vars(self), **moved, "spectrogram": copy.deepcopy(self.spectrogram).to(device)})
 
 
 @torch.no_grad()
