@@ -7,6 +7,7 @@ case in which a share is 0 or 1.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,12 +157,21 @@ def nmf_shares(clip: torch.Tensor, n_components: int, seed: int) -> torch.Tensor
 
 def hpss_shares(clip: torch.Tensor, kernel_size: int) -> torch.Tensor:
     """Shares (2, F, T) of what rings and what strikes in a (1, F, T) clip, by median filtering."""
+    return as_shares(torch.from_numpy(ringing_and_striking(clip, kernel_size).astype(float)))
+
+
+def ringing_and_striking(clip: torch.Tensor, kernel_size: int) -> np.ndarray:
+    """Shares of power (2, F, T) as librosa's median filters give them, of a (1, F, T) clip in dB."""
+    decibels = clip[0].double().cpu().numpy()
+    return _separated(decibels.tobytes(), decibels.shape, kernel_size)
+
+
+@functools.lru_cache(maxsize=32)  # the same whichever method and model want it
+def _separated(decibels: bytes, shape: tuple[int, int], kernel_size: int) -> np.ndarray:
     from librosa.decompose import hpss
 
-    magnitude = 10 ** (clip[0].double().cpu().numpy() / 20)
-    return as_shares(
-        torch.from_numpy(np.stack(hpss(magnitude, kernel_size=kernel_size, mask=True)).astype(float))
-    )
+    magnitude = 10 ** (np.frombuffer(decibels).reshape(shape) / 20)
+    return np.stack(hpss(magnitude, kernel_size=kernel_size, mask=True))
 
 
 def as_shares(parts: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ They are lime's: its superpixels, its draws and its ridge. LIME and SLIME share 
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,20 +41,26 @@ def scaled_image(clip: torch.Tensor) -> tuple[np.ndarray, Callable[[np.ndarray],
 
 def prepare(clip: torch.Tensor, n_samples: int, seed: int) -> Neighbourhood:
     """Cut a (1, F, T) clip into superpixels and draw its neighbours, as lime does with ``seed``."""
-    from lime.wrappers.scikit_image import SegmentationAlgorithm
-    from skimage.color import gray2rgb
-
     image, to_decibels = scaled_image(clip)
     random_state = np.random.RandomState(seed)
-    segment = SegmentationAlgorithm(
-        "quickshift", kernel_size=4, max_dist=200, ratio=0.2, random_seed=random_state.randint(0, high=1000)
-    )
-    segments = segment(gray2rgb(image))
+    segments = superpixels(image.tobytes(), image.shape, random_state.randint(0, high=1000))
     n_segments = segments.max() + 1
     means = np.bincount(segments.ravel(), image.ravel()) / np.bincount(segments.ravel())
     visible = random_state.randint(0, 2, n_samples * n_segments).reshape(n_samples, n_segments).astype(bool)
     visible[0] = True
     return Neighbourhood(segments, visible, to_decibels(image), to_decibels(means[segments]))
+
+
+@functools.lru_cache(maxsize=32)  # a clip's superpixels are the same whichever model is asked about it
+def superpixels(image: bytes, shape: tuple[int, int], random_seed: int) -> np.ndarray:
+    """lime's superpixels (F, T) of a float64 image in [0, 1]; for reading only."""
+    from lime.wrappers.scikit_image import SegmentationAlgorithm
+    from skimage.color import gray2rgb
+
+    segment = SegmentationAlgorithm(
+        "quickshift", kernel_size=4, max_dist=200, ratio=0.2, random_seed=random_seed
+    )
+    return segment(gray2rgb(np.frombuffer(image).reshape(shape)))
 
 
 def classify(

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..constants import check_choice
 from ..models.reading import reading_of
+from .components import ringing_and_striking
 from .integrated_gradients import at_least
 from .registry import register
 from .slime import regular_grid, weigh_segments
@@ -76,8 +77,4 @@ def component_segments(clip: torch.Tensor, slices: np.ndarray, kernel_size: int)
 
 def is_percussive(clip: torch.Tensor, kernel_size: int) -> np.ndarray:
     """Bins (F, T) of a (1, F, T) clip in dB whose percussive share of power is above a half."""
-    from librosa.decompose import hpss
-
-    magnitude = 10 ** (clip[0].double().cpu().numpy() / 20)
-    _, percussive = hpss(magnitude, kernel_size=kernel_size, mask=True)
-    return percussive > 0.5
+    return ringing_and_striking(clip, kernel_size)[1] > 0.5

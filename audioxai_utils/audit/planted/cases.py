@@ -55,8 +55,8 @@ class Case:
 
     @property
     def counts(self) -> bool:
-        """Whether the plant is proved to be the cause."""
-        return self.turned >= COUNTS and self.undone >= COUNTS and len(self.clips) > 0
+        """Whether the plant is proved to be the cause, and its decoy to be none."""
+        return min(self.turned, self.undone, self.kept) >= COUNTS and len(self.clips) > 0
 
     def to_dict(self) -> dict:
         return asdict(self)

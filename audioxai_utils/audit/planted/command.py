@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from ...files import atomic_path, save_parquet, write_json
+from ..workers import run
 from .agreement import metric_means
 from .bench import Bench
 from .fills import FILLS, MASKS
 from .judge import Effort, joined, judge_to, judged_methods, lighter
-
-_bench: Bench | None = None  # of a worker process
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,10 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
-    lines = run(names, given.folder, parts, effort, given.device, given.workers, stop)
+    start, one = (
+        partial(Bench.read, given.folder),
+        partial(_one, parts=parts, effort=effort, device=given.device),
+    )
+    n_failed = run(names, start, one, given.workers, stop)
     if given.join:
         join(bench, parts, Path(given.join))
-    return int(any("failed" in line for line in lines))
+    return int(n_failed > 0)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -69,37 +69,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def run(
-    names, folder, parts: Path, effort: Effort, device: str, n_workers: int, stop: float | None
-) -> list[str]:
-    """Judge cases in processes of their own; the lines that they say, printed as they come."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_workers, context, _start, (str(folder),)) as pool:
-        waiting = {pool.submit(_one, name, str(parts), effort, device, stop): name for name in names}
-        lines = []
-        for done in as_completed(waiting):
-            error = done.exception()
-            if error is not None:
-                traceback.print_exception(error)
-            line = (
-                done.result() if error is None else f"{waiting[done]} failed: {type(error).__name__}: {error}"
-            )
-            print(line, flush=True)
-            lines.append(line)
-    return lines
-
-
-def _start(folder: str) -> None:
-    global _bench
-    torch.set_num_threads(1)
-    _bench = Bench.read(folder)
-
-
-def _one(name: str, parts: str, effort: Effort, device: str, stop: float | None) -> str:
-    if stop is not None and time.time() > stop:
-        return f"{name}: left out, the time is over"
-    (case,) = (case for case in _bench.cases if case.name == name)
-    return judge_to(_bench, case, Path(parts), effort, device)
+def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> str:
+    (case,) = (case for case in bench.cases if case.name == name)
+    return judge_to(bench, case, parts, effort, device)
 
 
 def join(bench: Bench, parts: Path, out: Path) -> None:

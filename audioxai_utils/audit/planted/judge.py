@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -25,14 +26,15 @@ from .fills import FILLS, MASKS, scored
 from .measures import control_maps, localised, rank_correlation
 from .plants import PLANTS
 
-# the same methods with the other choice of what they compare with
+# the same methods with another choice of what they compare with, or of the surrogate
 VARIANTS = {
     "shap_silence": ("shap", {"background": "silence"}),
     "integrated_gradients_references": ("integrated_gradients", {"background": "references"}),
+    "segments_forest": ("segments", {"surrogate": "forest"}),
 }
 EXACT = {"engine": "exact", "max_rule": "deeplift"}  # shap's own values, on any network
 CUDA_BATCHES = {"rise": 256, "occlusion": 128, "gradient_shap": 64, "smoothgrad": 32}
-CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_heard": 16}
+CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_robust": 16}
 COMPARED = ("auc", "average_precision", "mass", "decoy_ratio", "auc_decoy")  # with the control's map
 FAULTS = (ValueError, RuntimeError, TypeError, NotImplementedError, ImportError)  # of a method
 ABOUT = ["classifier", "plant", "swapped", "level_db", "case", "clip"]
@@ -99,6 +101,7 @@ def attribute(
     options = dict(EXACT) if method == "shap" else {}
     if METHODS.traits(method).budget:
         options[METHODS.traits(method).budget] = n_samples
+    options |= {name: value for name, value in changes.items() if name != "background"}
     wanted = changes.get("background") or ("references" if METHODS.traits(method).background else None)
     if wanted == "silence":
         options["background"] = torch.full_like(clips.references[:1], reading_of(model).floor)
@@ -162,18 +165,18 @@ def maps_of(
 
     A method that does not run on a GPU is run on the CPU.
     """
-    maps, on_cpu = {}, None
+    maps = {}
     for name in effort.methods:
         started = time.perf_counter()
         try:
-            maps[name] = attribute(name, model, clips, target, effort.n_samples)
+            maps[name] = finite(attribute(name, model, clips, target, effort.n_samples))
         except FAULTS as error:
             record["failed"][name] = f"{type(error).__name__}: {str(error)[:300]}"
             if not clips.db.is_cuda:
                 continue
-            on_cpu = on_cpu or (copy.deepcopy(model).cpu(), clips.to("cpu"))
+            on_cpu = (copy.deepcopy(model).cpu(), clips.to("cpu"), target.cpu())
             try:
-                maps[name] = attribute(name, *on_cpu, target.cpu(), effort.n_samples).to(clips.db)
+                maps[name] = finite(attribute(name, *on_cpu, effort.n_samples)).to(clips.db)
             except FAULTS as again:
                 record["failed"][name] += f"; on the CPU {type(again).__name__}: {str(again)[:300]}"
                 continue
@@ -182,41 +185,52 @@ def maps_of(
     return maps
 
 
+def finite(maps: torch.Tensor) -> torch.Tensor:
+    """The maps; ValueError where one holds a value that is no number."""
+    if not bool(maps.isfinite().all()):
+        raise ValueError("maps must be finite; they hold NaN or infinite values")
+    return maps
+
+
 def points_of(
     clips: Clips, i: int, maps: dict[str, torch.Tensor], control: dict[str, torch.Tensor], heard: bool
 ) -> pd.DataFrame:
     """A row for each method's map of clip ``i``; ``heard``: with the SI-SDR of its sound."""
     cause, decoy = (bins[i, 0].to(clips.db.device) for bins in (clips.known.cause, clips.known.decoy))
-    masks = first_bins(bin_ranks(torch.cat(list(maps.values())).float()), cause.sum().repeat(len(maps)))
+    stacked = torch.cat(list(maps.values())).float()  # (methods, 1, F, T)
+    masks = first_bins(bin_ranks(stacked), cause.sum().repeat(len(maps)))
     power = power_at(clips.mixed.cause[i : i + 1].to(clips.db), clips.spectrogram)  # (1, 1, F, T)
-    shares = (masks * power).sum(dim=(1, 2, 3)) / power.sum()
-    ratios = ratios_of(clips, i, masks) if heard else shares.new_full(shares.shape, float("nan"))
-    known = {"truth_share": float(cause.double().mean()), "decoy_share": float(decoy.double().mean())}
-    rows = []
-    for number, (name, values) in enumerate(maps.items()):
-        row = {"method": name, **localised(values[0, 0], cause, decoy), **known}
-        row |= {"energy_kept": float(shares[number]), "si_sdr": float(ratios[number])}
-        if name in control and i < len(control[name]):
-            other = control[name][i, 0].to(values)
-            found = localised(other, cause, decoy)
-            row |= {f"control_{measure}": found[measure] for measure in COMPARED}
-            row["similarity"] = rank_correlation(values[0, 0], other)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    columns = localised(stacked[:, 0], cause, decoy)
+    columns["energy_kept"] = (masks * power).sum(dim=(1, 2, 3)) / power.sum()
+    columns["si_sdr"] = ratios_of(clips, i, masks) if heard else torch.full((len(maps),), float("nan"))
+    shares = {
+        f"{name}_share": float(bins.double().mean()) for name, bins in (("truth", cause), ("decoy", decoy))
+    }
+    frame = pd.DataFrame({"method": list(maps)} | on_host(columns)).assign(**shares)
+    both = [name for name in maps if name in control and i < len(control[name])]
+    if not both:
+        return frame
+    others = torch.cat([control[name][i : i + 1] for name in both]).to(stacked)
+    own = stacked[[list(maps).index(name) for name in both]]
+    found = localised(others[:, 0], cause, decoy)
+    compared = {f"control_{measure}": found[measure] for measure in COMPARED}
+    compared["similarity"] = rank_correlation(own[:, 0], others[:, 0])
+    return frame.merge(pd.DataFrame({"method": both} | on_host(compared)), on="method", how="left")
+
+
+def on_host(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Columns (n,) as NumPy's, float64."""
+    return {name: values.double().cpu().numpy() for name, values in columns.items()}
 
 
 def ratios_of(clips: Clips, i: int, masks: torch.Tensor) -> torch.Tensor:
-    """SI-SDR (dB) to the cause of what masks (n, 1, F, T) keep; NaN where there is no sound to compare with.
-
-    On the CPU, since the inverse runs sample by sample.
-    """
+    """SI-SDR (dB) to the cause of what masks (n, 1, F, T) keep; NaN where the cause has no sound."""
     if PLANTS[clips.case.plant].absent:
         return torch.full((len(masks),), float("nan"))
-    spectrogram = copy.deepcopy(clips.spectrogram).cpu()
-    batch, n = spectrogram(clips.mixed.whole[i : i + 1]), len(masks)
+    batch, n = clips.spectrogram(clips.waveform[i : i + 1]), len(masks)
     parts = (part.expand(n, -1, -1, -1) for part in (batch.db, batch.power, batch.phase))
-    sounds = kept_audio(SpectrogramBatch(*parts, batch.length), masks.cpu(), spectrogram)
-    return si_sdr(sounds, clips.mixed.cause[i : i + 1].expand(n, -1))
+    sounds = kept_audio(SpectrogramBatch(*parts, batch.length), masks, clips.spectrogram)
+    return si_sdr(sounds, clips.mixed.cause[i : i + 1].to(sounds).expand(n, -1))
 
 
 # All cases

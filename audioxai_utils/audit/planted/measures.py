@@ -20,119 +20,133 @@ FLAT = 0.05  # a marginal is told apart in time or frequency where its cells dif
 
 
 class Order:
-    """Bins of one map in falling order, in groups of equal scores.
+    """Bins of maps in falling order, in groups of equal scores.
 
     Parameters
     ----------
-    scores, hits : torch.Tensor (d,)
-        The map, and which bins are the cause's.
+    scores, hits : torch.Tensor (..., d)
+        Maps, and which bins are the cause's; they broadcast.
 
     Attributes
     ----------
-    sizes, inside : torch.Tensor (groups,), float64
-        Bins of each group, and how many of them are the cause's.
+    sizes, inside : torch.Tensor (..., d), float64
+        Bins of each group, and how many of them are the cause's; after the last group there are zeros.
     """
 
     def __init__(self, scores: torch.Tensor, hits: torch.Tensor) -> None:
-        _, group, sizes = torch.unique(-scores, return_inverse=True, return_counts=True)
-        self.sizes = sizes.double()
-        self.inside = torch.zeros_like(self.sizes).index_add_(0, group, hits.double())
+        ordered, place = scores.sort(dim=-1, descending=True)
+        group = _groups(ordered)
+        hits = hits.double().expand(scores.shape).gather(-1, place)
+        zeros = torch.zeros_like(hits)
+        self.sizes = zeros.scatter_add(-1, group, torch.ones_like(hits))
+        self.inside = zeros.scatter_add(-1, group, hits)
 
-    def auc(self) -> float:
+    def auc(self) -> torch.Tensor:
         """Probability that a bin of the cause is above another one; .5 by chance, NaN without either."""
         outside = self.sizes - self.inside
-        below = outside.sum() - outside.cumsum(0)
-        return _ratio((self.inside * (below + outside / 2)).sum(), self.inside.sum() * outside.sum())
+        below = outside.sum(-1, keepdim=True) - outside.cumsum(-1)
+        pairs = self.inside.sum(-1) * outside.sum(-1)
+        return _ratio((self.inside * (below + outside / 2)).sum(-1), pairs)
 
-    def average_precision(self) -> float:
+    def average_precision(self) -> torch.Tensor:
         """Mean precision at the bins of the cause; their share of all bins by chance."""
-        precision = self.inside.cumsum(0) / self.sizes.cumsum(0)
-        return _ratio((self.inside * precision).sum(), self.inside.sum())
+        precision = self.inside.cumsum(-1) / self.sizes.cumsum(-1)
+        return _ratio((self.inside * precision).sum(-1), self.inside.sum(-1))
 
-    def precision(self) -> float:
+    def precision(self) -> torch.Tensor:
         """Share of the cause among as many highest bins as it has; their share of all bins by chance."""
-        n = self.inside.sum()
-        before = self.sizes.cumsum(0) - self.sizes
-        taken = ((n - before) / self.sizes).clamp(0, 1)
-        return _ratio((self.inside * taken).sum(), n)
+        n = self.inside.sum(-1, keepdim=True)
+        before = self.sizes.cumsum(-1) - self.sizes
+        taken = ((n - before) / self.sizes.clamp_min(1)).clamp(0, 1)
+        return _ratio((self.inside * taken).sum(-1), n[..., 0])
 
-    def pointing(self) -> float:
+    def pointing(self) -> torch.Tensor:
         """Whether the highest bin is the cause's."""
-        return _ratio(self.inside[0], self.sizes[0])
+        return _ratio(self.inside[..., 0], self.sizes[..., 0])
 
 
-def _ratio(above: torch.Tensor, below: torch.Tensor) -> float:
-    return float(above / below) if float(below) > 0 else float("nan")
+def _groups(ordered: torch.Tensor) -> torch.Tensor:
+    """Number of the group of equal values that each of sorted values (..., d) is in, from 0."""
+    new = torch.zeros(ordered.shape, dtype=torch.long, device=ordered.device)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    return new.cumsum(-1)
 
 
-def localised(attribution: torch.Tensor, cause: torch.Tensor, decoy: torch.Tensor) -> dict[str, float]:
-    """How well one map points at the cause.
+def _ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    return torch.where(below > 0, above / below, float("nan"))
+
+
+def localised(attribution: torch.Tensor, cause: torch.Tensor, decoy: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How well maps of one clip point at the cause.
 
     Parameters
     ----------
-    attribution : torch.Tensor (F, T)
+    attribution : torch.Tensor (n, F, T)
         Signed; what is positive speaks for the class.
     cause, decoy : torch.Tensor (F, T), bool
 
     Returns
     -------
-    dict of str to float
+    dict of str to torch.Tensor (n,), float64
         ``auc``, ``average_precision``, ``precision`` and ``pointing`` of `Order`; ``mass``, the share of the
         positive relevance that lies on the cause; ``decoy_ratio``, mean positive relevance of a bin of the
         cause over that of the decoy, each at least a thousandth of the map's mean; ``auc_decoy``, the
         probability that a bin of the cause is above one of the decoy; ``auc_time`` and ``auc_frequency``, of
         the mean positive relevance in each frame and in each row. NaN where it is not defined.
     """
-    scores, hits = attribution.flatten(), cause.flatten()
-    order, either = Order(scores, hits), hits | decoy.flatten()
+    scores, hits = attribution.flatten(1), cause.flatten()
+    order, either = Order(scores, hits), (hits | decoy.flatten()).nonzero()[:, 0]
     positive = attribution.double().clamp_min(0)
-    total = positive.sum()
+    total = positive.sum(dim=(1, 2))
     return {
         "auc": order.auc(),
         "average_precision": order.average_precision(),
         "precision": order.precision(),
         "pointing": order.pointing(),
-        "mass": _ratio(positive[cause].sum(), total),
+        "mass": _ratio((positive * cause).sum(dim=(1, 2)), total),
         "decoy_ratio": decoy_ratio(positive, cause, decoy),
-        "auc_decoy": Order(scores[either], hits[either]).auc(),
+        "auc_decoy": Order(scores[:, either], hits[either]).auc(),
         "auc_time": marginal_auc(positive, cause, 0),
         "auc_frequency": marginal_auc(positive, cause, 1),
     }
 
 
-def decoy_ratio(positive: torch.Tensor, cause: torch.Tensor, decoy: torch.Tensor) -> float:
-    """Mean relevance of a bin of the cause over that of a bin of the decoy; NaN without relevance."""
-    least = LEAST * float(positive.mean())
-    if not least > 0 or not bool(cause.any()) or not bool(decoy.any()):
-        return float("nan")
-    means = [max(float(positive[bins].mean()), least) for bins in (cause, decoy)]
-    return means[0] / means[1]
+def decoy_ratio(positive: torch.Tensor, cause: torch.Tensor, decoy: torch.Tensor) -> torch.Tensor:
+    """Mean relevance (n,) of a bin of the cause over that of a bin of the decoy; NaN without relevance."""
+    least = LEAST * positive.mean(dim=(1, 2))
+    means = [(positive * bins).sum(dim=(1, 2)) / bins.sum() for bins in (cause, decoy)]
+    defined = (least > 0) & cause.any() & decoy.any()
+    return torch.where(defined, torch.maximum(means[0], least) / torch.maximum(means[1], least), float("nan"))
 
 
-def marginal_auc(positive: torch.Tensor, cause: torch.Tensor, axis: int) -> float:
-    """AUC of mean relevance along time (``axis`` 0) or frequency (1); NaN where the cause is all along it.
+def marginal_auc(positive: torch.Tensor, cause: torch.Tensor, axis: int) -> torch.Tensor:
+    """AUC (n,) of mean relevance along time (``axis`` 0) or frequency (1); NaN where the cause is all along
+    it.
 
     A frame is the cause's where it has at least half as many of its bins as the fullest frame.
     """
     filled = cause.double().mean(axis)
     hits = filled >= filled.max() / 2
-    if not bool(cause.any()) or bool(hits.double().mean() > 1 - FLAT):
-        return float("nan")
-    return Order(positive.mean(axis), hits).auc()
+    found = Order(positive.mean(1 + axis), hits).auc()
+    return torch.where(cause.any() & (hits.double().mean() <= 1 - FLAT), found, float("nan"))
 
 
 def ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Rank of every bin (d,), float64, from 1; equal scores share their mean."""
-    _, group, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
-    last = sizes.double().cumsum(0)
-    return (last - (sizes - 1) / 2)[group]
+    """Rank of every bin (..., d), float64, from 1; equal scores share their mean."""
+    ordered, place = scores.sort(dim=-1)
+    group = _groups(ordered)
+    sizes = torch.zeros(scores.shape, dtype=torch.float64, device=scores.device)
+    sizes.scatter_add_(-1, group, torch.ones_like(sizes))
+    shared = (sizes.cumsum(-1) - (sizes - 1) / 2).gather(-1, group)
+    return torch.empty_like(shared).scatter_(-1, place, shared)
 
 
-def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Spearman's rho of two maps; NaN where one is constant."""
-    sides = [ranks(each.flatten()) for each in (first, second)]
-    sides = [side - side.mean() for side in sides]
-    return _ratio(sides[0] @ sides[1], (sides[0] @ sides[0] * (sides[1] @ sides[1])).sqrt())
+def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Spearman's rho (n,) of maps (n, F, T) with others; NaN where one is constant."""
+    sides = [ranks(each.flatten(1)) for each in (first, second)]
+    sides = [side - side.mean(1, keepdim=True) for side in sides]
+    sizes = (sides[0].square().sum(1) * sides[1].square().sum(1)).sqrt()
+    return _ratio((sides[0] * sides[1]).sum(1), sizes)
 
 
 # Controls

@@ -86,10 +86,10 @@ def chirps(rng: Generator, host: np.ndarray, pools: Pools) -> Pair:
 
 
 def hums(rng: Generator, host: np.ndarray, pools: Pools) -> Pair:
-    """A hum with ten harmonics that fall off: of 180 Hz, of 260 Hz."""
+    """Seven harmonics that fall off: a hum of 120 Hz, a whine of 1050 Hz, which share no band."""
     time, sounds = np.arange(N_SAMPLES) / SAMPLE_RATE, []
-    for pitch in (180.0, 260.0):
-        partials = [np.sin(2 * np.pi * (k * pitch * time + rng.random())) / k for k in range(1, 11)]
+    for pitch in (120.0, 1050.0):
+        partials = [np.sin(2 * np.pi * (k * pitch * time + rng.random())) / k for k in range(1, 8)]
         sounds.append(np.sum(partials, axis=0))
     return tuple(sounds)
 

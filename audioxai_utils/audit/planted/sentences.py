@@ -11,6 +11,7 @@ from .warning import summarised
 LABELS = {
     "shap_silence": "SHAP against silence",
     "integrated_gradients_references": "Integrated gradients, references",
+    "segments_forest": "Segments, forest",
     "level": "Level",
     "unusual": "Level above the mean",
 }

@@ -1,0 +1,64 @@
+"""Many pieces of work in processes of their own, each of which takes the next piece that is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+def run(
+    names: Sequence[str],
+    start: Callable[[], Any],
+    one: Callable[[Any, str], str],
+    n_workers: int,
+    stop: float | None = None,
+) -> int:
+    """Work on every name; the number that failed, or were in the hands of a process that died.
+
+    Parameters
+    ----------
+    start : callable
+        What a process needs for all its pieces, made once in each; it and ``one`` must be picklable.
+    one : callable
+        That and a name to a line that is printed; a line with the word "failed" counts as failed.
+    n_workers : int
+        Processes, each with one thread.
+    stop : float, optional
+        Seconds since the epoch after which no piece is begun.
+    """
+    context = multiprocessing.get_context("spawn")
+    taken, failed = context.Value("i", 0), context.Value("i", 0)
+    given = (list(names), start, one, stop, taken, failed)
+    workers = [context.Process(target=_work, args=given) for _ in range(min(n_workers, len(names)))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return failed.value + sum(worker.exitcode != 0 for worker in workers)
+
+
+def _work(names: list[str], start, one, stop: float | None, taken, failed) -> None:
+    torch.set_num_threads(1)
+    state = start()
+    while True:
+        with taken.get_lock():
+            number, taken.value = taken.value, taken.value + 1
+        if number >= len(names):
+            return
+        name = names[number]
+        if stop is not None and time.time() > stop:
+            print(f"{name}: left out, the time is over", flush=True)
+            continue
+        try:
+            line = one(state, name)
+        except Exception:  # said and counted; the other pieces are worked on all the same
+            traceback.print_exc()
+            line = f"{name} failed"
+        with failed.get_lock():
+            failed.value += "failed" in line
+        print(line, flush=True)
