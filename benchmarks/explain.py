@@ -95,10 +95,10 @@ def measure(path: str, arguments: argparse.Namespace) -> dict:
 
 def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Seconds and processor seconds a clip of the model and its inference copy, in LIME's batches."""
-    from audioxai_utils.attributions.neighbourhoods import BATCH_SIZE
+    from audioxai_utils.numerics import at_once
 
     torch.set_num_threads(arguments.threads)
-    size = BATCH_SIZE.get(torch.device(arguments.device).type, 64)
+    size = at_once(None, torch.device(arguments.device))
     batch = clips(size, arguments.spectrogram, arguments.seed, arguments.device)
     model = build_model(arguments)
     found = {}
