@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ..constants import STUDY_METRICS
-from .comparisons import mean_intervals, with_intervals
-from .frames import of_condition
+from .comparisons import MATCHED_CONTROLS, mean_intervals, with_intervals
+from .frames import CONDITION, of_condition
+
+EQUAL = "topK_30"  # a mask of 30 % of the bins under the audited protocol, whatever the method
 
 
 def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
@@ -28,6 +30,41 @@ def every_method(scores: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     heard = [f"{metric}_heard" for metric in STUDY_METRICS if f"{metric}_heard" in scores]
     further = [name for name in ("area", "seconds") if name in scores]
     return with_intervals(mean_intervals(scores, [*STUDY_METRICS, *heard, *further], best=best))
+
+
+def equal_area(everything: pd.DataFrame, condition: tuple[str, str], mask: str = EQUAL) -> pd.DataFrame:
+    """One mask of all methods in a condition, audited: means and bounds, scored and heard.
+
+    Parameters
+    ----------
+    everything : DataFrame
+        Tidy scores with those of controls.
+    condition : (str, str)
+    mask : str
+        One that keeps as many bins by every method.
+
+    Returns
+    -------
+    DataFrame
+        A row a method, and one for ``random`` and ``energy``, whose bins are the same for every method of
+        equal area: FF, FidIn, AD and their heard versions (of controls where these were heard) with ``_low``
+        and ``_high``, area and, of methods, seconds. By heard FidIn, the highest first.
+    """
+    rows = of_condition(everything[everything["protocol"] == "audited"], condition)
+    rows = rows[rows["mask"] == mask]
+    metrics = [f"{metric}{suffix}" for metric in ("FF", "FidIn", "AD") for suffix in ("", "_heard")]
+    further = [name for name in ("area", "seconds") if name in rows]
+    methods = with_intervals(mean_intervals(rows[rows["control"] == ""], [*metrics, *further]))
+    controls = rows[rows["control"].isin(MATCHED_CONTROLS)]
+    known = [metric for metric in metrics if metric in controls and controls[metric].notna().any()]
+    by_clip = controls.groupby(["control", "clip", *CONDITION], observed=True, sort=False)[known].mean()
+    means = (
+        by_clip.reset_index()
+        .rename(columns={"control": "method"})
+        .assign(mask=mask, area=rows["area"].mean())
+    )
+    means = with_intervals(mean_intervals(means, [*known, "area"]))
+    return pd.concat([methods, means]).sort_values("FidIn_heard", ascending=False, ignore_index=True)
 
 
 def scored_and_heard(every: pd.DataFrame, condition: tuple[str, str], protocol: str) -> pd.DataFrame:
