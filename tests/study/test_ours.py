@@ -5,24 +5,27 @@ import papermill
 import pytest
 
 from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_METHODS, STUDY_METRICS
-from audioxai_utils.published import our_accuracies, our_controls, our_scores
+from audioxai_utils.evaluation.frames import CONDITION
+from audioxai_utils.evaluation.overview import equal_area
+from audioxai_utils.published import our_accuracies, our_controls, our_methods, our_scores
 from audioxai_utils.study.ours import restore
 
 
 def test_it_is_the_whole_grid_and_its_numbers_agree_with_each_other():
     scores = our_scores()
     own = scores[scores["control"] == ""]
-    n = own.groupby(["noise_scenario", "protocol", "method", "mask"], observed=True)["clip"].nunique()
-    assert (n == 400).all() and len(n) == 4 * 2 * len(STUDY_METHODS) * len(MASK_NAMES)
+    n = own.groupby([*CONDITION, "protocol", "method", "mask"], observed=True)["clip"].nunique()
+    assert (n == 400).all() and len(n) == 5 * 2 * len(STUDY_METHODS) * len(MASK_NAMES)
     assert own[list(STUDY_METRICS[:4])].notna().all().all()
     np.testing.assert_allclose(own["FF"], own["p_clip"] - own["p_removed"], atol=2e-5)
     whole = scores[(scores["control"] == "all_ones") & (scores["protocol"] == "audited")]
-    np.testing.assert_allclose(whole["COMP"], np.log(128 * 500), atol=1e-4)
+    np.testing.assert_allclose(whole["COMP"], np.log(whole["n_bins"] * whole["n_frames"]), atol=1e-4)
     clean = whole[whole["noise_scenario"] == "clean"]
-    accuracy = our_accuracies().set_index("spectrogram_type")["test_acc"]
-    assert 100 * clean["correct"].mean() == pytest.approx(accuracy["mel_db"])
+    accuracy = our_accuracies().query("seed != seed").set_index("spectrogram_type")["test_acc"]  # the probes
+    for kind, rows in clean.groupby("spectrogram_type", observed=True):
+        assert 100 * rows["correct"].mean() == pytest.approx(accuracy[kind])
     controls = our_controls()
-    areas = controls.groupby(["noise_scenario", "control", "method", "mask"], observed=True)["clip"].nunique()
+    areas = controls.groupby([*CONDITION, "control", "method", "mask"], observed=True)["clip"].nunique()
     assert (areas == 400).all() and set(controls["control"]) == {"random", "energy"}
 
 
@@ -40,10 +43,28 @@ def test_every_table_and_figure_of_scores_is_made_again_from_it(tmp_path):
     )
     table = study.table("audited/table_III")
     assert set(table["method"]) == set(STUDY_METHODS) and len(study.table("intervals"))
-    for name in ("intervals_audited", "front_paper_III", "front_audited_VI"):
+    for name in ("equal_area", "intervals_audited", "front_paper_III", "front_audited_VI"):
         assert (study.results / "figures" / f"{name}.png").stat().st_size > 5000
     best = study.table("best_masks").query("protocol == 'audited' and noise_scenario == 'clean'")
     row = best.loc[best["score"].idxmax()]
     scores = our_scores().query("protocol == 'audited' and noise_scenario == 'clean' and control == ''")
     own = scores[(scores["method"] == row["method"]) & (scores["mask"] == row["mask"])]
     assert row["FF"] == pytest.approx(own["FF"].mean(), abs=1e-4)
+
+
+def test_all_methods_stand_beside_the_controls_at_one_area(tmp_path):
+    """What docs/esc50.md says of the 23 methods."""
+    study = restore(tmp_path / "every", every_method=True)
+    n = our_methods().groupby(["protocol", "method", "mask"], observed=True)["clip"].nunique()
+    assert (n == 400).all() and len(n) == 2 * 19 * len(MASK_NAMES)
+    table = equal_area(study.scores(), ("mel_db", "clean"))
+    assert len(table) == 25 and table.loc[0, "method"] == "extremal_20"
+    rows = table.set_index("method")
+    assert rows["area"].between(0.2999, 0.3001).all()
+    methods = rows.drop(index=["random", "energy"])
+    assert methods["FidIn"].corr(methods["FidIn_heard"], "kendall") == pytest.approx(0.19, abs=0.005)
+    assert methods["FF"].corr(methods["FF_heard"], "kendall") == pytest.approx(0.68, abs=0.005)
+    keeps = methods["AD_high"] < rows.loc["energy", "AD_low"]
+    removes = methods["FF"] > rows.loc[["random", "energy"], "FF"].max() + 0.02
+    assert set(methods.index[keeps & removes]) == {"extremal", "extremal_20", "extremal_robust"}
+    assert (rows["FidIn_low"] <= rows["FidIn"]).all() and (rows["FidIn"] <= rows["FidIn_high"]).all()
