@@ -10,23 +10,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..constants import PROTOCOLS
+from ..constants import PROTOCOLS, STUDY_METHODS
 from ..evaluation.bootstrap import share_interval
 from ..files import save_parquet, save_table
-from ..published import our_accuracies, our_controls, our_scores
+from ..published import our_accuracies, our_controls, our_methods, our_methods_controls, our_scores
 from .settings import Settings
 from .study import Study
 
 NAMES = ("protocol", "spectrogram_type", "noise_scenario", "method", "mask", "control", "clip", "category")
 
 
-def restore(results_dir: str | Path) -> Study:
+def restore(results_dir: str | Path, every_method: bool = False) -> Study:
     """A results folder with the scores, accuracies and settings of the published run of our own.
 
     Parameters
     ----------
     results_dir : path
         A folder that does not exist yet, or is empty.
+    every_method : bool
+        All 23 methods on clean mel alone, instead of the study's four in its five conditions.
 
     Raises
     ------
@@ -36,8 +38,12 @@ def restore(results_dir: str | Path) -> Study:
     folder = Path(results_dir).resolve()
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"results_dir {folder}: holds something; give a new folder")
-    scores = pd.concat([our_scores(), our_controls()], ignore_index=True)
-    scores = scores.astype(dict.fromkeys(NAMES, object))
+    parts = [our_scores(), our_controls()]
+    if every_method:
+        parts = [each[each["spectrogram_type"] == "mel_db"] for each in parts]
+        parts = [each[each["noise_scenario"] == "clean"] for each in parts]
+        parts += [our_methods(), our_methods_controls()]
+    scores = pd.concat([each.astype(dict.fromkeys(NAMES, object)) for each in parts], ignore_index=True)
     conditions = scores[["spectrogram_type", "noise_scenario"]].drop_duplicates()
     settings = Settings(
         profile="paper",
@@ -45,6 +51,7 @@ def restore(results_dir: str | Path) -> Study:
         pretrained=("mn04", "download"),
         spectrograms=tuple(dict.fromkeys(conditions["spectrogram_type"])),
         scenarios=tuple(dict.fromkeys(conditions["noise_scenario"])),
+        methods=(*STUDY_METHODS, *sorted(our_methods()["method"].unique())) if every_method else None,
         results_dir=str(folder),
     )
     settings.write(states={})
