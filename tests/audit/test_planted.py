@@ -123,6 +123,7 @@ def test_a_plant_is_proved_for_a_model_that_hears_it_and_for_no_other(sounds):
     proved = prepare.prove(case, hears, mixed)
     assert (proved.turned, proved.false_alarms, proved.undone, proved.kept) == (1, 0, 1, 1)
     assert proved.counts and proved.clips == (0, 1, 2)
+    assert not proved.proved(kept=0.4).counts  # what the decoy is needed for is no proof of the plant
     found = prepare.prove(case, deaf, mixed)
     assert found.turned == 0 and not found.clips and not found.counts
 
