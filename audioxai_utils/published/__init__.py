@@ -92,6 +92,16 @@ def planted_cases() -> pd.DataFrame:
     return _read("ours/planted_cases.csv").copy()
 
 
+def known_stems() -> pd.DataFrame:
+    """What the AudioSet tagger mn04 gave on mixtures of real ESC-50 events: a row for each label and method.
+
+    Columns are ``scene``, ``n_events``, ``category`` of the event, ``label``, ``level_db``, ``p_clip`` and
+    ``p_without`` the event, the measures of `audit.stems.measures`, and the event's share of time (``there``)
+    and bins (``own_share``).
+    """
+    return _read_parquet("stems.parquet").copy()
+
+
 def other_sounds() -> pd.DataFrame:
     """Audited scores on several kinds of sound: a row for each set, clip, method and mask.
 

@@ -335,6 +335,10 @@ def test_warning_against_the_formula():
     ).assign(classifier="c", plant="tone", level_db=0.0)
     (row,) = warning.warnings_of(points).to_dict("records")
     assert row["difference"] == pytest.approx(difference.mean()) and row["needed"] == n
+    loud, missing = points.assign(case="y", level_db=6.0), points.assign(case="z", plant="lowpass")
+    found = warning.by_level(warning.warnings_of(pd.concat([points, loud, loud.assign(case="w"), missing])))
+    assert found["level_db"].tolist() == [6, 0] and found["n_cases"].tolist() == [2, 1]
+    assert (found["warns"] == 1).all() and (found["needed"] == n).all()
 
 
 # A whole case

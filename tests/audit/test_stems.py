@@ -13,6 +13,7 @@ from torch import nn
 from audioxai_utils import AudioClassifier
 from audioxai_utils.audit.planted.judge import Effort, joined
 from audioxai_utils.audit.stems import judge, measures, scenes, tables
+from audioxai_utils.figures import stems as figures
 from audioxai_utils.models.frontends import LogMel
 
 RATE = scenes.STORED_RATE
@@ -159,4 +160,10 @@ def test_the_level_of_a_profile_is_chosen_on_other_scenes_and_the_goal_is_told()
     assert tables.reach_the_goal(means.assign(iou=0.5)) == ["gradcam"]
     shown = tables.beside_the_field(means)
     assert shown["method"].tolist()[-1].endswith("(theirs)") and len(shown) == 5
+    drawn = figures.beside_the_field(means)
+    labels = [text.get_text() for text in drawn.axes[0].get_yticklabels()]
+    assert (
+        labels == ["Level", "Grad-CAM"]
+        and drawn.axes[0].collections[1].get_offsets()[1, 0] == means["iou"][0]
+    )
     assert "no method reaches both" in tables.summary(pd.DataFrame(rows))
