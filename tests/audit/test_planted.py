@@ -295,7 +295,10 @@ def test_choosing_is_decided_on_other_plants():
     points, scores = a_benchmark(1.0)
     found = agreement.held_out(points, agreement.case_means(points, scores))
     regret = found.groupby("way")["regret"].mean()
-    assert regret["best rule elsewhere"] == 0
+    assert tuple(found["way"].unique()) == agreement.WAYS
+    assert (regret[list(agreement.WAYS[:2])] == 0).all() and regret["by lot"] > 0
+    less, low, high = agreement.against_the_study(found)
+    assert less == pytest.approx(regret[agreement.STUDY_WAY]) and low <= less <= high
     assert regret["by lot"] > 0 and found["case"].nunique() == 6
 
 
@@ -312,7 +315,12 @@ def test_figures_and_sentences_show_the_numbers():
     labels = [text.get_text() for text in figures.pointing(points).axes[0].get_yticklabels()]
     assert labels[0] in ("Random", "Level") and {"a", "b", "c", "d"} == set(labels[2:])
     text = sentences.summary(points, agreed, chosen, warning.warnings_of(points))
-    assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "best rule elsewhere 0.00" in text
+    assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "rule that ranks best elsewhere 0.00" in text
+    assert sentences.place_of(points, "a")[1] == 4 and sentences.against_lime(points) == []
+    named = points.assign(method=points["method"].replace({"a": "shap", "b": "lime"}), decoy_ratio=2.0)
+    cases = named.pivot_table("average_precision", "case", "method", "mean")
+    difference = f"a difference of {(cases['shap'] - cases['lime']).mean():.2f} ("
+    assert difference in sentences.against_lime(named)[0]
     assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
 
 
