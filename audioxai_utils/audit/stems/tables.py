@@ -11,7 +11,14 @@ from ..planted.sentences import label
 from .measures import SHARES
 
 CONTROLS = ("random", "level", "energy", "oracle")  # maps that never ask the tagger
-SHOWN = ("iou", "frame_f1", "pointing_time", "auc_time", "average_precision", "auc_decoy")
+SHOWN = {
+    "iou": "IoU",
+    "frame_f1": "frame F1",
+    "pointing_time": "pointing",
+    "auc_time": "AUC per 100 ms",
+    "average_precision": "average precision",
+    "auc_decoy": "AUC, own against others",
+}
 GOAL = {"iou": 0.45, "pointing_time": 0.979}  # what a network that was trained with event labels reaches
 # Dumpis & Virtanen (2026), arXiv:2605.23293, on synthetic scenes like DESED's
 FIELD = pd.DataFrame(
@@ -76,7 +83,7 @@ def beside_the_field(means: pd.DataFrame) -> pd.DataFrame:
         ours[name] = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in values]
     field = FIELD.assign(method=FIELD["method"] + " (theirs)")
     field = field.assign(**{name: field[name].map("{:.2f}".format) for name in field.columns[1:]})
-    return pd.concat([ours, field], ignore_index=True).fillna("")
+    return pd.concat([ours, field], ignore_index=True).fillna("").rename(columns=SHOWN)
 
 
 def summary(points: pd.DataFrame) -> str:
