@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audioxai_utils import published
-from audioxai_utils.audit.planted import agreement, warning
+from audioxai_utils.audit.planted import agreement, holding, warning
 from audioxai_utils.audit.planted import sentences as planted
 from audioxai_utils.audit.stems import tables
 
@@ -131,6 +131,16 @@ def test_the_metric_to_trust_is_that_of_the_published_tables():
         "loses {} of average precision, the study's mean of seven {}, a method by lot {} ".format(*lost)
         in PAGE
     )
+
+
+def test_the_mask_for_any_fill_is_that_of_the_published_table():
+    table = holding.held_under_fills(published.planted_scores(), ["extremal_robust"])
+    said = holding.sentence(table).replace("%", " %")
+    assert (
+        said.split(";")[0].removesuffix(".").replace("under every fill, ", "").replace("keeps", "it keeps")
+        in PAGE
+    )
+    assert "worse under no fill" in said
 
 
 def test_what_warns_and_what_points_at_an_event_is_that_of_the_published_tables():

@@ -18,6 +18,7 @@ from audioxai_utils.audit.planted import (
     agreement,
     command,
     fills,
+    holding,
     measures,
     networks,
     prepare,
@@ -322,6 +323,28 @@ def test_figures_and_sentences_show_the_numbers():
     difference = f"a difference of {(cases['shap'] - cases['lime']).mean():.2f} ("
     assert difference in sentences.against_lime(named)[0]
     assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
+
+
+# Does a mask hold under any fill
+
+
+def test_a_mask_is_held_against_limes_in_the_same_cases_under_each_fill():
+    rng, rows = np.random.default_rng(0), []
+    for case in range(8):
+        luck = rng.random() / 2
+        for fill in fills.FILLS:
+            for method, gain, area in (("lime", 0.0, 0.6), ("extremal_robust", 0.2, 0.3)):
+                gain = -gain if fill == "floor" else gain
+                row = {"case": f"c{case}", "method": method, "mask": "bin", "fill": fill, "SPS": 1 - area}
+                rows.append(row | {"FidIn": luck + gain, "AD": 50.0})
+    table = holding.held_under_fills(pd.DataFrame(rows), ["extremal_robust"])
+    assert table["fill"].tolist() == list(fills.FILLS) and table["area"].tolist() == pytest.approx([0.3] * 5)
+    assert table["FidIn_more"].tolist() == pytest.approx([-0.2, 0.2, 0.2, 0.2, 0.2])
+    for low, high in (("FidIn_low", "FidIn_high"), ("area_low", "area_high")):
+        assert (table[high] - table[low]).abs().max() < 1e-9  # luck is the case's, and falls out
+    said = holding.sentence(table)
+    assert "worse under floor and better under minimum, mean, quantile, noise" in said
+    assert "at 30% of the bins where LIME has 60%" in said
 
 
 # Does it warn
