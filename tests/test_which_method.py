@@ -136,10 +136,7 @@ def test_the_metric_to_trust_is_that_of_the_published_tables():
 def test_the_mask_for_any_fill_is_that_of_the_published_table():
     table = holding.held_under_fills(published.planted_scores(), ["extremal_robust"])
     said = holding.sentence(table).replace("%", " %")
-    assert (
-        said.split(";")[0].removesuffix(".").replace("under every fill, ", "").replace("keeps", "it keeps")
-        in PAGE
-    )
+    assert f"`extremal_robust` {said.split(';')[0]} " in PAGE
     assert "worse under no fill" in said
 
 

@@ -52,6 +52,6 @@ def sentence(table: pd.DataFrame) -> str:
     lime = (table["FidIn"] - table["FidIn_more"]).min(), first["area"] - first["area_more"]
     return (
         f"keeps the class on {table['FidIn'].min():.0%} of the clips or more under every fill, LIME on "
-        f"{lime[0]:.0%}, at {first['area']:.0%} of the bins where LIME has {lime[1]:.0%}; {' and '.join(said)} "
-        "(paired over cases, 95 %)."
+        f"{lime[0]:.0%}, at {first['area']:.0%} of the bins where LIME has {lime[1]:.0%}; "
+        f"{' and '.join(said)} (paired over cases, 95 %)."
     )
