@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from audioxai_utils import published
+from audioxai_utils.audit.planted import agreement, holding, warning
+from audioxai_utils.audit.planted import sentences as planted
+from audioxai_utils.audit.stems import tables
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = " ".join((REPOSITORY / "docs" / "which-method.md").read_text(encoding="utf-8").split())
 # What the page says, the notebook, what its sentences say; groups are the same numbers in the same order.
@@ -42,6 +47,11 @@ CLAIMS = {
         r"best masks: .*? and (\d+) % in the second model",
     ),
 }
+
+
+def short(value: float) -> str:
+    """A share as the page prints it, ``.34``."""
+    return f"{value:.2f}".removeprefix("0")
 
 
 def sentences(notebook: str) -> str:
@@ -85,3 +95,68 @@ def test_seconds_are_those_of_the_plan():
     ):
         measured = re.search(rf"\| {theirs} \| ([\d.]+)", plan).group(1)
         assert float(re.search(ours, PAGE).group(1)) == round(float(measured), digits)
+
+
+def test_planted_causes_are_those_of_the_published_tables():
+    points = published.planted_points()
+    cases = points.pivot_table("average_precision", "case", "method", "mean", observed=True)
+    found, n_clips = cases.mean(), points.groupby("case", observed=True)["clip"].nunique()
+    assert found["rise"].round(2) == found["extremal_robust"].round(2)
+    assert planted.place_of(points, "extremal_robust") == (2, 22) and (n_clips == 10).all()
+    named = [short(found[name]) for name in ("rise", "shap", "lime", "level", "random")]
+    sentence = (
+        "find it best (average precision {}), exact Deep SHAP has {}, LIME {}, loudness alone {}, chance {} "
+    )
+    assert sentence.format(*named) in PAGE and f": {len(cases)} cases of ten clips" in PAGE
+    row = "[{} cases](notebooks/12_planted_causes.ipynb): RISE, masks for any fill ({}), Deep SHAP {}, LIME {}, "
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    assert row.format(len(cases), *named[:3]) + f"loudness {named[3]};" in readme
+
+
+def test_the_metric_to_trust_is_that_of_the_published_tables():
+    points = published.planted_points()
+    means = agreement.case_means(points, published.planted_scores())
+    agreed = agreement.agreement(points, means).set_index(["metric", "mask", "fill"])
+    best = agreed[agreed["n_cases"] == agreed["n_cases"].max()]["spearman"].idxmax()
+    assert best == ("AD", "topK_5", "mean")
+    for rule in (best, ("FF", "bin", "floor")):
+        rho = [
+            short(agreed.loc[rule, name]).replace("-0", "-")
+            for name in ("spearman", "spearman_low", "spearman_high")
+        ]
+        assert "ρ = {} ({} to {})".format(*rho) in PAGE
+    chosen = agreement.held_out(points, means)
+    lost = [short(chosen.loc[chosen["way"] == agreement.WAYS[i], "regret"].mean()) for i in (0, 2, 4)]
+    assert (
+        "loses {} of average precision, the study's mean of seven {}, a method by lot {} ".format(*lost)
+        in PAGE
+    )
+
+
+def test_the_mask_for_any_fill_is_that_of_the_published_table():
+    table = holding.held_under_fills(published.planted_scores(), ["extremal_robust"])
+    said = holding.sentence(table).replace("%", " %")
+    assert f"`extremal_robust` {said.split(';')[0]} " in PAGE
+    assert "worse under no fill" in said
+
+
+def test_what_warns_and_what_points_at_an_event_is_that_of_the_published_tables():
+    table = warning.summarised(warning.warnings_of(published.planted_points())).set_index("method")
+    for name in ("extremal_robust", "gradient_shap", "shap"):
+        assert table.loc[name].tolist() == [pytest.approx(0.9), 4]
+    assert (table["warns"] <= 0.9).all() and table.loc["lime", "warns"] == pytest.approx(0.6)
+    assert "in 90 % of the cases with a plain planted cause, from 4 clips on (median); LIME in 60 %" in PAGE
+    means = tables.table(published.known_stems()).set_index("method")
+    judged = means[~means["control"]]
+    assert (
+        judged["iou"].idxmax() == "guided_gradcam" and judged["pointing_time"].idxmax() == "segments_forest"
+    )
+    assert f"covers the event best, IoU {short(means.loc['guided_gradcam', 'iou'])}, " in PAGE
+    assert f"within it on {means.loc['segments_forest', 'pointing_time']:.0%} of".replace("%", " %") in PAGE
+    assert judged["auc_decoy"].idxmax() == "gradcam"
+    assert f"AUC {short(means.loc['gradcam', 'auc_decoy'])} against" in PAGE
+    assert (
+        means.loc["saliency", "auc_decoy"].round(2)
+        == means.loc["integrated_gradients", "auc_decoy"].round(2)
+        == 0.5
+    )

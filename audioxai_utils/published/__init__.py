@@ -48,8 +48,8 @@ def _read_parquet(name: str) -> pd.DataFrame:
 def our_scores() -> pd.DataFrame:
     """Scores of our own run on real ESC-50: a row for each condition, protocol, clip, method and mask.
 
-    400 clips of fold 5, clean STFT, clean mel and mel in three noises; EfficientAT mn04 with a linear probe; saliency,
-    Grad-CAM, LIME with 1,000 neighbours, exact Deep SHAP with 100 references; every metric, scored and
+    400 clips of fold 5, clean STFT, clean mel and mel in three noises; EfficientAT mn04 with a linear probe;
+    saliency, Grad-CAM, LIME with 1,000 neighbours, exact Deep SHAP with 100 references; every metric, scored and
     (audited protocol) heard, rounded to what an interval can tell. Rows with ``control`` all_ones and oracle
     are bounds.
     """
@@ -106,6 +106,16 @@ def planted_scores() -> pd.DataFrame:
 def planted_cases() -> pd.DataFrame:
     """Every planted case that was tried, with its proof; ``counts`` says whether it was judged."""
     return _read("ours/planted_cases.csv").copy()
+
+
+def known_stems() -> pd.DataFrame:
+    """What the AudioSet tagger mn04 gave on mixtures of real ESC-50 events: a row for each label and method.
+
+    Columns are ``scene``, ``n_events``, ``category`` of the event, ``label``, ``level_db``, ``p_clip`` and
+    ``p_without`` the event, the measures of `audit.stems.measures`, and the event's share of time (``there``)
+    and bins (``own_share``).
+    """
+    return _read_parquet("stems.parquet").copy()
 
 
 def other_sounds() -> pd.DataFrame:

@@ -18,6 +18,7 @@ from audioxai_utils.audit.planted import (
     agreement,
     command,
     fills,
+    holding,
     measures,
     networks,
     prepare,
@@ -123,6 +124,7 @@ def test_a_plant_is_proved_for_a_model_that_hears_it_and_for_no_other(sounds):
     proved = prepare.prove(case, hears, mixed)
     assert (proved.turned, proved.false_alarms, proved.undone, proved.kept) == (1, 0, 1, 1)
     assert proved.counts and proved.clips == (0, 1, 2)
+    assert not proved.proved(kept=0.4).counts  # what the decoy is needed for is no proof of the plant
     found = prepare.prove(case, deaf, mixed)
     assert found.turned == 0 and not found.clips and not found.counts
 
@@ -294,7 +296,10 @@ def test_choosing_is_decided_on_other_plants():
     points, scores = a_benchmark(1.0)
     found = agreement.held_out(points, agreement.case_means(points, scores))
     regret = found.groupby("way")["regret"].mean()
-    assert regret["best rule elsewhere"] == 0
+    assert tuple(found["way"].unique()) == agreement.WAYS
+    assert (regret[list(agreement.WAYS[:2])] == 0).all() and regret["by lot"] > 0
+    less, low, high = agreement.against_the_study(found)
+    assert less == pytest.approx(regret[agreement.STUDY_WAY]) and low <= less <= high
     assert regret["by lot"] > 0 and found["case"].nunique() == 6
 
 
@@ -311,8 +316,35 @@ def test_figures_and_sentences_show_the_numbers():
     labels = [text.get_text() for text in figures.pointing(points).axes[0].get_yticklabels()]
     assert labels[0] in ("Random", "Level") and {"a", "b", "c", "d"} == set(labels[2:])
     text = sentences.summary(points, agreed, chosen, warning.warnings_of(points))
-    assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "best rule elsewhere 0.00" in text
+    assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "rule that ranks best elsewhere 0.00" in text
+    assert sentences.place_of(points, "a")[1] == 4 and sentences.against_lime(points) == []
+    named = points.assign(method=points["method"].replace({"a": "shap", "b": "lime"}), decoy_ratio=2.0)
+    cases = named.pivot_table("average_precision", "case", "method", "mean")
+    difference = f"a difference of {(cases['shap'] - cases['lime']).mean():.2f} ("
+    assert difference in sentences.against_lime(named)[0]
     assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
+
+
+# Does a mask hold under any fill
+
+
+def test_a_mask_is_held_against_limes_in_the_same_cases_under_each_fill():
+    rng, rows = np.random.default_rng(0), []
+    for case in range(8):
+        luck = rng.random() / 2
+        for fill in fills.FILLS:
+            for method, gain, area in (("lime", 0.0, 0.6), ("extremal_robust", 0.2, 0.3)):
+                gain = -gain if fill == "floor" else gain
+                row = {"case": f"c{case}", "method": method, "mask": "bin", "fill": fill, "SPS": 1 - area}
+                rows.append(row | {"FidIn": luck + gain, "AD": 50.0})
+    table = holding.held_under_fills(pd.DataFrame(rows), ["extremal_robust"])
+    assert table["fill"].tolist() == list(fills.FILLS) and table["area"].tolist() == pytest.approx([0.3] * 5)
+    assert table["FidIn_more"].tolist() == pytest.approx([-0.2, 0.2, 0.2, 0.2, 0.2])
+    for low, high in (("FidIn_low", "FidIn_high"), ("area_low", "area_high")):
+        assert (table[high] - table[low]).abs().max() < 1e-9  # luck is the case's, and falls out
+    said = holding.sentence(table)
+    assert "worse under floor and better under minimum, mean, quantile, noise" in said
+    assert "at 30% of the bins where LIME has 60%" in said
 
 
 # Does it warn
@@ -334,6 +366,10 @@ def test_warning_against_the_formula():
     ).assign(classifier="c", plant="tone", level_db=0.0)
     (row,) = warning.warnings_of(points).to_dict("records")
     assert row["difference"] == pytest.approx(difference.mean()) and row["needed"] == n
+    loud, missing = points.assign(case="y", level_db=6.0), points.assign(case="z", plant="lowpass")
+    found = warning.by_level(warning.warnings_of(pd.concat([points, loud, loud.assign(case="w"), missing])))
+    assert found["level_db"].tolist() == [6, 0] and found["n_cases"].tolist() == [2, 1]
+    assert (found["warns"] == 1).all() and (found["needed"] == n).all()
 
 
 # A whole case

@@ -13,5 +13,6 @@ measures    how well a map points at the plant, against chance and decoy
 judge       every method on every case of a folder, resumable, on any device
 fills       what masks keep and remove under several fills, for the metrics that are to be judged
 agreement   which metric ranks methods as the truth does, and the regret of choosing by it
+holding     whether a mask keeps its class under every fill, beside LIME's
 warning     whether a method tells a model with a plant from one without, and from how many clips on
 """

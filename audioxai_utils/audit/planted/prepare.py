@@ -21,8 +21,8 @@ from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
 from .material import SHORTCUT, Material, copy_clips, read_material
 from .plants import PLANTS
 
-CNN14_LEVELS = {"tone": -12, "clicks": -12, "chirp": -6, "hum": -6}
-CNN14_LEVELS |= {"noise": -12, "lowpass": -24, "reverb": -6, "event": -6}
+CNN14_LEVELS = {"tone": (-12, 0), "clicks": (-12, -6), "chirp": (-6, 0), "hum": (0,)}  # dB
+CNN14_LEVELS |= {"noise": (-12, -6), "lowpass": (-24,), "reverb": (-6, 0), "event": (-6, 0)}
 N_CLIPS = 10  # judged of each case, at most
 LOW = 0.05  # quantile of the low fill
 
@@ -101,9 +101,13 @@ def parts_of(model, control, pictures: torch.Tensor) -> dict:
 
 
 def prepare_cnn14(material: Material, plant: str, device: str = "cpu", profile=networks.SMALL) -> list[Made]:
-    """The case of a plant in one of ten classes, on a Cnn14 of its own."""
+    """Cases of a plant in one of ten classes, each on a Cnn14 of its own."""
+    return [_one_cnn14(material, plant, level, device, profile) for level in CNN14_LEVELS[plant]]
+
+
+def _one_cnn14(material: Material, plant: str, level: float, device: str, profile) -> Made:
     spectrogram, classes = get_spectrogram("mel_db").to(device), material.bench.classes
-    target, level = classes.index(SHORTCUT), CNN14_LEVELS[plant]
+    target = classes.index(SHORTCUT)
     case = Case(f"cnn14_{plant}_{level:+.0f}", "cnn14", plant, False, float(level), target)
     planted, clean = [], []
     for sounds, labels in material.splits.values():
@@ -118,7 +122,7 @@ def prepare_cnn14(material: Material, plant: str, device: str = "cpu", profile=n
     )
     classifier = networks.understood(model.to(device), "cnn14", classes)
     case = prove(case, classifier, mixed_on(material.bench.tests["cnn14"], case, spectrogram, device))
-    return [(case, parts_of(model, control, planted[0][0]))]
+    return case, parts_of(model, control, planted[0][0])
 
 
 def mixed_on(sounds, case: Case, spectrogram, device: str) -> Mixtures:

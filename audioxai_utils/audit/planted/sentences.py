@@ -5,7 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from ...words import method_label
-from .agreement import CONTROLS, STUDY_FILL, with_intervals
+from .agreement import (
+    CONTROLS,
+    STUDY_FILL,
+    against_the_study,
+    mean_with_interval,
+    truths,
+    with_intervals,
+)
 from .warning import summarised
 
 LABELS = {
@@ -31,7 +38,8 @@ def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, wa
         Rows of clips and methods; then ``agreement.agreement``, ``agreement.held_out`` and
         ``warning.warnings_of`` of them.
     """
-    return "\n".join([*best_methods(points), best_rule(agreed), regret(chosen), warns(warned)])
+    lines = [*best_methods(points), *against_lime(points), best_rule(agreed), regret(chosen), warns(warned)]
+    return "\n".join(lines)
 
 
 def best_methods(points: pd.DataFrame) -> list[str]:
@@ -54,6 +62,28 @@ def best_methods(points: pd.DataFrame) -> list[str]:
             f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f})."
         )
     return lines
+
+
+def against_lime(points: pd.DataFrame, first: str = "shap", second: str = "lime") -> list[str]:
+    """What the study's winner and the method that it calls unsuitable find, over all cases; none without
+    either.
+    """
+    cases = points.pivot_table("average_precision", "case", "method", "mean", observed=True)
+    if not {first, second} <= set(cases.columns):
+        return []
+    ratios = points.groupby("method", observed=True)["decoy_ratio"].median()
+    more, low, high = mean_with_interval((cases[first] - cases[second]).to_numpy(float))
+    return [
+        f"- Over all {len(cases)} cases {label(first)} has {cases[first].mean():.2f} and {label(second)} "
+        f"{cases[second].mean():.2f}, a difference of {more:.2f} ({low:.2f} to {high:.2f}); a bin of the "
+        f"cause has {ratios[first]:.1f} and {ratios[second]:.1f} times the decoy's relevance (median)."
+    ]
+
+
+def place_of(points: pd.DataFrame, method: str) -> tuple[int, int]:
+    """Place of a method by average precision over all cases, 1 is the best, and the number of methods."""
+    known = truths(points).mean()
+    return int((known > known[method]).sum()) + 1, len(known)
 
 
 def best_rule(agreed: pd.DataFrame) -> str:
@@ -80,8 +110,10 @@ def regret(chosen: pd.DataFrame) -> str:
         f"{row.way} {row.regret:.2f} ({row.regret_low:.2f} to {row.regret_high:.2f})"
         for row in means.itertuples()
     )
+    less, low, high = against_the_study(chosen)
     return (
-        f"- Average precision lost by choosing a method, on plants that took no part in the choice: {ways}."
+        f"- Average precision lost by choosing a method, on plants that took no part in the choice: {ways}. "
+        f"The first loses {less:.2f} ({low:.2f} to {high:.2f}) less than the study's."
     )
 
 

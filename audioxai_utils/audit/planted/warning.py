@@ -8,6 +8,7 @@ from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 from .agreement import CONTROLS
+from .plants import PLANTS
 
 LEVEL = 0.05
 MOST = 1000  # clips; what would need more does not warn
@@ -68,3 +69,20 @@ def summarised(found: pd.DataFrame) -> pd.DataFrame:
     needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)
     table = pd.DataFrame({"warns": grouped["warns"].mean(), "needed": needed["needed"].median()})
     return table.sort_values(["warns", "needed"], ascending=[False, True]).reset_index()
+
+
+def by_level(found: pd.DataFrame) -> pd.DataFrame:
+    """`summarised` at every level of the plants that are sounds; what is missing has no such level.
+
+    Returns
+    -------
+    DataFrame
+        level_db, method, n_cases, warns and needed; the plainest level first.
+    """
+    sounds = found[~found["plant"].astype(str).map(lambda name: PLANTS[name].absent)]
+    parts = [
+        summarised(part).assign(level_db=level, n_cases=part["case"].nunique())
+        for level, part in sounds.groupby("level_db", sort=False, observed=True)
+    ]
+    table = pd.concat(parts, ignore_index=True)[["level_db", "method", "n_cases", "warns", "needed"]]
+    return table.sort_values("level_db", ascending=False, kind="stable", ignore_index=True)

@@ -74,46 +74,45 @@ class Explained:
 @torch.no_grad()
 def heard_labels(stage: Stage, names: Sequence[str], device: str = "cpu") -> Explained | None:
     """Labels that the tagger hears in scenes because of one event; None without any."""
-    spectrogram, model = stage.tagger.spectrogram.to(device), stage.tagger.model
-    rows: dict[str, list] = {
-        name: [] for name in ("db", "waveform", "target", "own", "others", "change", "there")
-    }
-    about = []
-    for name in names:
-        scene = stage.scenes[name]
-        stems = scene.stems().to(device)
-        whole = stems.sum(0)
-        pictures = spectrogram.decibels(
-            torch.stack([whole, *(whole - stem for stem in stems)])
-        )  # (1 + k, 1, F, T)
-        changes = pictures[:1] - pictures[1:]  # (k, 1, F, T)
-        p = probabilities(model, pictures)
-        for i, event in enumerate(scene.events):
-            target = caused_by(i, p)
-            if target is None:
-                continue
-            others = [j for j in range(len(stems)) if j != i]
-            values = (
-                pictures[0],
-                whole,
-                torch.tensor(target, device=device),
-                changes[i, 0] > VISIBLE,
-                (changes[others, 0] > VISIBLE).any(0),
-                changes[i],
-                present(stems[i], stage.tagger.sample_rate),
-            )
-            for key, value in zip(rows, values):
-                rows[key].append(value)
-            about.append(
-                {"scene": name, "n_events": len(stems), "category": event.category}
-                | {"label": stage.tagger.classes[target], "level_db": event.level_db}
-                | {"p_clip": float(p[0, target]), "p_without": float(p[1 + i, target])}
-            )
-    if not about:
+    spectrogram = stage.tagger.spectrogram.to(device)
+    found = [label for name in names for label in _labels_of(stage, name, spectrogram, device)]
+    if not found:
         return None
+    keys = [key for key in found[0] if key != "about"]
+    stacked = {key: torch.stack([label[key] for label in found]) for key in keys}
     references = spectrogram.decibels(stage.references.to(device))
-    stacked = {key: torch.stack(values) for key, values in rows.items()}
-    return Explained(references=references, spectrogram=spectrogram, about=tuple(about), **stacked)
+    about = tuple(label["about"] for label in found)
+    return Explained(references=references, spectrogram=spectrogram, about=about, **stacked)
+
+
+def _labels_of(stage: Stage, name: str, spectrogram, device: str) -> list[dict]:
+    """What `Explained` holds of each label of one scene."""
+    scene, classes = stage.scenes[name], stage.tagger.classes
+    stems = scene.stems().to(device)
+    whole, found = stems.sum(0), []
+    pictures = spectrogram.decibels(torch.stack([whole, *(whole - stem for stem in stems)]))
+    changes = pictures[:1] - pictures[1:]  # (events, 1, F, T)
+    p = probabilities(stage.tagger.model, pictures)
+    for i, event in enumerate(scene.events):
+        target = caused_by(i, p)
+        if target is None:
+            continue
+        about = {"scene": name, "n_events": len(stems), "category": event.category, "label": classes[target]}
+        about |= {"level_db": event.level_db, "p_clip": float(p[0, target])}
+        others = [j for j in range(len(stems)) if j != i]
+        found.append(
+            {
+                "db": pictures[0],
+                "waveform": whole,
+                "target": torch.tensor(target, device=device),
+                "own": changes[i, 0] > VISIBLE,
+                "others": (changes[others, 0] > VISIBLE).any(0),
+                "change": changes[i],
+                "there": present(stems[i], stage.tagger.sample_rate),
+                "about": about | {"p_without": float(p[1 + i, target])},
+            }
+        )
+    return found
 
 
 def caused_by(event: int, p: torch.Tensor) -> int | None:

@@ -1,0 +1,57 @@
+"""Does a mask keep its class whatever takes the place of what is hidden, and at which share of the bins?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from .agreement import mean_with_interval
+from .fills import FILLS
+
+METRICS = ("FidIn", "AD")
+BASIS = "lime"  # what others are held against, with the mask that the study prefers
+
+
+def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") -> pd.DataFrame:
+    """FidIn, AD and area of methods' binary masks under each fill, and their differences to LIME's.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Means over the clips of each case, from ``published.planted_scores`` or `agreement.metric_means`.
+    methods : sequence of str
+    mask : str
+        One that keeps or hides bins whole: its area is 1 - SPS.
+
+    Returns
+    -------
+    DataFrame
+        method, fill, area, FidIn and AD, means over the cases; ``<metric>_more`` with ``_low`` and ``_high``
+        is the difference to LIME in the same cases, 95 %.
+    """
+    kept = scores[scores["mask"] == mask]
+    kept = kept.assign(area=1 - kept["SPS"]).astype({"method": str, "fill": str, "case": str})
+    rows = []
+    for method in methods:
+        for fill in FILLS:
+            here = kept[kept["fill"] == fill].pivot(index="case", columns="method", values=[*METRICS, "area"])
+            row = {"method": method, "fill": fill}
+            for metric in (*METRICS, "area"):
+                more = (here[metric][method] - here[metric][BASIS]).to_numpy(float)
+                names = (f"{metric}_more", f"{metric}_low", f"{metric}_high")
+                row |= {metric: here[metric][method].mean()} | dict(zip(names, mean_with_interval(more)))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """What a table of one method says of it, in Markdown."""
+    worse = table[(table["FidIn_high"] < 0) | (table["AD_low"] > 0)]["fill"].tolist()
+    better = table[(table["FidIn_low"] > 0) | (table["AD_high"] < 0)]["fill"].tolist()
+    first = table.iloc[0]
+    said = [f"worse under {', '.join(worse) or 'no fill'}", f"better under {', '.join(better) or 'no fill'}"]
+    lime = (table["FidIn"] - table["FidIn_more"]).min(), first["area"] - first["area_more"]
+    return (
+        f"keeps the class on {table['FidIn'].min():.0%} of the clips or more under every fill, LIME on "
+        f"{lime[0]:.0%}, at {first['area']:.0%} of the bins where LIME has {lime[1]:.0%}; "
+        f"{' and '.join(said)} (paired over cases, 95 %)."
+    )
