@@ -26,6 +26,7 @@ from .evaluation.masks import MASKS, build_masks
 from .evaluation.scoring import MaskScorer, score_masks, score_sound
 from .models.classifier import DOMAINS, AudioClassifier, Bound
 from .models.cnn14 import Cnn14
+from .models.scores import taken
 from .models.virtual_inspection import PictureAsSound
 from .models.wrapping import is_differentiable, unwrapped
 
@@ -172,15 +173,16 @@ def explain(
     if fill is not None:
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"
-    scorer = MaskScorer(
-        bound.model,
-        bound.spectrogram,
-        bound.batch,
-        None if column is None else torch.tensor([column]),
-        fill=fill,
-        on_waveform=bound.on_waveform if by_sound else None,
-        waveform=samples if by_sound else None,
-    )
+    with taken(bound.batch.db):
+        scorer = MaskScorer(
+            bound.model,
+            bound.spectrogram,
+            bound.batch,
+            None if column is None else torch.tensor([column]),
+            fill=fill,
+            on_waveform=bound.on_waveform if by_sound else None,
+            waveform=samples if by_sound else None,
+        )
     if check_gradient and METHODS.traits(method).gradients:
         if is_differentiable(bound.model):  # else the proof says what is missing
             check_layers(method, bound.model)

@@ -50,14 +50,22 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
         found = [name for name in modules if name == layer or name.endswith("." + layer)]
         if not found:
             raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        # what was put around a network is left out of names
-        return modules.get(layer, modules[min(found, key=len)])
+        return modules[_inside(layer, found)]
     if layer is None:
         declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
         return next((each for each in declared if isinstance(each, nn.Module)), None)
     if not any(layer is module for module in modules.values()):
         raise ValueError("layer must be one of the model's own modules, or its dotted name")
     return layer
+
+
+def _inside(layer: str, found: list[str]) -> str:
+    """The one of several names, all of which end so, that has the least put around it."""
+    depth = min(name.count(".") for name in found)
+    nearest = [name for name in found if name.count(".") == depth]
+    if len(nearest) > 1:
+        raise ValueError(f"layer {layer!r} is the end of {len(nearest)} names; say which: {', '.join(nearest[:4])}")
+    return nearest[0]
 
 
 def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.Module:
