@@ -260,8 +260,11 @@ def explain_many(
             head = {"clip": clip, "method": name}
             try:
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
-            except (OSError, TypeError, ValueError) as refusal:
-                tables.append(pd.DataFrame([head | {"refused": str(refusal)}]))
+            except (torch.OutOfMemoryError, torch.AcceleratorError):  # no later clip would fare better
+                raise
+            except (OSError, TypeError, ValueError, RuntimeError) as refusal:
+                refused = " ".join(str(refusal).split()) or type(refusal).__name__
+                tables.append(pd.DataFrame([head | {"refused": refused}]))
                 continue
             check = check and not METHODS.traits(name).gradients
             rest = {"target_name": found.target_name, "seconds": time.perf_counter() - started, "refused": ""}

@@ -10,6 +10,7 @@ import torch
 from any_models import CLASSES, MEL, RATE, Around, clip, cnn
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from audioxai_utils import METHODS, AudioClassifier, LogMel, explain, explain_many
 
@@ -125,7 +126,9 @@ def test_scores_are_not_read_before_it_is_known_what_they_are(head):
     net = cnn() if head is None else Around(cnn(), lambda y: y.softmax(1))
     classifier = described(net, head=head)
     db, target = classifier.pictures(clip()[None]), torch.tensor([1])
-    with pytest.raises(ValueError, match="not known yet: give head=, or a first sound, classifier.look"):
+    with pytest.raises(
+        ValueError, match="scores are not known yet: give head=, or a first sound, classifier.look"
+    ):
         classifier.model  # noqa: B018
     classifier.look(clip()[None])
     found = METHODS["lime"](classifier.model, db, target, n_samples=8)
@@ -173,7 +176,9 @@ def test_integers_that_were_taken_for_samples_are_warned_of():
 def test_a_clip_that_the_network_does_not_take_is_a_line_and_not_the_end_of_a_table():
     """The first clip has the length that it was made for, the second has not."""
     net = nn.Sequential(any_models.Normal(), nn.Flatten(), nn.Linear(32 * 51, 3))
-    with pytest.raises(ValueError, match=r"does not take what input= makes of the picture \(1, 1, 32, 76\)") as e:
+    with pytest.raises(
+        ValueError, match=r"does not take what input= makes of the picture \(1, 1, 32, 76\)"
+    ) as e:
         lime(described(net, head="softmax"), clip(1.2))
     assert "\n" not in str(e.value) and "the length that it was made for" in str(e.value)
     clips = {"first": clip(), "longer": clip(1.2), "again": clip(seed=1)}
@@ -210,12 +215,79 @@ def test_the_end_of_several_layers_names_is_asked_about():
             self.blocks, self.head = blocks, nn.Linear(1, 3)
 
         def forward(self, db):
-            x = self.blocks["low"]["conv"]((db + 60) / 20).relu()
-            x = self.blocks["high"]["conv"](x).relu()
+            x = self.blocks["low"]["conv"]((db + 60) / 20).abs()
+            x = self.blocks["high"]["conv"](x).abs()
             return self.head(x.mean((2, 3)))
 
     classifier = described(Around(Blocks()), head="softmax")
-    with pytest.raises(ValueError, match="layer 'conv' is the end of 2 names; say which: .*low.conv, .*high.conv"):
+    with pytest.raises(
+        ValueError, match="layer 'conv' is the end of 2 names; say which: .*low.conv, .*high.conv"
+    ):
         explain(classifier, clip(), RATE, layer="conv")
     found = [explain(classifier, clip(), RATE, layer=layer).attribution for layer in ("high.conv", None)]
     torch.testing.assert_close(*found)
+
+
+# Networks that make their weights, or run their parts, in ways of their own
+
+
+class Checkpointed(nn.Module):
+    """Its parts are run again in the backward pass, to save memory."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.net, self.reentrant = cnn(), reentrant
+
+    def forward(self, db):
+        return checkpoint(self.net, db, use_reentrant=self.reentrant)
+
+
+def normed() -> nn.Module:
+    """Weights that a hook, and a parametrization, make anew at every call."""
+    net = cnn()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        net[1] = nn.utils.weight_norm(net[1])
+    net[5] = nn.utils.parametrizations.weight_norm(net[5])
+    return net
+
+
+@pytest.mark.parametrize("make", [normed, lambda: Checkpointed(False)], ids=["weight norm", "checkpoints"])
+@pytest.mark.parametrize("method", ["saliency", "lime", "shap"])
+def test_weight_norm_and_checkpoints(make, method):
+    """LIME and Deep SHAP ended in a raw error: a fold put a weight where a hook makes one, a part ran twice."""
+    classifier = described(make(), head="softmax")
+    options = {"n_samples": 8} if method == "lime" else {}
+    if method == "shap":
+        options["background"] = classifier.pictures(torch.stack([clip(seed=s).flip(0) for s in (1, 2)]))
+    found = explain(classifier, clip(), RATE, method=method, target=1, masks=["bin"], **options)
+    assert found.attribution.any()
+    if method == "shap":
+        model = classifier.model.eval()
+        with torch.no_grad():
+            rise = (model(found.batch.db) - model(options["background"]).mean(0))[0, 1].double()
+        values = found.attribution.double()
+        assert float((values.sum() - rise).abs()) <= 1e-5 * float(values.abs().sum())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_checkpoints_that_have_no_input_gradient_say_so_in_one_line():
+    classifier = described(Checkpointed(True), head="softmax")
+    with pytest.raises(
+        ValueError, match="use_reentrant=True.*; methods that only ask for outputs need none"
+    ) as e:
+        explain(classifier, clip(), RATE, method="saliency")
+    assert "\n" not in str(e.value) and lime(classifier).attribution.any()
+
+
+def test_an_error_of_the_network_in_one_method_is_a_line_of_the_table():
+    classifier = described(Checkpointed(True), head="softmax")
+    found = explain_many(
+        classifier, [clip()], ["saliency", "occlusion"], RATE, check_gradient=False, masks=["bin"]
+    )
+    refused = found.set_index("method")["refused"]
+    assert (
+        "use_reentrant" in refused["saliency"]
+        and "\n" not in refused["saliency"]
+        and refused["occlusion"] == ""
+    )

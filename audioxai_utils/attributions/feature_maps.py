@@ -64,7 +64,9 @@ def _inside(layer: str, found: list[str]) -> str:
     depth = min(name.count(".") for name in found)
     nearest = [name for name in found if name.count(".") == depth]
     if len(nearest) > 1:
-        raise ValueError(f"layer {layer!r} is the end of {len(nearest)} names; say which: {', '.join(nearest[:4])}")
+        raise ValueError(
+            f"layer {layer!r} is the end of {len(nearest)} names; say which: {', '.join(nearest[:4])}"
+        )
     return nearest[0]
 
 

@@ -120,8 +120,11 @@ def _float64(model: nn.Module) -> nn.Module:
 
 def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
     """Refuse a model that does not run in float64, or whose outputs have no gradient."""
+    clip = clips[:1].double().requires_grad_()
     try:
-        scores = exact(clips[:1].double().requires_grad_())
+        scores = exact(clip)
+        if scores.requires_grad:
+            torch.autograd.grad(scores.sum(), clip, allow_unused=True, retain_graph=is_scripted(exact))
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
@@ -145,7 +148,7 @@ def _message(where: str, error: float, cosine: float, place: str | None) -> str:
     elif where:
         place = "the float64 copy's gradient is right: explain the network in float32, by net.float()"
     else:
-        place = "no layer alone shows it, look at the functional calls in forward()"
+        place = "no layer alone shows it, look at the functional calls in forward(), and for autocast"
     return (
         f"the model's input gradient{where} is wrong and would explain nothing: relative error {error:.2g}, "
         f"cosine {cosine:.3f} with the true one; {place}; batch norm on a transposed tensor is a usual cause "

@@ -20,8 +20,8 @@ MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at
 def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     """Samples (n,) at ``wanted_rate`` of a path or of an array (n,) or (channels, n) at ``sample_rate``.
 
-    Channels are averaged, and refused where they cancel each other; nothing is normalised, and a peak above 100
-    is warned of. ``sample_rate``
+    Channels are averaged, and refused where they cancel each other; nothing is normalised, and a peak above
+    100 is warned of. ``sample_rate``
     None is a file's own, or ``wanted_rate``.
 
     Raises

@@ -207,7 +207,9 @@ def every_method(study) -> HTML:
     """All methods of a run that has more than the study's own, scored and heard."""
     every = read_table(study.results, "methods")
     if every is None or set(every["method"]) <= set(STUDY_METHODS):
-        return HTML('<p class="missing">This run explains by no other methods than the study\'s own four.</p>')
+        return HTML(
+            '<p class="missing">This run explains by no other methods than the study\'s own four.</p>'
+        )
     parts = []
     for condition in study.conditions:
         table = scored_and_heard(every, condition.pair, "audited")

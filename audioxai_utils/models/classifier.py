@@ -13,7 +13,15 @@ from torch import nn
 from ..audio.spectrograms import SpectrogramBatch, get_spectrogram
 from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
-from .outputs import check_columns, check_number, class_names, joint_log_odds, joint_probability, numbers_of, pick
+from .outputs import (
+    check_columns,
+    check_number,
+    class_names,
+    joint_log_odds,
+    joint_probability,
+    numbers_of,
+    pick,
+)
 from .reading import HEADS, Reading
 from .scores import FromWaveform, Scores, WaveformInput, check_rows, taken, warn_of_probabilities
 from .silence import check_levels, floor_of
@@ -50,8 +58,8 @@ class AudioClassifier:
         Wrappers (DataParallel, torch.compile, averaged weights) are taken off. What is no module is a black
         box.
     classes : sequence of str or dict, optional
-        Names of the outputs in their order, or numbered as Hugging Face's ``id2label`` and ``label2id`` are; None
-        numbers them. A binary head takes one name or two.
+        Names of the outputs in their order, or numbered as Hugging Face's ``id2label`` and ``label2id``
+        are; None numbers them. A binary head takes one name, or two: of a low logit, then of a high one.
     sample_rate : int
         Hz; may be left out where ``input`` says it.
     input : str, LogMel, spectrogram or callable
@@ -130,7 +138,7 @@ class AudioClassifier:
         """How scores and levels are read; ValueError where that is not known before a sound was looked at."""
         if not self._looked and self.head in (None, "probabilities"):
             raise ValueError(
-                "what the scores are is not known yet: give head=, or a first sound, classifier.look(waveform)"
+                "the scores are not known yet: give head=, or a first sound, classifier.look(waveform)"
             )
         exclusive = self.head == "softmax" or (self.head == "probabilities" and self._exclusive)
         return Reading(self.head, self.floor, None if exclusive else self.threshold)
@@ -268,7 +276,9 @@ class AudioClassifier:
         if isinstance(target, str):
             columns = [column for column, name in enumerate(self.classes) if name == target]
             if len(columns) > 1:
-                raise ValueError(f"target {target!r} is the name of columns {columns}; give one by its number")
+                raise ValueError(
+                    f"target {target!r} is the name of columns {columns}; give one by its number"
+                )
             if columns:
                 return columns[0]
             near = difflib.get_close_matches(target, self.classes, 3, 0.4) or self.classes[:3]
@@ -385,4 +395,3 @@ def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...
     if len(classes) != n:
         raise ValueError(f"classes must name the model's {n} outputs; got {len(classes)} names")
     return classes
-

@@ -32,13 +32,13 @@ def class_names(classes) -> tuple[str, ...] | None:
         if set(named) == set(map(str, range(len(pairs)))):
             return tuple(named[str(number)] for number in range(len(pairs)))
     raise ValueError(
-        f"classes must be a list, or a dict that numbers its {len(classes)} names from 0 without gaps, such as "
-        "id2label"
+        f"classes must be a list, or a dict that numbers its {len(classes)} names from 0 without gaps, "
+        "such as id2label"
     )
 
 
 def check_number(name: str, value, what: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError, naming it, for another."""
+    """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError that names it for another."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {what}; got {value!r}")
     if not (math.isfinite(value) and low <= value <= high):

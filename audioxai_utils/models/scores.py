@@ -113,8 +113,8 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
     again = plain(torch.cat([given[:1], beside]))
     if not bool(((again - together).abs() <= rounding * columns.abs().max()).all()):
         raise ValueError(
-            "the network's answer to a clip changes from one call to the next, as by dropout or noise that stays "
-            "on in evaluation mode, or by a state that it keeps; turn that off"
+            "the network's answer to a clip changes from one call to the next, as by dropout or noise that "
+            "stays on in evaluation mode, or by a state that it keeps; turn that off"
         )
     raise ValueError(
         "the network's answer to a clip changes with the others in its batch, as by a maximum over all rows "
@@ -138,8 +138,8 @@ def warn_of_probabilities(target: Callable, output, classifier, waveform: torch.
         numbers = asked(given)[0]
     if bool(((numbers >= 0) & (numbers <= 1)).all()):
         warnings.warn(
-            f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of other scores too: it is read as "
-            "a logit; of a probability p return p.logit()",
+            f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of other scores too: it is read "
+            "as a logit; of a probability p return p.logit()",
             stacklevel=4,
         )
 
@@ -178,8 +178,8 @@ def taken(given: torch.Tensor) -> Iterator[None]:
         reason = ([*str(error).strip().splitlines(), type(error).__name__])[0][:150]
         kind = "the picture" if given.ndim == 4 else "the waveform"
         raise ValueError(
-            f"net does not take what input= makes of {kind} {tuple(given.shape)}: {reason}; see the axes and the "
-            "length that it was made for"
+            f"net does not take what input= makes of {kind} {tuple(given.shape)}: {reason}; see the axes and "
+            "the length that it was made for"
         ) from error
 
 

@@ -612,7 +612,11 @@ def test_a_folder_without_labels_is_not_said_to_lack_a_computation(tmp_path):
         report_parts.confusion(study, "own"),
     ]
     assert not any("ot computed" in part.data for part in parts)
-    assert "nothing was trained" in parts[1].data and "not known" in parts[0].data and "not known" in parts[2].data
+    assert (
+        "nothing was trained" in parts[1].data
+        and "not known" in parts[0].data
+        and "not known" in parts[2].data
+    )
 
 
 def test_a_foreign_model_s_accuracy_stands_alone(tmp_path):
@@ -621,7 +625,9 @@ def test_a_foreign_model_s_accuracy_stands_alone(tmp_path):
     table = report_parts.accuracies(study).data
     assert "62.5" in table and "published" not in table and "epoch" not in table
     assert "62.5 %" in report_parts.answer(study).data
-    assert "Not computed in this run" in report_parts.confusion(study, "own").data  # known, and not drawn here
+    assert (
+        "Not computed in this run" in report_parts.confusion(study, "own").data
+    )  # known, and not drawn here
 
 
 def test_the_verdict_comes_first_and_says_why(tmp_path, monkeypatch):
