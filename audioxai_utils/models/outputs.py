@@ -38,7 +38,7 @@ def class_names(classes) -> tuple[str, ...] | None:
 
 
 def check_number(name: str, value, what: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError that names it for another."""
+    """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {what}; got {value!r}")
     if not (math.isfinite(value) and low <= value <= high):

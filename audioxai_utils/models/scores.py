@@ -138,7 +138,7 @@ def warn_of_probabilities(target: Callable, output, classifier, waveform: torch.
         numbers = asked(given)[0]
     if bool(((numbers >= 0) & (numbers <= 1)).all()):
         warnings.warn(
-            f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of other scores too: it is read "
+            f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of others too: it is read "
             "as a logit; of a probability p return p.logit()",
             stacklevel=4,
         )
