@@ -228,6 +228,72 @@ def test_the_end_of_several_layers_names_is_asked_about():
     torch.testing.assert_close(*found)
 
 
+class Stages(nn.Module):
+    """Swin in small: patches, then half as many rows and columns, always (batch, rows, columns, channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.first = nn.Conv2d(1, 4, 2, stride=2), nn.LayerNorm(4)
+        self.merge = nn.Linear(16, 6)
+        self.stage = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6), nn.GELU())
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, db):
+        x = self.first(self.patches((db + 60) / 20).permute(0, 2, 3, 1))
+        x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+        x = torch.cat([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], 3)
+        return self.head(self.norm(self.stage(self.merge(x))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("layer", [None, "norm", "stage"])
+def test_grad_cam_of_stages_with_their_channels_last(layer):
+    """By hand, on the last stage's grid. It was the first convolution's, and a named stage's channels were
+    taken for its rows.
+    """
+    net = Stages().eval()
+    found = explain(described(net, head="softmax"), clip(), RATE, layer=layer, target=2, masks=["bin"])
+    held = []
+    handle = getattr(net, layer or "norm").register_forward_hook(
+        lambda module, given, output: held.append(output)
+    )
+    scores = net(found.batch.db.clone().requires_grad_())
+    handle.remove()
+    (slopes,) = torch.autograd.grad(scores[0, 2], held[0])  # (1, rows, columns, channels)
+    coarse = (slopes.mean((1, 2), keepdim=True) * held[0].detach()).sum(3).unsqueeze(1)
+    assert coarse.shape[2:] == (8, 12)
+    expected = functional.interpolate(coarse, found.batch.db.shape[2:], mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found.attribution, expected)
+
+
+def test_a_single_layer_norm_behind_a_convolution_belongs_to_it():
+    """As in ConvNeXt: the convolution's map is shown, as before."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(1, 4, 4, stride=4), nn.LayerNorm(4), nn.Linear(4, 3)
+
+        def forward(self, db):
+            x = self.norm(self.conv((db + 60) / 20).permute(0, 2, 3, 1))
+            return self.head(functional.gelu(x).mean((1, 2)))
+
+    classifier = described(Block(), head="softmax")
+    found, named = (explain(classifier, clip(), RATE, layer=layer).attribution for layer in (None, "conv"))
+    torch.testing.assert_close(found, named)
+
+
+def test_a_map_whose_channels_may_be_either_axis_is_asked_about():
+    class Square(Stages):
+        def forward(self, db):
+            x = functional.adaptive_avg_pool2d(self.patches((db + 60) / 20), (4, 9)).permute(0, 2, 3, 1)
+            return self.head(functional.pad(self.block(x), (0, 2)).mean((1, 2)))
+
+    net = Square()
+    net.block = nn.Sequential(nn.LayerNorm(4), nn.GELU())  # of (1, 4, 9, 4)
+    with pytest.raises(ValueError, match="channels may be its second axis or its last; name one of its"):
+        explain(described(net, head="softmax"), clip(), RATE, layer="block")
+
+
 # Networks that make their weights, or run their parts, in ways of their own
 
 

@@ -2,7 +2,7 @@
 
 A layer gives maps (batch, channels, rows, columns), a sequence (batch, channels, length) as ``nn.Conv1d``
 does, or tokens (batch, tokens, channels), which are put back on the grid of patches that the last convolution
-cut.
+cut. A layer norm over maps (batch, rows, columns, channels) gives those of a transformer in stages.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     if maps:
         n_patches = maps[-1][1].shape[2:].numel()
         tokens = [m for m, out, g in read if _is_tokens(m, out, n_patches) and bool(g[:, -n_patches:].any())]
-        return tokens[-1] if tokens else maps[-1][0]
+        return tokens[-1] if tokens else _later_stage(read, maps[-1][1]) or maps[-1][0]
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
@@ -101,6 +101,40 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
             "name a layer with layer="
         )
     return sequences[-1]
+
+
+def _later_stage(read: list[tuple], last: torch.Tensor) -> nn.Module | None:
+    """The last layer norm over maps (batch, rows, columns, channels) behind the convolutions, as in Swin.
+
+    A single one on the convolution's own grid belongs to it, as in ConvNeXt, and as many cells in another
+    order are windows, as in MaxViT.
+    """
+    behind = read[next(i for i, (_, output, _) in enumerate(read) if output is last) + 1 :]
+    norms = [(m, out.shape[1:3]) for m, out, _ in behind if type(m) is nn.LayerNorm and out.ndim == 4]
+    cells = last.shape[2:].numel()
+    found = [
+        m for m, grid in norms if 1 < grid.numel() < cells or (grid == last.shape[2:] and len(norms) > 1)
+    ]
+    return found[-1] if found else None
+
+
+def _channels_last(layer: nn.Module, output: torch.Tensor) -> bool:
+    """Whether a map (batch, ?, ?, ?) has its channels last: a layer norm over that axis lies in the layer.
+
+    Raises
+    ------
+    ValueError
+        Its second axis is as long as its last.
+    """
+    sizes = [tuple(m.normalized_shape) for m in layer.modules() if type(m) is nn.LayerNorm]
+    if type(layer) is nn.LayerNorm or output.shape[1] != output.shape[3]:
+        return output.shape[3:] in sizes
+    if output.shape[3:] in sizes:
+        raise ValueError(
+            f"layer returns {tuple(output.shape)}, whose channels may be its second axis or its last; name "
+            "one of its convolutions or layer norms"
+        )
+    return False
 
 
 def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
@@ -122,14 +156,17 @@ def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
 
 
 def as_map(layer: nn.Module, output: torch.Tensor, grid: tuple[int, int] | None) -> torch.Tensor:
-    """A layer's output as (batch, channels, rows, columns) or (batch, channels, length).
+    """A layer's output, channels first or last, as (batch, channels, rows, columns) or (batch,
+    channels, length).
 
     Raises
     ------
     ValueError
         It is neither a map, nor a sequence, nor tokens.
     """
-    if output.ndim == 4 or (output.ndim == 3 and isinstance(layer, nn.Conv1d)):
+    if output.ndim == 4:
+        return output.permute(0, 3, 1, 2) if _channels_last(layer, output) else output
+    if output.ndim == 3 and isinstance(layer, nn.Conv1d):
         return output
     if output.ndim != 3:
         raise ValueError(
