@@ -170,6 +170,13 @@ def explain(
     classifier, column, name = classifier.for_target(target, samples)
     wanted, options = _domain(method, domain, classifier, inspect_as, options)
     bound = classifier.bound(samples, "heard" if inspect_as and wanted is None else wanted, inspect_as)
+    n_frames, n_heard = bound.batch.db.shape[3], getattr(bound.model, "n_frames", None)
+    if n_heard and n_heard < n_frames:
+        warnings.warn(
+            f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
+            "explain_recording",
+            stacklevel=2,
+        )
     if fill is not None:
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"

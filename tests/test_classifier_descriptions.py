@@ -10,7 +10,6 @@ import torch
 from any_models import CLASSES, MEL, RATE, Around, clip, cnn
 from torch import nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from audioxai_utils import METHODS, AudioClassifier, LogMel, explain, explain_many
 
@@ -292,68 +291,3 @@ def test_a_map_whose_channels_may_be_either_axis_is_asked_about():
     net.block = nn.Sequential(nn.LayerNorm(4), nn.GELU())  # of (1, 4, 9, 4)
     with pytest.raises(ValueError, match="channels may be its second axis or its last; name one of its"):
         explain(described(net, head="softmax"), clip(), RATE, layer="block")
-
-
-# Networks that make their weights, or run their parts, in ways of their own
-
-
-class Checkpointed(nn.Module):
-    """Its parts are run again in the backward pass, to save memory."""
-
-    def __init__(self, reentrant: bool) -> None:
-        super().__init__()
-        self.net, self.reentrant = cnn(), reentrant
-
-    def forward(self, db):
-        return checkpoint(self.net, db, use_reentrant=self.reentrant)
-
-
-def normed() -> nn.Module:
-    """Weights that a hook, and a parametrization, make anew at every call."""
-    net = cnn()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        net[1] = nn.utils.weight_norm(net[1])
-    net[5] = nn.utils.parametrizations.weight_norm(net[5])
-    return net
-
-
-@pytest.mark.parametrize("make", [normed, lambda: Checkpointed(False)], ids=["weight norm", "checkpoints"])
-@pytest.mark.parametrize("method", ["saliency", "lime", "shap"])
-def test_weight_norm_and_checkpoints(make, method):
-    """LIME and Deep SHAP ended in a raw error: a fold put a weight where a hook makes one, a part ran twice."""
-    classifier = described(make(), head="softmax")
-    options = {"n_samples": 8} if method == "lime" else {}
-    if method == "shap":
-        options["background"] = classifier.pictures(torch.stack([clip(seed=s).flip(0) for s in (1, 2)]))
-    found = explain(classifier, clip(), RATE, method=method, target=1, masks=["bin"], **options)
-    assert found.attribution.any()
-    if method == "shap":
-        model = classifier.model.eval()
-        with torch.no_grad():
-            rise = (model(found.batch.db) - model(options["background"]).mean(0))[0, 1].double()
-        values = found.attribution.double()
-        assert float((values.sum() - rise).abs()) <= 1e-5 * float(values.abs().sum())
-
-
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-def test_checkpoints_that_have_no_input_gradient_say_so_in_one_line():
-    classifier = described(Checkpointed(True), head="softmax")
-    with pytest.raises(
-        ValueError, match="use_reentrant=True.*; methods that only ask for outputs need none"
-    ) as e:
-        explain(classifier, clip(), RATE, method="saliency")
-    assert "\n" not in str(e.value) and lime(classifier).attribution.any()
-
-
-def test_an_error_of_the_network_in_one_method_is_a_line_of_the_table():
-    classifier = described(Checkpointed(True), head="softmax")
-    found = explain_many(
-        classifier, [clip()], ["saliency", "occlusion"], RATE, check_gradient=False, masks=["bin"]
-    )
-    refused = found.set_index("method")["refused"]
-    assert (
-        "use_reentrant" in refused["saliency"]
-        and "\n" not in refused["saliency"]
-        and refused["occlusion"] == ""
-    )

@@ -27,7 +27,7 @@ from .scores import FromWaveform, Scores, WaveformInput, check_rows, taken, warn
 from .silence import check_levels, floor_of
 from .untouched import evaluation_mode
 from .virtual_inspection import VirtualInspection, inspection
-from .wrapping import as_module, net_device, net_dtype
+from .wrapping import BlackBox, as_module, net_device, net_dtype
 
 WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
 DOMAINS = ("db", "heard")
@@ -116,7 +116,8 @@ class AudioClassifier:
         own_floor = floor_of(self.spectrogram, self.sample_rate) if floor is None else floor
         self.floor = check_number("floor", own_floor, "a level in dB")
         self.device, dtype = net_device(self.net), net_dtype(self.net)
-        self.dtype = torch.float32 if dtype in HALF else dtype  # None: the sound's own
+        black_box = isinstance(self.net, BlackBox)  # which mostly takes nothing else
+        self.dtype = torch.float32 if dtype in HALF or black_box else dtype  # None: the sound's own
         if isinstance(self.spectrogram, nn.Module):
             self.spectrogram = self.spectrogram.to(self.device)
 
@@ -253,12 +254,11 @@ class AudioClassifier:
 
     def _shape(self, waveform: torch.Tensor) -> WaveformInput:
         """(B, N) or (B, 1, N), tried on two copies of a waveform, so that the batch is told from channels."""
-        two, refusals = waveform[:1].expand(2, -1), []
+        refusals = []
         for channel in (False, True):
             try:
-                scores = pick(
-                    self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output
-                )
+                given = WaveformInput(channel)(waveform[:1].repeat(2, 1))
+                scores = pick(self.net(given.to(net_dtype(self.net) or given.dtype)), self.output)
             except (RuntimeError, ValueError, IndexError, AssertionError) as error:
                 refusals.append((str(error).splitlines() or [""])[0][:80])
                 continue

@@ -34,7 +34,7 @@ class Scores(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores (batch, classes) of what ``prepare`` takes."""
-        prepared, dtype = self.prepare(x), net_dtype(self.net)
+        prepared, dtype = self.prepare(x.clone()), net_dtype(self.net)  # a network may change what it gets
         if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
             prepared = prepared.to(dtype)
         scores = pick(answer(self.net, prepared), self.output).to(x.dtype)
