@@ -29,6 +29,7 @@ from .models.cnn14 import Cnn14
 from .models.scores import taken
 from .models.virtual_inspection import PictureAsSound
 from .models.wrapping import is_differentiable, unwrapped
+from .numerics import without_autocast
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
@@ -102,6 +103,7 @@ class Explanation:
         return self.masks[mask]
 
 
+@without_autocast()
 def explain(
     classifier: AudioClassifier | nn.Module,
     waveform,
@@ -121,7 +123,7 @@ def explain(
     **options,
 ) -> Explanation:
     """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform` for
-    that.
+    that, and ``torch.autocast`` around the call is left out.
 
     Parameters
     ----------
@@ -175,7 +177,7 @@ def explain(
         warnings.warn(
             f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
             "explain_recording",
-            stacklevel=2,
+            stacklevel=3,  # the caller's line
         )
     if fill is not None:
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
@@ -198,7 +200,7 @@ def explain(
     if not attribution.any():
         warnings.warn(
             f"{method} is zero everywhere: what it changes of this clip does not change the explained score",
-            stacklevel=2,
+            stacklevel=3,  # the caller's line
         )
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")

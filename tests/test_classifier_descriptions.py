@@ -233,12 +233,14 @@ class Stages(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches, self.first = nn.Conv2d(1, 4, 2, stride=2), nn.LayerNorm(4)
+        self.tokens = nn.LayerNorm(4)
         self.merge = nn.Linear(16, 6)
         self.stage = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6), nn.GELU())
         self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
 
     def forward(self, db):
         x = self.first(self.patches((db + 60) / 20).permute(0, 2, 3, 1))
+        x = x + self.tokens(x.flatten(1, 2)).view_as(x)  # a norm over tokens, of the first stage alone
         x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
         x = torch.cat([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], 3)
         return self.head(self.norm(self.stage(self.merge(x))).mean((1, 2)))

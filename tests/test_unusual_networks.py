@@ -183,3 +183,26 @@ def test_a_clip_that_a_network_hears_the_beginning_of_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lime(classifier, clip(0.8))
+
+
+@pytest.mark.parametrize("waveform", [False, True])
+def test_autocast_around_the_call_lowers_no_precision(waveform):
+    classifier = (
+        AudioClassifier(any_models.WaveNet(), CLASSES, RATE, head="softmax") if waveform else described(cnn())
+    )
+    plain = lime(classifier)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = lime(classifier)
+        assert torch.is_autocast_enabled("cpu")
+    torch.testing.assert_close(found.probabilities, plain.probabilities, rtol=0, atol=0)
+    torch.testing.assert_close(found.attribution, plain.attribution, rtol=0, atol=0)
+
+
+def test_warnings_name_the_caller_s_line():
+    classifier = described(cnn())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        explain(classifier, 1e4 * clip(), RATE, target=lambda y: y[:, 0].sigmoid(), method="saliency")
+        explain(described(Around(cnn(), lambda y: 0 * y - 1)), clip(), RATE, method="saliency")
+    assert [each.filename for each in told] == [__file__] * 3
+    assert "full scale" in str(told[0].message) and "zero everywhere" in str(told[2].message)

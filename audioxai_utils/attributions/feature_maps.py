@@ -91,9 +91,8 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     read = [(module, output, g) for (module, output), g in zip(calls, gradients) if g is not None]
     maps = [(m, out, g) for m, out, g in read if isinstance(m, nn.Conv2d) and out.shape[2:].numel() > 1]
     if maps:
-        n_patches = maps[-1][1].shape[2:].numel()
-        tokens = [m for m, out, g in read if _is_tokens(m, out, n_patches) and bool(g[:, -n_patches:].any())]
-        return tokens[-1] if tokens else _later_stage(read, maps[-1][1]) or maps[-1][0]
+        place = max(i for i, (_, output, _) in enumerate(read) if output is maps[-1][1])
+        return _behind(read[place + 1 :], maps[-1][1].shape[2:]) or maps[-1][0]
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
@@ -103,19 +102,29 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     return sequences[-1]
 
 
-def _later_stage(read: list[tuple], last: torch.Tensor) -> nn.Module | None:
-    """The last layer norm over maps (batch, rows, columns, channels) behind the convolutions, as in Swin.
+def _behind(read: list[tuple], grid: torch.Size) -> nn.Module | None:
+    """The last layer norm behind the last convolution that is over its patches, or those of a later stage.
 
-    A single one on the convolution's own grid belongs to it, as in ConvNeXt, and as many cells in another
-    order are windows, as in MaxViT.
+    A stage's maps are (batch, rows, columns, channels), as in Swin. A single such norm on the convolution's
+    own grid belongs to it, as in ConvNeXt, and as many cells in another order are windows, as in MaxViT.
     """
-    behind = read[next(i for i, (_, output, _) in enumerate(read) if output is last) + 1 :]
-    norms = [(m, out.shape[1:3]) for m, out, _ in behind if type(m) is nn.LayerNorm and out.ndim == 4]
-    cells = last.shape[2:].numel()
-    found = [
-        m for m, grid in norms if 1 < grid.numel() < cells or (grid == last.shape[2:] and len(norms) > 1)
-    ]
-    return found[-1] if found else None
+    norms = [(m, out, g) for m, out, g in read if isinstance(m, nn.LayerNorm)]
+    stages = [out for m, out, _ in norms if out.ndim == 4 and _norms_the_last(m, out)]
+    found, n_patches = None, grid.numel()
+    for module, output, gradient in norms:
+        if _is_tokens(module, output, n_patches):
+            found = module if bool(gradient[:, -n_patches:].any()) else found
+        elif any(output is each for each in stages):
+            cells = output.shape[1:3]
+            later = 1 < cells.numel() < n_patches or (cells == grid and len(stages) > 1)
+            found = module if later else found
+    return found
+
+
+def _norms_the_last(norm: nn.LayerNorm, output: torch.Tensor) -> bool:
+    """Whether a layer norm's map has its channels last; one of a kind of its own may have them second."""
+    size = tuple(norm.normalized_shape)
+    return output.shape[3:] == size and (type(norm) is nn.LayerNorm or output.shape[1:2] != size)
 
 
 def _channels_last(layer: nn.Module, output: torch.Tensor) -> bool:
@@ -126,15 +135,15 @@ def _channels_last(layer: nn.Module, output: torch.Tensor) -> bool:
     ValueError
         Its second axis is as long as its last.
     """
-    sizes = [tuple(m.normalized_shape) for m in layer.modules() if type(m) is nn.LayerNorm]
+    norms = [module for module in layer.modules() if isinstance(module, nn.LayerNorm)]
+    if not any(output.shape[3:] == tuple(norm.normalized_shape) for norm in norms):
+        return False
     if type(layer) is nn.LayerNorm or output.shape[1] != output.shape[3]:
-        return output.shape[3:] in sizes
-    if output.shape[3:] in sizes:
-        raise ValueError(
-            f"layer returns {tuple(output.shape)}, whose channels may be its second axis or its last; name "
-            "one of its convolutions or layer norms"
-        )
-    return False
+        return True
+    raise ValueError(
+        f"layer returns {tuple(output.shape)}, whose channels may be its second axis or its last; name one "
+        "of its convolutions or layer norms"
+    )
 
 
 def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:

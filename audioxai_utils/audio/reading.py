@@ -53,7 +53,7 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
     if peak > LOUDEST:
         warnings.warn(
             f"{subject} has its peak at {peak:.4g} where 1 is full scale; divide 16-bit integers by 2**15",
-            stacklevel=3,
+            stacklevel=4,
         )
     if samples.ndim == 2:
         channels, samples = samples, samples.mean(0)

@@ -140,7 +140,7 @@ def warn_of_probabilities(target: Callable, output, classifier, waveform: torch.
         warnings.warn(
             f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of others too: it is read "
             "as a logit; of a probability p return p.logit()",
-            stacklevel=4,
+            stacklevel=6,  # explain's caller
         )
 
 
