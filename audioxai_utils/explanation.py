@@ -26,8 +26,10 @@ from .evaluation.masks import MASKS, build_masks
 from .evaluation.scoring import MaskScorer, score_masks, score_sound
 from .models.classifier import DOMAINS, AudioClassifier, Bound
 from .models.cnn14 import Cnn14
+from .models.scores import taken
 from .models.virtual_inspection import PictureAsSound
 from .models.wrapping import is_differentiable, unwrapped
+from .numerics import without_autocast
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
@@ -101,6 +103,7 @@ class Explanation:
         return self.masks[mask]
 
 
+@without_autocast()
 def explain(
     classifier: AudioClassifier | nn.Module,
     waveform,
@@ -120,7 +123,7 @@ def explain(
     **options,
 ) -> Explanation:
     """Explain a classifier's decision on one clip; nothing is normalised, see `datasets.load_waveform` for
-    that.
+    that, and ``torch.autocast`` around the call is left out.
 
     Parameters
     ----------
@@ -169,18 +172,26 @@ def explain(
     classifier, column, name = classifier.for_target(target, samples)
     wanted, options = _domain(method, domain, classifier, inspect_as, options)
     bound = classifier.bound(samples, "heard" if inspect_as and wanted is None else wanted, inspect_as)
+    n_frames, n_heard = bound.batch.db.shape[3], getattr(bound.model, "n_frames", None)
+    if n_heard and n_heard < n_frames:
+        warnings.warn(
+            f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
+            "explain_recording",
+            stacklevel=3,  # the caller's line
+        )
     if fill is not None:
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"
-    scorer = MaskScorer(
-        bound.model,
-        bound.spectrogram,
-        bound.batch,
-        None if column is None else torch.tensor([column]),
-        fill=fill,
-        on_waveform=bound.on_waveform if by_sound else None,
-        waveform=samples if by_sound else None,
-    )
+    with taken(bound.batch.db):
+        scorer = MaskScorer(
+            bound.model,
+            bound.spectrogram,
+            bound.batch,
+            None if column is None else torch.tensor([column]),
+            fill=fill,
+            on_waveform=bound.on_waveform if by_sound else None,
+            waveform=samples if by_sound else None,
+        )
     if check_gradient and METHODS.traits(method).gradients:
         if is_differentiable(bound.model):  # else the proof says what is missing
             check_layers(method, bound.model)
@@ -189,7 +200,7 @@ def explain(
     if not attribution.any():
         warnings.warn(
             f"{method} is zero everywhere: what it changes of this clip does not change the explained score",
-            stacklevel=2,
+            stacklevel=3,  # the caller's line
         )
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
@@ -258,8 +269,11 @@ def explain_many(
             head = {"clip": clip, "method": name}
             try:
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
-            except (OSError, TypeError, ValueError) as refusal:
-                tables.append(pd.DataFrame([head | {"refused": str(refusal)}]))
+            except (torch.OutOfMemoryError, torch.AcceleratorError):  # no later clip would fare better
+                raise
+            except (OSError, TypeError, ValueError, RuntimeError) as refusal:
+                refused = " ".join(str(refusal).split()) or type(refusal).__name__
+                tables.append(pd.DataFrame([head | {"refused": refused}]))
                 continue
             check = check and not METHODS.traits(name).gradients
             rest = {"target_name": found.target_name, "seconds": time.perf_counter() - started, "refused": ""}

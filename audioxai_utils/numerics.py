@@ -9,7 +9,7 @@ model's state once in a while removes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -60,6 +60,16 @@ def tensor_float32(allowed: bool, device: torch.device) -> Iterator[None]:
         yield
     finally:
         _choose_tf32(*before)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """No ``torch.autocast`` of the caller's in here, on any device; a network's own inside it stays."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _tf32_choice() -> tuple[str, bool] | None:

@@ -133,6 +133,11 @@ def combination_label(names: str) -> str:
     return method_label(method) + plus + mask
 
 
+def rho_words(rho: float) -> str:
+    """A rank correlation in a sentence; there is none where one of its two sides is constant."""
+    return f"ρ = {rho:.2f}" if rho == rho else "no ρ (one of the two is constant)"
+
+
 def scenario_label(noise_scenario: str) -> str:
     """A noise scenario's printed name."""
     return SCENARIO_LABELS.get(noise_scenario, noise_scenario)

@@ -184,7 +184,7 @@ def test_every_method_is_tried_on_one_s_own_model_and_goes_on_where_it_stopped(o
     table = pd.read_csv(tmp_path / "benchmarks" / "methods.csv", index_col="method")
     assert sorted(table.index) == sorted(methods[1:])
     works = table.loc[["saliency", "shap", "occlusion"]]
-    assert (works["clips"] == 2).all() and works[["s a clip", "FF_heard"]].notna().all(axis=None)
+    assert (works["clips"] == 2).all() and works[["cpu s a clip", "FF_heard"]].notna().all(axis=None)
     assert works["refused"].isna().all() and set(works["mask"]) <= set(MASK_NAMES)
     assert table["refused"].str.contains("needs decoder=")[["lmac", "lmac_td", "l2i"]].all()
     kept = {str(path.relative_to(tmp_path / "parts")) for path in (tmp_path / "parts").rglob("*.parquet")}

@@ -2,7 +2,7 @@
 
 A layer gives maps (batch, channels, rows, columns), a sequence (batch, channels, length) as ``nn.Conv1d``
 does, or tokens (batch, tokens, channels), which are put back on the grid of patches that the last convolution
-cut.
+cut. A layer norm over maps (batch, rows, columns, channels) gives those of a transformer in stages.
 """
 
 from __future__ import annotations
@@ -50,14 +50,24 @@ def named_layer(model: nn.Module, layer: nn.Module | str | None) -> nn.Module | 
         found = [name for name in modules if name == layer or name.endswith("." + layer)]
         if not found:
             raise ValueError(f"layer {layer!r} is no module of the model; see model.named_modules()")
-        # what was put around a network is left out of names
-        return modules.get(layer, modules[min(found, key=len)])
+        return modules[_inside(layer, found)]
     if layer is None:
         declared = (getattr(module, "gradcam_layer", None) for module in modules.values())
         return next((each for each in declared if isinstance(each, nn.Module)), None)
     if not any(layer is module for module in modules.values()):
         raise ValueError("layer must be one of the model's own modules, or its dotted name")
     return layer
+
+
+def _inside(layer: str, found: list[str]) -> str:
+    """The one of several names, all of which end so, that has the least put around it."""
+    depth = min(name.count(".") for name in found)
+    nearest = [name for name in found if name.count(".") == depth]
+    if len(nearest) > 1:
+        raise ValueError(
+            f"layer {layer!r} is the end of {len(nearest)} names; say which: {', '.join(nearest[:4])}"
+        )
+    return nearest[0]
 
 
 def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.Module:
@@ -81,9 +91,8 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
     read = [(module, output, g) for (module, output), g in zip(calls, gradients) if g is not None]
     maps = [(m, out, g) for m, out, g in read if isinstance(m, nn.Conv2d) and out.shape[2:].numel() > 1]
     if maps:
-        n_patches = maps[-1][1].shape[2:].numel()
-        tokens = [m for m, out, g in read if _is_tokens(m, out, n_patches) and bool(g[:, -n_patches:].any())]
-        return tokens[-1] if tokens else maps[-1][0]
+        place = max(i for i, (_, output, _) in enumerate(read) if output is maps[-1][1])
+        return _behind(read[place + 1 :], maps[-1][1].shape[2:]) or maps[-1][0]
     sequences = [m for m, out, g in read if isinstance(m, nn.Conv1d) and out.ndim == 3 and out.shape[2] > 1]
     if not sequences:
         raise ValueError(
@@ -91,6 +100,50 @@ def find_layer(model: nn.Module, db: torch.Tensor, target: torch.Tensor) -> nn.M
             "name a layer with layer="
         )
     return sequences[-1]
+
+
+def _behind(read: list[tuple], grid: torch.Size) -> nn.Module | None:
+    """The last layer norm behind the last convolution that is over its patches, or those of a later stage.
+
+    A stage's maps are (batch, rows, columns, channels), as in Swin. A single such norm on the convolution's
+    own grid belongs to it, as in ConvNeXt, and as many cells in another order are windows, as in MaxViT.
+    """
+    norms = [(m, out, g) for m, out, g in read if isinstance(m, nn.LayerNorm)]
+    stages = [out for m, out, _ in norms if out.ndim == 4 and _norms_the_last(m, out)]
+    found, n_patches = None, grid.numel()
+    for module, output, gradient in norms:
+        if _is_tokens(module, output, n_patches):
+            found = module if bool(gradient[:, -n_patches:].any()) else found
+        elif any(output is each for each in stages):
+            cells = output.shape[1:3]
+            later = 1 < cells.numel() < n_patches or (cells == grid and len(stages) > 1)
+            found = module if later else found
+    return found
+
+
+def _norms_the_last(norm: nn.LayerNorm, output: torch.Tensor) -> bool:
+    """Whether a layer norm's map has its channels last; one of a kind of its own may have them second."""
+    size = tuple(norm.normalized_shape)
+    return output.shape[3:] == size and (type(norm) is nn.LayerNorm or output.shape[1:2] != size)
+
+
+def _channels_last(layer: nn.Module, output: torch.Tensor) -> bool:
+    """Whether a map (batch, ?, ?, ?) has its channels last: a layer norm over that axis lies in the layer.
+
+    Raises
+    ------
+    ValueError
+        Its second axis is as long as its last.
+    """
+    norms = [module for module in layer.modules() if isinstance(module, nn.LayerNorm)]
+    if not any(output.shape[3:] == tuple(norm.normalized_shape) for norm in norms):
+        return False
+    if type(layer) is nn.LayerNorm or output.shape[1] != output.shape[3]:
+        return True
+    raise ValueError(
+        f"layer returns {tuple(output.shape)}, whose channels may be its second axis or its last; name one "
+        "of its convolutions or layer norms"
+    )
 
 
 def _is_tokens(module: nn.Module, output: torch.Tensor, n_patches: int) -> bool:
@@ -112,14 +165,17 @@ def patch_grid(model: nn.Module, db: torch.Tensor) -> tuple[int, int] | None:
 
 
 def as_map(layer: nn.Module, output: torch.Tensor, grid: tuple[int, int] | None) -> torch.Tensor:
-    """A layer's output as (batch, channels, rows, columns) or (batch, channels, length).
+    """A layer's output, channels first or last, as (batch, channels, rows, columns) or (batch,
+    channels, length).
 
     Raises
     ------
     ValueError
         It is neither a map, nor a sequence, nor tokens.
     """
-    if output.ndim == 4 or (output.ndim == 3 and isinstance(layer, nn.Conv1d)):
+    if output.ndim == 4:
+        return output.permute(0, 3, 1, 2) if _channels_last(layer, output) else output
+    if output.ndim == 3 and isinstance(layer, nn.Conv1d):
         return output
     if output.ndim != 3:
         raise ValueError(

@@ -1,11 +1,11 @@
 """GradCAM: a layer's activations weighted by the explained score's mean gradient, signed.
 
 The layer is the model's ``gradcam_layer``, else the last called convolution whose map is larger than 1 x 1;
-of a transformer, its last layer norm over tokens. What rows and columns of its map are, (frequency, time) or
-(time, frequency), is said by the option ``feature_axes``, by the module around the layer that has an
-attribute of that name, wrapped or not, or found by what changes of the input do to the map. A model of
-waveforms has maps on axes of its own, which are not those of the picture it is inspected in: it is refused
-unless the option says them.
+of a transformer, its last layer norm over tokens or over the maps of a later stage. What rows and columns of
+its map are, (frequency, time) or (time, frequency), is said by the option ``feature_axes``, by the module
+around the layer that has an attribute of that name, wrapped or not, or found by what changes of the input do
+to the map. A model of waveforms has maps on axes of its own, which are not those of the picture it is
+inspected in: it is refused unless the option says them.
 
 References
 ----------

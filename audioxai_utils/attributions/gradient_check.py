@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..models.untouched import evaluation_copy, recurrent_gradients, untouched
-from ..models.wrapping import is_scripted
+from ..models.wrapping import is_differentiable, is_scripted
 from ..numerics import tensor_float32
 from .registry import check_spectrograms, methods_that_ask
 from .saliency import input_gradient
@@ -100,6 +100,10 @@ def gradient_check(
     return GradientCheck(len(numeric), error, cosine, own_error)
 
 
+NO_GRADIENT = (
+    "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs need "
+    "none: {}"
+)
 NO_COPY = (
     "the model's gradient cannot be checked: it cannot be copied in float64 ({}); pass "
     "check_gradient=False, or a method that needs no gradient"
@@ -120,8 +124,13 @@ def _float64(model: nn.Module) -> nn.Module:
 
 def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
     """Refuse a model that does not run in float64, or whose outputs have no gradient."""
+    if not is_differentiable(exact):
+        raise GradientCheckError(NO_GRADIENT.format(methods_that_ask()))
+    clip = clips[:1].double().requires_grad_()
     try:
-        scores = exact(clips[:1].double().requires_grad_())
+        scores = exact(clip)
+        if scores.requires_grad:
+            torch.autograd.grad(scores.sum(), clip, allow_unused=True, retain_graph=is_scripted(exact))
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GradientCheckError(
@@ -129,10 +138,7 @@ def _check_differentiable(exact: nn.Module, clips: torch.Tensor) -> None:
             "outputs need none"
         ) from error
     if not scores.requires_grad:
-        raise GradientCheckError(
-            "the model's outputs do not depend on its input by a gradient; methods that only ask for outputs "
-            f"need none: {methods_that_ask()}"
-        )
+        raise GradientCheckError(NO_GRADIENT.format(methods_that_ask()))
     if is_scripted(exact):  # frozen, its weights are constants, and float32 they stay
         single = (scores == scores.float().double()).double().mean()
         if single >= 0.5:
@@ -145,7 +151,7 @@ def _message(where: str, error: float, cosine: float, place: str | None) -> str:
     elif where:
         place = "the float64 copy's gradient is right: explain the network in float32, by net.float()"
     else:
-        place = "no layer alone shows it, look at the functional calls in forward()"
+        place = "no layer alone shows it, look at the functional calls in forward(), and for autocast"
     return (
         f"the model's input gradient{where} is wrong and would explain nothing: relative error {error:.2g}, "
         f"cosine {cosine:.3f} with the true one; {place}; batch norm on a transposed tensor is a usual cause "

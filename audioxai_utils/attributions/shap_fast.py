@@ -78,11 +78,8 @@ def fits(model: nn.Module, db: torch.Tensor, target: torch.Tensor, background: t
         pairs = PairedModel(evaluation_copy(model).double().requires_grad_(False))
         below = pairs.record(reference)
         products, logits = pairs.explain(clip, reference, int(target[0]))
-    except (
-        TypeError,
-        RuntimeError,
-        NotImplementedError,
-    ):  # no copy, no float64, or in place on an expanded clip
+    # no copy, no float64, in place on an expanded clip, or a part that is run again backwards
+    except (TypeError, RuntimeError, NotImplementedError, IndexError):
         return False
     rise = (logits - below)[0, int(target[0])]
     rounding = 1e-9 * float(products.abs().sum() + logits.abs().max())

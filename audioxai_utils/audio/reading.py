@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import warnings
 
 import torch
 from torchaudio.functional import resample
@@ -12,13 +13,15 @@ from torchaudio.functional import resample
 from .audio_files import check_phase, check_rates, read_samples, shown
 
 MOST_CHANNELS = 8  # a second axis this short is channels, as soundfile.read returns them
+LOUDEST = 100.0  # 40 dB above full scale: integers that were taken for samples in [-1, 1]
 MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at once
 
 
 def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     """Samples (n,) at ``wanted_rate`` of a path or of an array (n,) or (channels, n) at ``sample_rate``.
 
-    Channels are averaged, and refused where they cancel each other; nothing is normalised. ``sample_rate``
+    Channels are averaged, and refused where they cancel each other; nothing is normalised, and a peak above
+    100 is warned of. ``sample_rate``
     None is a file's own, or ``wanted_rate``.
 
     Raises
@@ -46,6 +49,12 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
         raise ValueError(f"waveform must be (channels, samples); got {got}")
     if not torch.isfinite(samples).all():
         raise ValueError("waveform must be finite; it holds NaN or infinite samples")
+    peak = float(samples.abs().max())
+    if peak > LOUDEST:
+        warnings.warn(
+            f"{subject} has its peak at {peak:.4g} where 1 is full scale; divide 16-bit integers by 2**15",
+            stacklevel=4,
+        )
     if samples.ndim == 2:
         channels, samples = samples, samples.mean(0)
         check_phase(samples.square().mean(), channels.square().mean(), subject)

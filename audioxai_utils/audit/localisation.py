@@ -27,7 +27,7 @@ from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
 from ..study.clips import is_correct
-from ..words import condition_label, method_label, percent
+from ..words import condition_label, method_label, percent, rho_words
 
 if TYPE_CHECKING:
     from ..study.condition import Condition
@@ -250,7 +250,7 @@ def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
             f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the "
             f"source ({percent(mass.max())}; by chance {percent(here['area'].mean())}, the clips' own power "
             f"{percent(power)}). Over the methods the fidelity of the sound goes with that share at "
-            f"ρ = {rho['mass', 'FidIn_heard']:.2f} and with the SI-SDR gain at "
-            f"ρ = {rho['si_sdr_gain', 'FidIn_heard']:.2f}."
+            f"{rho_words(rho['mass', 'FidIn_heard'])} and with the SI-SDR gain at "
+            f"{rho_words(rho['si_sdr_gain', 'FidIn_heard'])}."
         )
     return "\n".join(lines) or "No clip of this run is a mixture of known parts."

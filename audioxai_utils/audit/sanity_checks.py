@@ -64,8 +64,9 @@ def gradient(condition: Condition, n_clips: int = N_GRADIENT_CLIPS) -> pd.DataFr
         return pd.DataFrame(columns=["layout", "n_clips", "cosine", "relative_error"])
     checks = [gradient_check(*one) for one in itertools.islice(condition.each(), n_clips)]
     worst = min(checks, key=lambda check: check.cosine)
-    rows = [("affine bn0", worst.cosine, max(check.relative_error for check in checks))]
     model = condition.classifier.model
+    layout = "affine bn0" if isinstance(model, Cnn14) else "as it is"
+    rows = [(layout, worst.cosine, max(check.relative_error for check in checks))]
     if isinstance(model, Cnn14):
         db, target = condition.spectrograms[:n_clips], condition.targets[:n_clips]
         rows.append(("usual bn0", usual_gradient_cosine(model, db, target), float("nan")))

@@ -180,7 +180,8 @@ def summary(table: pd.DataFrame, gains: pd.DataFrame) -> str:
         )
         rank = here[[measure, "FidIn_heard"]].corr(method="spearman").iloc[0, 1]
         words = "rank correlation over methods and masks between quality and kept classes"
-        lines.append(f"  The {words}: {sign * rank:+.2f}.")
+        said = f"{sign * rank:+.2f}" if rank == rank else "none, one of the two is constant"
+        lines.append(f"  The {words}: {said}.")
     return "\n".join([*lines, *_of_smoothing(gains)])
 
 

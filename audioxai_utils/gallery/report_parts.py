@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown
 
 from ..audit import trust
-from ..audit.sentences import SENTENCES, read_table
+from ..audit.sentences import SENTENCES, accuracy_sentence, noise_sentence, read_table
 from ..constants import STUDY_CONDITIONS, STUDY_METHODS, TABLE_NUMBERS
 from ..evaluation.overview import scored_and_heard
 from ..evaluation.table_styles import BLUE, GREEN, ORANGE, YELLOW, style_table
@@ -28,6 +28,8 @@ COLOUR_KEY = (
     "</span> of SPS and COMP.</p>"
 )
 
+NOT_HERE = "not computed in this run."
+UNKNOWN = "not known: no clip has a class that the classifier knows."
 TRUST_HEADINGS = {
     "gradient": "error of the gradient",
     "adds_up": "error of the sum",
@@ -36,19 +38,48 @@ TRUST_HEADINGS = {
     "beats_random": "masks beating random bins",
     "beats_loudest": "masks beating the loudest",
     "heard": "class kept by ear",
-    "refused": "cannot be used",
 }
 HEADINGS = {"not_better_than": "not better than", "degenerate": "constant", "COMP_rel": "COMP / ln d"}
 
 
 def answer(study) -> HTML:
     """The answer in five sentences with the run's numbers, each after its question."""
-    items = []
+    items, absent = [], _absent(study)
     for question, sentence in SENTENCES:
         text = sentence(study.results)
-        words = escape(text) if text else '<span class="missing">not computed in this run.</span>'
+        words = escape(text) if text else f'<span class="missing">{absent.get(sentence, NOT_HERE)}</span>'
         items.append(f"<li><strong>{escape(question)}</strong> {words}</li>")
     return HTML(f"<ol class='answer'>{''.join(items)}</ol>")
+
+
+def _absent(study) -> dict:
+    """Why a sentence of the answer cannot be there, other than that it was not computed."""
+    words = {}
+    if _unlabelled(study):
+        words[accuracy_sentence] = UNKNOWN
+    if all(condition.noise_scenario == "clean" for condition in study.conditions):
+        words[noise_sentence] = "this run has no noise."
+    return words
+
+
+def _unlabelled(study) -> bool:
+    """Whether a model of the reader's own was asked about clips whose classes it does not know."""
+    table = read_table(study.results, "table_I") if study.settings.model else None
+    return table is not None and bool(table["test_acc"].isna().all())
+
+
+def training(study, kind: str) -> Image | HTML:
+    """How the classifier of a spectrogram type was trained, or that the reader's own was not."""
+    if study.settings.model:
+        return HTML("<p>This classifier is the reader's own. It came as it is, and nothing was trained.</p>")
+    return figure(study, f"training_{kind}", words="Loss and accuracy of training and validation by epoch")
+
+
+def confusion(study, kind: str) -> Image | HTML:
+    """What the classifier of a spectrogram type confuses, as far as that is known."""
+    if _unlabelled(study):
+        return HTML(f"<p>What it confuses is {UNKNOWN}</p>")
+    return figure(study, f"confusion_{kind}", words="Confusion matrix on the clean test fold")
 
 
 def figure(study, name: str, condition=None, words: str = "") -> Image | HTML:
@@ -93,10 +124,22 @@ def trusted(study) -> HTML:
     except FileNotFoundError:
         return HTML(MISSING)
     study.save("trust", table)
-    shown = table.assign(method=table["method"].map(method_label)).rename(columns=TRUST_HEADINGS)
-    if not (table["refused"] != "").any():
-        shown = shown.drop(columns="cannot be used")
-    return HTML(table_html(shown.map(_two_digits), "Which methods can be trusted"))
+    verdict = [_verdict(row) for row in table.itertuples()]
+    shown = table.assign(method=table["method"].map(method_label)).drop(columns=["doubts", "refused"])
+    shown.insert(1, "verdict", verdict)
+    return HTML(
+        table_html(shown.rename(columns=TRUST_HEADINGS).map(_two_digits), "Which methods can be trusted")
+    )
+
+
+def _verdict(row) -> str:
+    """What a row of `audit.trust` comes to."""
+    if row.refused:
+        return f"cannot be used: {row.refused}"
+    if row.doubts:
+        return f"in doubt: {row.doubts}"
+    checked = any(getattr(row, check) == getattr(row, check) for check in trust.CHECKS)  # NaN is not itself
+    return "passed every check that was made" if checked else "not checked"
 
 
 def _two_digits(value):
@@ -105,12 +148,17 @@ def _two_digits(value):
 
 
 def accuracies(study) -> HTML:
-    """Table I: accuracy (per cent) of this run's classifiers and of the published ones, and the epoch that
-    was kept.
+    """Table I: accuracy (per cent) of this run's classifiers and the epoch that was kept, beside the
+    published ones; of a reader's own, which is another network, its accuracy on the clips of this run alone.
     """
     ours = read_table(study.results, "table_I")
     if ours is None:
         return HTML(MISSING)
+    if _unlabelled(study):
+        return HTML(f"<p>How often this classifier is right is {UNKNOWN}</p>")
+    if study.settings.model:
+        shown = ours[["spectrogram_type", "test_acc"]].set_axis(["spectrogram", "test"], axis=1)
+        return HTML(table_html(shown, "Table I", digits=1))
     both = pd.concat([ours.assign(source="this run"), published_accuracies().assign(source="published")])
     both["spectrogram_type"] = both["spectrogram_type"].replace(SPECTROGRAM_LABELS)
     names = {
@@ -159,7 +207,9 @@ def every_method(study) -> HTML:
     """All methods of a run that has more than the study's own, scored and heard."""
     every = read_table(study.results, "methods")
     if every is None or set(every["method"]) <= set(STUDY_METHODS):
-        return HTML('<p class="missing">This run explains by the study\'s own four methods alone.</p>')
+        return HTML(
+            '<p class="missing">This run explains by no other methods than the study\'s own four.</p>'
+        )
     parts = []
     for condition in study.conditions:
         table = scored_and_heard(every, condition.pair, "audited")

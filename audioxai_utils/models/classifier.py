@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,13 +13,21 @@ from torch import nn
 from ..audio.spectrograms import SpectrogramBatch, get_spectrogram
 from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
-from .outputs import check_columns, joint_log_odds, joint_probability, pick
+from .outputs import (
+    check_columns,
+    check_number,
+    class_names,
+    joint_log_odds,
+    joint_probability,
+    numbers_of,
+    pick,
+)
 from .reading import HEADS, Reading
-from .scores import FromWaveform, Scores, WaveformInput, check_rows
+from .scores import FromWaveform, Scores, WaveformInput, check_rows, taken, warn_of_probabilities
 from .silence import check_levels, floor_of
 from .untouched import evaluation_mode
 from .virtual_inspection import VirtualInspection, inspection
-from .wrapping import as_module, net_device, net_dtype
+from .wrapping import BlackBox, as_module, net_device, net_dtype
 
 WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
 DOMAINS = ("db", "heard")
@@ -49,8 +57,9 @@ class AudioClassifier:
     net : nn.Module, function or onnxruntime.InferenceSession
         Wrappers (DataParallel, torch.compile, averaged weights) are taken off. What is no module is a black
         box.
-    classes : sequence of str, optional
-        Names of the outputs in their order; None numbers them. A binary head takes one name or two.
+    classes : sequence of str or dict, optional
+        Names of the outputs in their order, or numbered as Hugging Face's ``id2label`` and ``label2id``
+        are; None numbers them. A binary head takes one name, or two: of a low logit, then of a high one.
     sample_rate : int
         Hz; may be left out where ``input`` says it.
     input : str, LogMel, spectrogram or callable
@@ -82,7 +91,7 @@ class AudioClassifier:
     def __init__(
         self,
         net,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | Mapping | None = None,
         sample_rate: int | None = None,
         input="waveform",
         output=None,
@@ -94,10 +103,9 @@ class AudioClassifier:
     ) -> None:
         if head is not None:
             check_choice("head", head, HEADS)
-        if isinstance(classes, str):
-            raise TypeError(f"classes must be a list of names; got {classes!r}")
-        self.net, self.output, self.threshold = as_module(net), output, threshold
-        self.classes = None if classes is None else tuple(str(name) for name in classes)
+        self.net, self.output = as_module(net), output
+        self.threshold = check_number("threshold", threshold, "a probability", 0, 1)
+        self.classes = class_names(classes)
         self.head, self.inspect_as, self._looked = head, inspect_as, False
         self._input = input
         self.spectrogram, self._prepare = _understood(input)
@@ -105,9 +113,11 @@ class AudioClassifier:
         self.takes_waveform = self.spectrogram is None
         if self.takes_waveform:
             self.spectrogram = inspection(inspect_as, self.sample_rate)
-        self.floor = floor if floor is not None else floor_of(self.spectrogram, self.sample_rate)
+        own_floor = floor_of(self.spectrogram, self.sample_rate) if floor is None else floor
+        self.floor = check_number("floor", own_floor, "a level in dB")
         self.device, dtype = net_device(self.net), net_dtype(self.net)
-        self.dtype = torch.float32 if dtype in HALF else dtype  # None: the sound's own
+        black_box = isinstance(self.net, BlackBox)  # which mostly takes nothing else
+        self.dtype = torch.float32 if dtype in HALF or black_box else dtype  # None: the sound's own
         if isinstance(self.spectrogram, nn.Module):
             self.spectrogram = self.spectrogram.to(self.device)
 
@@ -126,7 +136,11 @@ class AudioClassifier:
         return self
 
     def reading(self) -> Reading:
-        """How scores and levels are read, once a sound was looked at."""
+        """How scores and levels are read; ValueError where that is not known before a sound was looked at."""
+        if not self._looked and self.head in (None, "probabilities"):
+            raise ValueError(
+                "the scores are not known yet: give head=, or a first sound, classifier.look(waveform)"
+            )
         exclusive = self.head == "softmax" or (self.head == "probabilities" and self._exclusive)
         return Reading(self.head, self.floor, None if exclusive else self.threshold)
 
@@ -231,7 +245,8 @@ class AudioClassifier:
                 self._prepare = self._shape(waveform)
             plain = Scores(self.net, self._prepare, self.output, Reading())
             given = waveform if self.takes_waveform else self.spectrogram(waveform).db
-            columns = plain(given)
+            with taken(given):
+                columns = plain(given)
             check_rows(plain, given, columns)
         self.head, self._exclusive = check_columns(columns, self.head)
         self.classes = _names(self.classes, columns.shape[1], self.head)
@@ -239,12 +254,11 @@ class AudioClassifier:
 
     def _shape(self, waveform: torch.Tensor) -> WaveformInput:
         """(B, N) or (B, 1, N), tried on two copies of a waveform, so that the batch is told from channels."""
-        two, refusals = waveform[:1].expand(2, -1), []
+        refusals = []
         for channel in (False, True):
             try:
-                scores = pick(
-                    self.net(WaveformInput(channel)(two).to(net_dtype(self.net) or two.dtype)), self.output
-                )
+                given = WaveformInput(channel)(waveform[:1].repeat(2, 1))
+                scores = pick(self.net(given.to(net_dtype(self.net) or given.dtype)), self.output)
             except (RuntimeError, ValueError, IndexError, AssertionError) as error:
                 refusals.append((str(error).splitlines() or [""])[0][:80])
                 continue
@@ -260,8 +274,13 @@ class AudioClassifier:
     def index(self, target: int | str) -> int:
         """Column of a class by its name or number; ValueError with the nearest names for another."""
         if isinstance(target, str):
-            if target in self.classes:
-                return self.classes.index(target)
+            columns = [column for column, name in enumerate(self.classes) if name == target]
+            if len(columns) > 1:
+                raise ValueError(
+                    f"target {target!r} is the name of columns {columns}; give one by its number"
+                )
+            if columns:
+                return columns[0]
             near = difflib.get_close_matches(target, self.classes, 3, 0.4) or self.classes[:3]
             raise ValueError(f"target {target!r} is no class of the model; there are {', '.join(near)}, ...")
         try:
@@ -283,7 +302,10 @@ class AudioClassifier:
         """
         if callable(target):
             name = getattr(target, "__name__", type(target).__name__)
-            return self._derived(lambda raw: _numbers(target, raw, self.output), name, waveform), 1, name
+            derived = self._derived(lambda raw: numbers_of(target, raw, self.output), name, waveform)
+            if self.head != "probabilities":
+                warn_of_probabilities(target, self.output, derived, waveform)
+            return derived, 1, name
         self.look(waveform)
         if target is None:
             return self, None, ""
@@ -358,7 +380,10 @@ def _rate(sample_rate: int | None, spectrogram) -> int:
         raise ValueError("sample_rate must be given in Hz for a model of waveforms; got none")
     if own is not None and sample_rate not in (None, own):
         raise ValueError(f"sample_rate must be that of input, {own} Hz; got {sample_rate}")
-    return int(own if sample_rate is None else sample_rate)
+    rate = own if sample_rate is None else sample_rate
+    if check_number("sample_rate", rate, "a whole number of Hz", 100) != int(rate):
+        raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
+    return int(rate)
 
 
 def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...]:
@@ -370,12 +395,3 @@ def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...
     if len(classes) != n:
         raise ValueError(f"classes must name the model's {n} outputs; got {len(classes)} names")
     return classes
-
-
-def _numbers(target: Callable, raw, output) -> torch.Tensor:
-    """(batch, 1) of a function of the output; ValueError for another shape."""
-    numbers = target(raw if output is None else pick(raw, output, check=False))
-    if not isinstance(numbers, torch.Tensor) or numbers.ndim != 1:
-        got = tuple(numbers.shape) if isinstance(numbers, torch.Tensor) else type(numbers).__name__
-        raise ValueError(f"target must return one number per clip, a tensor (batch,); got {got}")
-    return numbers[:, None]

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
 
 ROUNDING = 1e-3  # of a row of probabilities that sums to 1, in half precision too
+
+
+def class_names(classes) -> tuple[str, ...] | None:
+    """Names of the outputs in their order, of a list or of a dict that numbers them either way.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It has no order: a set, or numbers that are not those of the outputs.
+    """
+    if classes is None or (isinstance(classes, (list, tuple)) and all(isinstance(x, str) for x in classes)):
+        return classes and tuple(classes)
+    if isinstance(classes, (str, set, frozenset)):
+        raise TypeError(f"classes must be a list of names in the order of the outputs; got {classes!r:.60}")
+    if not isinstance(classes, Mapping):
+        return tuple(str(name) for name in classes)
+    for pairs in (list(classes.items()), [(number, name) for name, number in classes.items()]):
+        named = {str(number): str(name) for number, name in pairs}
+        if set(named) == set(map(str, range(len(pairs)))):
+            return tuple(named[str(number)] for number in range(len(pairs)))
+    raise ValueError(
+        f"classes must be a list, or a dict that numbers its {len(classes)} names from 0 without gaps, "
+        "such as id2label"
+    )
+
+
+def check_number(name: str, value, what: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {what}; got {value!r}")
+    if not (math.isfinite(value) and low <= value <= high):
+        bounds = f" from {low:g} to {high:g}" if high < math.inf else f" of {low:g} or more"
+        raise ValueError(f"{name} must be {what}{bounds if low > -math.inf else ''}; got {value!r}")
+    return value
 
 
 def pick(raw, output=None, check: bool = True):
@@ -25,8 +62,8 @@ def pick(raw, output=None, check: bool = True):
         raise ValueError(
             f"net must return a tensor of scores; got {_described(found)}: say where with output="
         )
-    if found.ndim == 1:
-        found = found[:, None]
+    if found.ndim < 2:  # one column, or one column of one clip
+        found = found.reshape(-1, 1)
     if found.ndim != 2:
         raise ValueError(
             f"net must return logits (batch, classes); got {tuple(found.shape)}: give output=a function "
@@ -94,6 +131,8 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
         raise ValueError(
             "head='softmax' is for logits and these are probabilities already; give head='probabilities'"
         )
+    if head == "sigmoid" and n == 1:
+        raise ValueError("head='sigmoid' is for several labels; of one column give head='binary'")
     if head == "binary" and n != 1:
         raise ValueError(
             f"head='binary' is for one column; the model returns {n}: give head='sigmoid' or 'softmax'"
@@ -128,3 +167,24 @@ def joint_probability(p: torch.Tensor, columns: list[int], exclusive: bool) -> t
     """(batch, 1) probability that at least one of several classes is there."""
     chosen = p[:, columns]
     return chosen.sum(1, keepdim=True) if exclusive else 1 - (1 - chosen).prod(1, keepdim=True)
+
+
+def numbers_of(target, raw, output=None) -> torch.Tensor:
+    """(batch, 1) of a function of what ``output`` selects; ValueError for another shape."""
+    values = target(raw if output is None else pick(raw, output, check=False))
+    if not isinstance(values, torch.Tensor) or values.ndim != 1:
+        got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise ValueError(f"target must return one number per clip, a tensor (batch,); got {got}")
+    return values[:, None]
+
+
+def of_larger_scores(target, raw, output=None) -> torch.Tensor:
+    """(batch, 3): the numbers of a function of these scores, of 1000 times them, and of -1000 times.
+
+    A probability stays in [0, 1], which a logit, a difference or a cosine does not. -1 where what it is given
+    is no tensor.
+    """
+    found = raw if output is None else pick(raw, output, check=False)
+    if not isinstance(found, torch.Tensor):
+        return -numbers_of(target, raw, output).abs().expand(-1, 3) - 1
+    return torch.cat([numbers_of(target, found * factor) for factor in (1, 1e3, -1e3)], 1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .outputs import pick
+from .outputs import of_larger_scores, pick
 from .reading import Reading, reading_of
+from .untouched import evaluation_mode
 from .wrapping import is_scripted, net_dtype
 
 ROWS_AGREE = 1e-3  # of the largest score; in half precision, more by its rounding
@@ -31,10 +34,15 @@ class Scores(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores (batch, classes) of what ``prepare`` takes."""
-        prepared, dtype = self.prepare(x), net_dtype(self.net)
+        prepared, dtype = self.prepare(x.clone()), net_dtype(self.net)  # a network may change what it gets
         if isinstance(prepared, torch.Tensor) and dtype is not None and prepared.is_floating_point():
             prepared = prepared.to(dtype)
         scores = pick(answer(self.net, prepared), self.output).to(x.dtype)
+        if len(scores) != len(x):
+            raise ValueError(
+                f"net must return a row for each of its {len(x)} clips; got {len(scores)} rows: it loses or "
+                "mixes the axis of the batch, as by squeeze() or a mean over it"
+            )
         if self.reading.head == "binary":
             return torch.cat([-scores, scores], dim=1)
         if self.reading.head == "probabilities" and scores.shape[1] == 1:
@@ -102,10 +110,38 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
             "net is a ScriptModule whose scores of a clip change with the others of its batch, or by chance: "
             "it was made in training mode; call .eval() on the module before torch.jit.trace or freeze"
         )
+    again = plain(torch.cat([given[:1], beside]))
+    if not bool(((again - together).abs() <= rounding * columns.abs().max()).all()):
+        raise ValueError(
+            "the network's answer to a clip changes from one call to the next, as by dropout or noise that "
+            "stays on in evaluation mode, or by a state that it keeps; turn that off"
+        )
     raise ValueError(
         "the network's answer to a clip changes with the others in its batch, as by a maximum over all rows "
         "(top_db); let it take each row by itself, torch.cat([net(row[None]) for row in x])"
     )
+
+
+@torch.no_grad()
+def warn_of_probabilities(target: Callable, output, classifier, waveform: torch.Tensor) -> None:
+    """Warn of a function that is read as a logit and returns probabilities, whatever the scores.
+
+    ``classifier`` is the `AudioClassifier` of that function, which was looked at.
+    """
+    waveform = classifier.samples(waveform[:1])
+    given = waveform if classifier.takes_waveform else classifier.spectrogram(waveform).db
+    prepare = classifier.on_waveform.prepare if classifier.takes_waveform else classifier.model.prepare
+    asked = Scores(
+        classifier.net, prepare, lambda raw: of_larger_scores(target, raw, output).nan_to_num(-1), Reading()
+    )
+    with evaluation_mode(classifier.net):
+        numbers = asked(given)[0]
+    if bool(((numbers >= 0) & (numbers <= 1)).all()):
+        warnings.warn(
+            f"target returns {float(numbers[0]):.3g}, and numbers from 0 to 1 of others too: it is read "
+            "as a logit; of a probability p return p.logit()",
+            stacklevel=6,  # explain's caller
+        )
 
 
 class FromWaveform(nn.Module):
@@ -123,6 +159,28 @@ class FromWaveform(nn.Module):
         if hasattr(self.spectrogram, "decibels"):
             return self.on_picture(self.spectrogram.decibels(waveform))
         return self.on_picture(self.spectrogram(waveform).db)
+
+
+@contextmanager
+def taken(given: torch.Tensor) -> Iterator[None]:
+    """A network's own error in here, about what it was given, in one line.
+
+    Raises
+    ------
+    ValueError
+        Naming the shape of ``given``, and the network's reason.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (RuntimeError, AssertionError, IndexError) as error:
+        reason = ([*str(error).strip().splitlines(), type(error).__name__])[0][:150]
+        kind = "the picture" if given.ndim == 4 else "the waveform"
+        raise ValueError(
+            f"net does not take what input= makes of {kind} {tuple(given.shape)}: {reason}; see the axes and "
+            "the length that it was made for"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def as_module(net) -> nn.Module:
 class BlackBox(nn.Module):
     """A function from a tensor to scores, that answers and shows neither gradients nor layers.
 
-    It is called with a tensor without gradient, as it is on its device, and may return a tensor, a NumPy
-    array, or a tuple or dict of them. A copy of the module shares the function.
+    It is called with a tensor of its own without gradient, as it is on its device, and may return a tensor, a
+    NumPy array, or a tuple or dict of them. A copy of the module shares the function.
     """
 
     def __init__(self, function: Callable) -> None:
@@ -67,7 +67,7 @@ class BlackBox(nn.Module):
 def _as_tensors(output, like: torch.Tensor):
     """Arrays as tensors on ``like``'s device; other things as they are."""
     if isinstance(output, torch.Tensor):
-        return output.detach()
+        return output.detach().clone()  # a function may use one tensor for all its answers
     if isinstance(output, (np.ndarray, np.generic)):
         return torch.from_numpy(np.array(output)).to(like.device)
     if isinstance(output, dict):

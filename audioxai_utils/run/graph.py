@@ -24,7 +24,8 @@ WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
 ALONE = ("09_own_model", "12_planted_causes", "14_other_sounds")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", REPORT, *ALONE)  # they ask for no GPU
-AUDITS = ("07_audit", "08_sanity_checks", *LONG)  # they compare both protocols and at least two methods
+AUDITS = ("07_audit", *LONG)  # they compare both protocols and at least two methods
+SANITY = "08_sanity_checks"  # compares at least two methods; the report's table of trust is made of it
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ class Graph:
 
     def further(self) -> list[str]:
         """Notebooks of the whole study that come after the gallery: 07_..., 08_..., as found."""
-        complete = self.settings.protocol == "both" and len(self.settings.explained_by) > 1
+        several = len(self.settings.explained_by) > 1
+        left_out = () if several and self.settings.protocol == "both" else AUDITS
+        left_out = left_out if several else (*left_out, SANITY)
         found = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] > "06")
-        return [stem for stem in found if complete or stem not in AUDITS]
+        return [stem for stem in found if stem not in left_out]
 
     def steps(self) -> dict[str, Step]:
         """All steps by their names, in their order."""

@@ -246,6 +246,18 @@ def test_the_summary_ranks_the_methods_by_name_under_both_protocols(measured):
             " > ".join({"lime": "LIME", "saliency": "Saliency", "shap": "SHAP"}[name] for name in ranks)
             in text
         )
+    assert "its SHAP misses additivity by " in text
+
+
+def test_the_summary_of_another_network_speaks_of_no_cnn14(measured, monkeypatch):
+    """Its SHAP was said to miss additivity "by about the study's own Cnn14"."""
+    study, _ = measured
+    table = study.table("findings")
+    table.loc[table["number"] == 5, "paper"] = findings.OF_CNN14
+    tables = {"findings": table, **{name: study.table(name) for name in ("best_masks", "heard_gap")}}
+    monkeypatch.setattr(type(study), "table", lambda self, name: tables[name])
+    text = findings.summary(study)
+    assert "Cnn14" not in text and "of the clips, and of all masks " in text
 
 
 def test_the_figures_draw_the_tables(measured):

@@ -16,6 +16,7 @@ from audioxai_utils.audit import localisation
 from audioxai_utils.evaluation import tables
 from audioxai_utils.evaluation.frames import CONDITION
 from audioxai_utils.figures import localisation as figures
+from audioxai_utils.words import rho_words
 
 
 def maps(seed: int):
@@ -223,3 +224,9 @@ def test_the_points_and_the_summary_are_of_the_localisation(scored):
         text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most")
         and f"({100 * means.max():.0f} %; " in text
     )
+
+
+def test_a_correlation_with_what_is_constant_is_none():
+    """As on few clips whose class every sound keeps; it was a ρ of nan."""
+    assert rho_words(0.801) == "ρ = 0.80" and rho_words(-1.0) == "ρ = -1.00"
+    assert rho_words(float("nan")) == "no ρ (one of the two is constant)"

@@ -103,6 +103,8 @@ def test_the_summary_reads_its_numbers_from_the_tables(table):
     unknown = means.drop(columns=[name for name in means if name.startswith("si_sdr")])
     assert sound_quality.measure_of(unknown) == "musical_noise"
     assert "nats of musical noise" in sound_quality.summary(unknown, pd.DataFrame())
+    kept = sound_quality.summary(means.assign(FidIn_heard=1.0), pd.DataFrame())
+    assert "kept classes: none, one of the two is constant." in kept and "nan" not in kept
 
 
 def test_speech_is_measured_where_it_is_asked_for(condition):

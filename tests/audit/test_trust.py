@@ -1,5 +1,6 @@
 """Which method can be trusted: what the run's tables say is what the table says, and nothing is made of nothing."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from audioxai_utils.audit import trust
 from audioxai_utils.files import save_table
+from audioxai_utils.run import graph
+from audioxai_utils.study.settings import Settings
 
 PAIR = {"spectrogram_type": "own", "noise_scenario": "clean"}
 
@@ -92,3 +95,15 @@ def test_a_refused_method_is_said_and_what_was_not_checked_is_no_doubt(tmp_path)
         path.unlink()
     unchecked = trust.trust(empty)
     assert unchecked[list(trust.CHECKS)].isna().all().all() and (unchecked["doubts"] == "").all()
+
+
+@pytest.mark.parametrize("protocol", ["paper", "audited", "both"])
+def test_the_checks_are_made_whatever_the_protocol(protocol):
+    """A run by one protocol, as it is advised for a model of one's own, had a table of trust without them."""
+
+    def steps(**options):
+        record = dataclasses.asdict(Settings("smoke", protocol=protocol, **options)) | {"states": {}}
+        return graph.Graph(record).steps()
+
+    assert "08_sanity_checks" in steps() and ("07_audit" in steps()) == (protocol == "both")
+    assert "08_sanity_checks" not in steps(methods=("lime",))  # there is nothing to compare
