@@ -99,7 +99,7 @@ def _measured(
     columns = ["index", "mask", "area", "p_clip", *FAITHFUL]
     parts = []
     for name, mask in masks.items():
-        kept = scorer.sounds(mask)[0]
+        kept = scorer.kept(mask)
         rate, wanted = scorer.spectrogram.sample_rate, waveform if source is None else source
         measured = sound_quality(kept, waveform, rate, source)
         measured |= speech_quality(kept, wanted, rate) if speech else {}
