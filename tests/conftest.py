@@ -1,12 +1,26 @@
 """What all tests share: a small smoke study, and registries that hold after a test what they held before."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import registries
 import tiny_study
 
 from audioxai_utils.study import profiles
+
+MINUTES = (
+    "notebooks/test_notebooks.py",
+    "run/test_workflow.py",
+    "run/test_slurm.py",
+    "test_any_classifier.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first: what is left at the end is short, and no core waits for one."""
+    rank = {Path(__file__).parent / name: i for i, name in enumerate(MINUTES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,9 +21,8 @@ from .classifiers import Classifier
 from .sources import digest
 
 RECORDED = ("attribution", "target", "p", "seconds", "key")
-# Clips attributed together: what a method proves of the model and records of the background is paid once for
-# them; on a GPU the CPU's part of one runs beside another's.
-AT_ONCE = {"cpu": 4, "cuda": 16}
+# clips attributed together; on a GPU the CPU's part of one runs beside another's
+AT_ONCE = {"cpu": 1, "cuda": 16}
 
 
 def attribute(classifier: Classifier, clips, method: str, options: dict, folder: Path) -> Iterator[dict]:
