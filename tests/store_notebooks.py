@@ -29,13 +29,25 @@ from regression import NOTEBOOKS, REGRESSION, found, numbers
 
 from audioxai_utils.study.study import Study, open_study
 
+LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show on the web
+
 
 def small_png(encoded: str) -> str:
-    """The same picture with a palette of 256 colours: a third of the size."""
+    """The same picture with a palette of 256 colours, a third of the size.
+
+    One that is still `LARGE` is stored with 64, and a pixel for each that it is shown on instead of four.
+    """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    data = _with_palette(picture, 256)
+    if len(data) > LARGE:
+        data = _with_palette(picture.resize((picture.width // 2, picture.height // 2)), 64)
+    return base64.b64encode(data).decode()
+
+
+def _with_palette(picture: Image.Image, n_colours: int) -> bytes:
     buffer = io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    picture.quantize(n_colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def executed(study: Study, stem: str) -> Path:
