@@ -35,18 +35,20 @@ LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show 
 def small_png(encoded: str) -> str:
     """The same picture with a palette of 256 colours, a third of the size.
 
-    One that is still `LARGE` is stored with 64, and a pixel for each that it is shown on instead of four.
+    One that is still `LARGE` is stored with a pixel for each that it is shown on, instead of four; its palette
+    covers all colours, rare ones too, where the smaller picture has fewer of each.
     """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    data = _with_palette(picture, 256)
+    data = _with_palette(picture, Image.Quantize.MEDIANCUT)
     if len(data) > LARGE:
-        data = _with_palette(picture.resize((picture.width // 2, picture.height // 2)), 64)
+        shown = picture.resize((picture.width // 2, picture.height // 2))
+        data = _with_palette(shown, Image.Quantize.MAXCOVERAGE)
     return base64.b64encode(data).decode()
 
 
-def _with_palette(picture: Image.Image, n_colours: int) -> bytes:
+def _with_palette(picture: Image.Image, method: Image.Quantize) -> bytes:
     buffer = io.BytesIO()
-    picture.quantize(n_colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.quantize(256, method=method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
