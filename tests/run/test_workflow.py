@@ -95,6 +95,13 @@ def test_all_steps_run_in_order_with_their_parameters(finished):
     assert "9 steps to do" in printed and "finished in" in printed
 
 
+def test_what_most_waits_for_goes_first_and_what_waits_for_nothing_fills_the_gaps():
+    notebooks = [*graph.MAIN, *graph.LONG, "07_audit"]
+    ranks = [graph.Graph.priority(notebook) for notebook in (*notebooks, graph.ALONE[0])]
+    assert ranks == sorted(set(ranks), reverse=True)
+    assert {graph.Graph.priority(notebook) for notebook in graph.ALONE} == {0}
+
+
 def test_the_latest_run_is_the_one_that_notebooks_open(finished):
     repository, results, _ = finished
     assert (repository / "results" / settings_module.LATEST).read_text() == f"{results}\n"
