@@ -43,6 +43,16 @@ def registries_as_they_were(files_register_nothing):
 
 
 @pytest.fixture
+def same_weights():
+    """Networks made in a test have the same weights whatever ran before it."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
 def own_method(registries_as_they_were):
     """Registers a method, ``own_method(name, function, **traits)``, that is gone after the test."""
     from audioxai_utils.attributions import METHODS, register
