@@ -11,9 +11,11 @@ from audioxai_utils.study import profiles
 
 MINUTES = (
     "notebooks/test_notebooks.py",
-    "run/test_workflow.py",
     "run/test_slurm.py",
+    "run/test_workflow.py",
     "test_any_classifier.py",
+    "run/test_changed_inputs.py",
+    "run/test_lost_results.py",
 )
 
 
