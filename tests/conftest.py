@@ -1,12 +1,28 @@
 """What all tests share: a small smoke study, and registries that hold after a test what they held before."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import registries
 import tiny_study
 
 from audioxai_utils.study import profiles
+
+MINUTES = (
+    "notebooks/test_notebooks.py",
+    "run/test_slurm.py",
+    "run/test_workflow.py",
+    "test_any_classifier.py",
+    "run/test_changed_inputs.py",
+    "run/test_lost_results.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first: what is left at the end is short, and no core waits for one."""
+    rank = {Path(__file__).parent / name: i for i, name in enumerate(MINUTES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,6 +42,16 @@ def registries_as_they_were(files_register_nothing):
         pytest.fail(
             f"left registered: {', '.join(found)}; use own_method, or take it out again", pytrace=False
         )
+
+
+@pytest.fixture
+def same_weights():
+    """Networks made in a test have the same weights whatever ran before it."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture

@@ -29,13 +29,27 @@ from regression import NOTEBOOKS, REGRESSION, found, numbers
 
 from audioxai_utils.study.study import Study, open_study
 
+LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show on the web
+
 
 def small_png(encoded: str) -> str:
-    """The same picture with a palette of 256 colours: a third of the size."""
+    """The same picture with a palette of 256 colours, a third of the size.
+
+    One that is still `LARGE` is stored with a pixel for each that it is shown on, instead of four; its palette
+    covers all colours, rare ones too, where the smaller picture has fewer of each.
+    """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    data = _with_palette(picture, Image.Quantize.MEDIANCUT)
+    if len(data) > LARGE:
+        shown = picture.resize((picture.width // 2, picture.height // 2))
+        data = _with_palette(shown, Image.Quantize.MAXCOVERAGE)
+    return base64.b64encode(data).decode()
+
+
+def _with_palette(picture: Image.Image, method: Image.Quantize) -> bytes:
     buffer = io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    picture.quantize(256, method=method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def executed(study: Study, stem: str) -> Path:

@@ -41,8 +41,12 @@ class SpectrogramBatch:
 
     @functools.cached_property
     def phasor(self) -> torch.Tensor:
-        """exp(i phase), computed once for all masks of the batch; ``invert`` takes it for ``phase``."""
-        return torch.polar(torch.ones_like(self.phase), self.phase)
+        """exp(i phase), computed once for all masks of the batch; ``invert`` takes it for ``phase``.
+
+        Frequencies lie next to each other in memory, as the inverse STFT wants them.
+        """
+        phase = self.phase.transpose(2, 3).contiguous()
+        return torch.polar(torch.ones_like(phase), phase).transpose(2, 3)
 
     def __getitem__(self, index: slice) -> SpectrogramBatch:
         return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
@@ -122,7 +126,9 @@ class Spectrogram(nn.Module):
 
     def _power(self, complex_stft: torch.Tensor) -> torch.Tensor:
         power = complex_stft.real.square() + complex_stft.imag.square()
-        return power if self.filters is None else _through(power, self.filters)  # (batch, 1, n_bins, time)
+        if self.filters is None:
+            return power
+        return self.filters.to(power.dtype).T @ power  # (batch, 1, n_bins, time)
 
     def invert(self, power: torch.Tensor, phase: torch.Tensor, length: int) -> torch.Tensor:
         """Waveform (batch, ``length``) of a (masked) power spectrogram with the original phase.
@@ -131,13 +137,14 @@ class Spectrogram(nn.Module):
         (smallest solution, negative values cut), here with the filters' pseudo-inverse computed
         once; the square root and the phase (radians, or exp(i phase)) then enter the inverse STFT.
         """
+        power = power.transpose(2, 3)  # (batch, 1, time, n_bins): a frame's bins lie together all the way
         if self.inverse_filters is not None:
-            power = _through(power, self.inverse_filters)  # (batch, 1, n_fft // 2 + 1, time)
+            power = power @ self.inverse_filters.to(power.dtype)  # (batch, 1, time, n_fft // 2 + 1)
         phasor = phase if phase.is_complex() else torch.polar(torch.ones_like(phase), phase)
-        # as a clamp, but its gradient at 0 is 0 and not NaN
-        magnitude = power.masked_fill(power <= 0, 0).sqrt()
-        parts = torch.view_as_real(phasor) * magnitude.unsqueeze(-1)  # sooner than real times complex
-        return self._istft(torch.view_as_complex(parts).squeeze(1), length)
+        magnitude = power.relu().sqrt()  # its gradient at 0 is 0, a clamp's NaN
+        # sooner than real times complex
+        parts = torch.view_as_real(phasor.transpose(2, 3)) * magnitude.unsqueeze(-1)
+        return self._istft(torch.view_as_complex(parts).squeeze(1).transpose(1, 2), length)
 
     def _istft(self, complex_stft: torch.Tensor, length: int) -> torch.Tensor:
         p, window = self.settings, self.window.to(complex_stft.real.dtype)
@@ -155,11 +162,6 @@ def overlap_add(frames: torch.Tensor, window: torch.Tensor, hop_length: int) -> 
     total = nn.functional.fold(frames * window[:, None], **fold)[:, 0, 0]
     weight = nn.functional.fold((window**2)[None, :, None].expand(1, -1, frames.shape[2]), **fold)[:, 0, 0]
     return total / weight.clamp_min(1e-6)
-
-
-def _through(power: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Frequencies (batch, 1, F, T) mapped by ``matrix`` (F, G) to (batch, 1, G, T)."""
-    return matrix.to(power.dtype).T @ power
 
 
 def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -> Spectrogram:

@@ -35,7 +35,8 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
     """
     db, classifier = condition.spectrograms, condition.classifier
     values = (classifier.reading.floor, db.amin((1, 2, 3), keepdim=True), classifier.training_mean.to(db))
-    scorers = [classifier.scorer(condition.clips.waveforms, fill=fill) for fill in values]
+    scorer = classifier.scorer(condition.clips.waveforms)
+    scorers = [scorer.filled(fill) for fill in values]
     names, rows = dict(zip(CONDITION, condition.pair)), []
     for chosen in (
         of_condition(best[best["protocol"] == protocol], condition.pair).dropna(subset="mask").itertuples()

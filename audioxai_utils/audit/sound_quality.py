@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..evaluation import bootstrap
 from ..evaluation.frames import CONDITION
 from ..evaluation.masks import build_masks
-from ..evaluation.quality import BETTER, sound_quality, speech_quality
+from ..evaluation.quality import BETTER, QualityMeter, speech_quality
 from ..evaluation.scoring import score_masks
 from ..words import combination_label, condition_label, percent
 from .localisation import LEAST_SI_SDR
@@ -97,11 +97,11 @@ def _measured(
 ) -> pd.DataFrame:
     scores = score_masks(scorer, masks, "audited", heard=True)
     columns = ["index", "mask", "area", "p_clip", *FAITHFUL]
-    parts = []
+    rate, wanted = scorer.spectrogram.sample_rate, waveform if source is None else source
+    parts, measure = [], QualityMeter(waveform, rate, source)
     for name, mask in masks.items():
-        kept = scorer.sounds(mask)[0]
-        rate, wanted = scorer.spectrogram.sample_rate, waveform if source is None else source
-        measured = sound_quality(kept, waveform, rate, source)
+        kept = scorer.kept(mask)
+        measured = measure(kept)
         measured |= speech_quality(kept, wanted, rate) if speech else {}
         rows = pd.DataFrame({key: value.cpu().numpy() for key, value in measured.items()})
         parts.append(rows.assign(mask=name, index=range(len(rows))))

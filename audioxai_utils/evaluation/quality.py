@@ -61,21 +61,37 @@ def sound_quality(
         ``musical_noise`` and ``loudness`` (LU above the clip, so below 0 for most), and, with a reference,
         ``si_sdr``, ``sdr``, ``lsd`` (dB) and ``convergence``. NaN where a sound is silent.
     """
-    _check(kept=kept, clip=clip, **({} if reference is None else {"reference": reference}))
-    own, whole = (_stft(sound, sample_rate).abs() for sound in (kept, clip))
-    found = {
-        "musical_noise": _musical_noise(own, whole),
-        "loudness": _loudness(kept, sample_rate) - _loudness(clip, sample_rate),
-    }
-    if reference is None:
-        return found
-    wanted, silent = _stft(reference, sample_rate).abs(), ~_loud(reference)
-    return found | {
-        "si_sdr": si_sdr(kept, reference),
-        "sdr": sdr(kept, reference),
-        "lsd": _distance(own, wanted).masked_fill(silent, math.nan),
-        "convergence": _convergence(own, wanted).masked_fill(silent, math.nan),
-    }
+    return QualityMeter(clip, sample_rate, reference)(kept)
+
+
+class QualityMeter:
+    """`sound_quality` of many kept sounds of the same clips, which are analysed once."""
+
+    def __init__(self, clip: torch.Tensor, sample_rate: int, reference: torch.Tensor | None = None) -> None:
+        self._given = {"clip": clip} if reference is None else {"clip": clip, "reference": reference}
+        _check(**self._given)
+        self.sample_rate, self.reference = sample_rate, reference
+        self._kurtosis = _log_kurtosis(_stft(clip, sample_rate).abs().square())
+        self._loudness = _loudness(clip, sample_rate)
+        if reference is not None:
+            self._wanted, self._silent = _stft(reference, sample_rate).abs(), ~_loud(reference)
+
+    def __call__(self, kept: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The measures of kept sounds (batch, samples) by their names."""
+        _check(kept=kept, **self._given)
+        own = _stft(kept, self.sample_rate).abs()
+        found = {
+            "musical_noise": (_log_kurtosis(own.square()) - self._kurtosis).nanmean(1),
+            "loudness": _loudness(kept, self.sample_rate) - self._loudness,
+        }
+        if self.reference is None:
+            return found
+        return found | {
+            "si_sdr": si_sdr(kept, self.reference),
+            "sdr": sdr(kept, self.reference),
+            "lsd": _distance(own, self._wanted).masked_fill(self._silent, math.nan),
+            "convergence": _convergence(own, self._wanted).masked_fill(self._silent, math.nan),
+        }
 
 
 def sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -118,11 +134,8 @@ def musical_noise(kept: torch.Tensor, clip: torch.Tensor, sample_rate: int) -> t
     power comes in rarer and shorter bursts than it did, which is heard as tones that twitter. Deviation: over
     the whole clip instead of its noise.
     """
-    return _musical_noise(*(_stft(sound, sample_rate).abs() for sound in (kept, clip)))
-
-
-def _musical_noise(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    return (_log_kurtosis(own.square()) - _log_kurtosis(whole.square())).nanmean(1)
+    own, whole = (_log_kurtosis(_stft(sound, sample_rate).abs().square()) for sound in (kept, clip))
+    return (own - whole).nanmean(1)
 
 
 def _log_kurtosis(power: torch.Tensor) -> torch.Tensor:

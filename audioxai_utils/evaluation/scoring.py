@@ -6,6 +6,7 @@ and ``explain`` all score through :func:`score_masks`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pandas as pd
@@ -122,6 +123,12 @@ class MaskScorer:
             self._known[key, heard] = p.split(len(mask))
         return self._known[key, heard]
 
+    def filled(self, fill: float | torch.Tensor) -> MaskScorer:
+        """The same clips and classes with another level (dB) in the place of what is masked."""
+        other = copy.copy(self)
+        other.fill, other._known, other._si_sdr = fill, {}, {}
+        return other
+
     def si_sdr(self, mask: torch.Tensor) -> torch.Tensor:
         """SI-SDR (batch,) in dB of the kept sound against ``clean``."""
         self(mask, heard=True)
@@ -130,10 +137,13 @@ class MaskScorer:
     def _key(self, mask: torch.Tensor) -> tuple:
         return tuple((mask.double().flatten(1) @ self._direction).tolist())
 
+    def kept(self, mask: torch.Tensor) -> torch.Tensor:
+        """Kept sound (batch, samples) of a mask."""
+        return kept_audio(self.batch, mask, self.spectrogram, self.fill if self.by_sound else None)
+
     def sounds(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Kept and removed sound (batch, samples) of a mask."""
-        fill = self.fill if self.by_sound else None
-        return tuple(kept_audio(self.batch, each, self.spectrogram, fill) for each in (mask, 1 - mask))
+        return self.kept(mask), self.kept(1 - mask)
 
     def of_sound(self, *sounds: torch.Tensor) -> torch.Tensor:
         """Probabilities of sounds (batch, samples), one after another: (len(sounds) * batch, classes)."""

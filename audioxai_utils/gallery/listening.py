@@ -1,4 +1,4 @@
-"""The listening test's answers: which sounds a seed gives, what was heard, and how clear it was.
+"""The listening test's answers: what was heard, and how clear it was.
 
 `listening_page` writes the test; its readers save CSV files, one per person, with the columns
 `COLUMNS`. Listeners are the independent draws: a figure is the mean over listeners of each one's own
@@ -8,13 +8,11 @@ References
 ----------
 .. [1] K. Krippendorff, "Content Analysis", 4th ed., 2019, chapter 12: alpha with missing answers.
 .. [2] ITU-T P.800.1 (2016): mean opinion scores.
-.. [3] G. Marsaglia, "Xorshift RNGs", Journal of Statistical Software 8(14), 2003.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,57 +67,6 @@ COLUMNS = (
 )
 MAY_BE_EMPTY = ("mask", "protocol")  # of a whole sound
 SOUND = ["test", "sound", "clip", "spectrogram_type", "noise_scenario", "method", "mask", "protocol"]
-
-
-# Which sounds, in which order
-
-
-def _draws(seed: int) -> Iterator[float]:
-    """Numbers in (0, 1): xorshift32 [3]_, the same in Python and in the page's script."""
-    state = seed * 2654435761 % 2**32 or 1
-    while True:
-        state ^= state << 13 & 0xFFFFFFFF
-        state ^= state >> 17
-        state ^= state << 5 & 0xFFFFFFFF
-        yield state / 2**32
-
-
-def _shuffled(items: Iterable, draws: Iterator[float]) -> list:
-    items = list(items)
-    for last in range(len(items) - 1, 0, -1):
-        other = int(next(draws) * (last + 1))
-        items[last], items[other] = items[other], items[last]
-    return items
-
-
-def trial_order(trials: Sequence[dict], n: int, seed: int) -> list[int]:
-    """Places of the ``n`` sounds that a participant hears, in their order; the page computes the same.
-
-    Methods take turns, so that each has as many sounds as the others, and a method's turn takes the
-    sound whose clip was taken least so far; then everything is shuffled.
-
-    Parameters
-    ----------
-    trials : sequence of dict
-        ``method`` and ``clip`` of every sound, as in the page's data.
-    n : int
-        Fewer where there are no more.
-    seed : int
-        Of the participant, as in the answers.
-    """
-    draws = _draws(seed)
-    queues: dict[str, list[int]] = {}
-    for place in _shuffled(range(len(trials)), draws):
-        queues.setdefault(trials[place]["method"], []).append(place)
-    used, chosen = Counter(), []
-    while len(chosen) < min(n, len(trials)):
-        for queue in queues.values():
-            if queue and len(chosen) < n:
-                place = min(queue, key=lambda place: used[trials[place]["clip"]])
-                queue.remove(place)
-                used[trials[place]["clip"]] += 1
-                chosen.append(place)
-    return _shuffled(chosen, draws)
 
 
 # Reading

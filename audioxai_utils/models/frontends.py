@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.fft import next_fast_len
 from torch import nn
 from torch.nn import functional
 
@@ -225,6 +224,8 @@ def de_emphasised(waveform: torch.Tensor, a: float) -> torch.Tensor:
     As a convolution with a^n, as far as that reaches in float64, so that it is as fast on a GPU and has
     gradients of every order.
     """
+    from scipy.fft import next_fast_len  # half a second, which most kernels need not spend
+
     if not a:
         return waveform
     n_samples = waveform.shape[1]

@@ -77,7 +77,46 @@ def augment(db: torch.Tensor, labels: torch.Tensor, profile) -> tuple[torch.Tens
     return db, labels
 
 
-def _make_module(model: nn.Module, profile, n_steps: int):
+class _History:
+    """Loss and accuracy of each epoch, from its batches."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+        self.sums: dict[str, float] = {}
+
+    def begin(self) -> None:
+        self.sums = {}
+
+    def count(self, stage: str, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """A batch of ``stage`` ("train" or "validation"), its mean loss and its labels (n,)."""
+        right = float((logits.argmax(1) == labels).sum())
+        for name, value in (
+            ("loss", float(loss.detach()) * len(labels)),
+            ("accuracy", right),
+            ("n", len(labels)),
+        ):
+            self.sums[f"{stage}_{name}"] = self.sums.get(f"{stage}_{name}", 0.0) + value
+
+    def end(self, epoch: int) -> float:
+        """Close the epoch; its validation accuracy."""
+        row = {"epoch": epoch}
+        for stage in ("train", "validation"):
+            for kind in ("loss", "accuracy"):
+                row[f"{stage}_{kind}"] = self.sums[f"{stage}_{kind}"] / self.sums[f"{stage}_n"]
+        self.rows.append(row)
+        return row["validation_accuracy"]
+
+
+def _optimizers(model: nn.Module, profile, n_steps: int):
+    """What Lightning's ``configure_optimizers`` gives, by the profile's schedule."""
+    if profile.schedule == "constant":
+        return torch.optim.Adam(model.parameters(), lr=profile.learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=profile.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, profile.learning_rate, total_steps=n_steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _make_module(model: nn.Module, profile, n_steps: int, history: _History):
     """A LightningModule around ``model``; defined here so that importing this file stays light."""
     import lightning
 
@@ -85,16 +124,6 @@ def _make_module(model: nn.Module, profile, n_steps: int):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            self.rows: list[dict] = []
-            self.sums: dict[str, float] = {}
-
-        def _count(self, stage: str, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-            for name, value in (
-                (f"{stage}_loss", float(loss.detach()) * len(labels)),
-                (f"{stage}_accuracy", float((logits.argmax(1) == labels).sum())),
-                (f"{stage}_n", len(labels)),
-            ):
-                self.sums[name] = self.sums.get(name, 0.0) + value
 
         def training_step(self, batch, _):
             db, labels = batch
@@ -103,43 +132,30 @@ def _make_module(model: nn.Module, profile, n_steps: int):
             logits = self.model(mixed_db)
             loss = functional.cross_entropy(logits, mixed_labels)
             # of a mixture, the louder part's class
-            self._count("train", loss, logits, mixed_labels.argmax(1))
+            history.count("train", loss, logits, mixed_labels.argmax(1))
             return loss
 
         def validation_step(self, batch, _):
             db, labels = batch
             logits = self.model(db)
-            self._count("validation", functional.cross_entropy(logits, labels), logits, labels)
+            history.count("validation", functional.cross_entropy(logits, labels), logits, labels)
 
         def on_train_epoch_start(self) -> None:
-            self.sums = {}
+            history.begin()
             if profile.frozen_norms:
                 freeze_norms(self.model)
 
         def on_validation_epoch_start(self) -> None:  # so that what is validated and saved is what goes on
             if profile.reproducible:
-                moments = [
-                    m for state in self.trainer.optimizers[0].state.values() for m in state.values() if m.ndim
-                ]
+                states = self.trainer.optimizers[0].state.values()
+                moments = [moment for state in states for moment in state.values() if moment.ndim]
                 round_to_bfloat16([*self.model.state_dict().values(), *moments])
 
         def on_validation_epoch_end(self) -> None:  # Lightning calls it after the epoch's last training step
-            n = self.sums["validation_n"]
-            self.log("validation_accuracy", self.sums["validation_accuracy"] / n)
-            row = {"epoch": self.current_epoch + 1}
-            for stage in ("train", "validation"):
-                for kind in ("loss", "accuracy"):
-                    row[f"{stage}_{kind}"] = self.sums[f"{stage}_{kind}"] / self.sums[f"{stage}_n"]
-            self.rows.append(row)
+            self.log("validation_accuracy", history.end(self.current_epoch + 1))
 
         def configure_optimizers(self):
-            if profile.schedule == "constant":
-                return torch.optim.Adam(self.parameters(), lr=profile.learning_rate)
-            optimizer = torch.optim.AdamW(self.parameters(), lr=profile.learning_rate)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, profile.learning_rate, total_steps=n_steps
-            )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return _optimizers(self, profile, n_steps)
 
     return Classifier()
 
@@ -213,8 +229,7 @@ def train_classifier(
         Of shuffling and augmentation; the initial weights are the caller's.
     device : {"cpu", "cuda"}
     """
-    import lightning
-    from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+    from lightning.pytorch.callbacks import ModelCheckpoint
 
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -224,33 +239,37 @@ def train_classifier(
     loader = DataLoader(
         TensorDataset(*train), profile.batch_size, shuffle=True, drop_last=drop_last, pin_memory=on_gpu
     )
-    module = _make_module(model, profile, n_steps=profile.epochs * len(loader))
-    order = (
-        tensor_float32(True, torch.device(device))
-        if on_gpu
-        else nullcontext()
-        if double
-        else channels_last_convolutions(model)
-    )
-    with tempfile.TemporaryDirectory() as folder, quiet_lightning(), order:
+    history = _History()
+    module = _make_module(model, profile, profile.epochs * len(loader), history)
+    in_order = nullcontext() if double else channels_last_convolutions(model)
+    faster = tensor_float32(True, torch.device(device)) if on_gpu else in_order
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning(), faster:
         checkpoint = ModelCheckpoint(folder, monitor="validation_accuracy", mode="max")
-        callbacks = [checkpoint]
-        if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
-            callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
-        trainer = lightning.Trainer(
-            accelerator="gpu" if on_gpu else "cpu",
-            devices=1,
-            max_epochs=profile.epochs,
-            precision="64-true" if double else "32-true",
-            callbacks=callbacks,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        trainer = _trainer(profile, checkpoint, on_gpu, double)
         trainer.fit(module, loader, DataLoader(TensorDataset(*validation), profile.batch_size))
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     model.cpu().load_state_dict({name.removeprefix("model."): value for name, value in best.items()})
-    history = pd.DataFrame(module.rows)
-    best_epoch = int(history["epoch"][history["validation_accuracy"].argmax()])
-    return TrainingRun(model.eval(), history, best_epoch, time.perf_counter() - started)
+    frame = pd.DataFrame(history.rows)
+    best_epoch = int(frame["epoch"][frame["validation_accuracy"].argmax()])
+    return TrainingRun(model.eval(), frame, best_epoch, time.perf_counter() - started)
+
+
+def _trainer(profile, checkpoint, on_gpu: bool, double: bool):
+    """Lightning's trainer for a profile, silent but for errors."""
+    import lightning
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    callbacks = [checkpoint]
+    if profile.averaging:  # Lightning would save the plain weights with save_weights_only=True
+        callbacks.insert(0, EMAWeightAveraging(decay=profile.averaging, use_buffers=True))
+    return lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=1,
+        max_epochs=profile.epochs,
+        precision="64-true" if double else "32-true",
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )

@@ -23,6 +23,14 @@ STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an es
 WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
 ALONE = ("09_own_model", "12_planted_causes", "14_other_sounds")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
+MAIN = (
+    "01_data_and_noise",
+    "02_fine_tuning",
+    "03_attributions",
+    "04_mask_study",
+    "05_metrics_and_tables",
+    "06_listening_gallery",
+)
 ON_CPU = ("01_data_and_noise", "05_metrics_and_tables", REPORT, *ALONE)  # they ask for no GPU
 AUDITS = ("07_audit", *LONG)  # they compare both protocols and at least two methods
 SANITY = "08_sanity_checks"  # compares at least two methods; the report's table of trust is made of it
@@ -163,6 +171,16 @@ class Graph:
     def threads(self, n_jobs: int = 1) -> int:
         """Threads of each of ``n_jobs`` steps that may run at once; on SLURM each has a job of its own."""
         return self.cores if self.job_cores else max(1, self.cores // max(1, min(n_jobs, self.at_once)))
+
+    @staticmethod
+    def priority(notebook: str) -> int:
+        """Which of the steps that could start does: the one after which most is still to be done.
+
+        A notebook that reads nothing of the study waits until a core would be idle, as beside 05. By itself
+        Snakemake goes by the size of a step's inputs, and so by the pictures stored in its notebook.
+        """
+        order = (*MAIN, *LONG)
+        return len(order) + 1 - order.index(notebook) if notebook in order else int(notebook not in ALONE)
 
     def gpu_share(self) -> int:
         """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0.

@@ -89,7 +89,9 @@ PROFILES = {
             **FROM_SCRATCH,
             n_clips=20,
             lime_samples=200,
-            background_clips=20,
+            background_clips=10,  # one a class
+            clips_of_all_masks=1,
+            snr_db=(-6.0, 0.0, 6.0, 12.0),  # seven cost as much as a condition
         ),
         Profile(
             "medium",

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from browser import WIDTHS, Visit, chromium, needs_browser
 from gallery_entries import CLASSES, entries
+from listening_order import trial_order
 from scipy import stats
 
 from audioxai_utils.audio import encoding
@@ -26,7 +27,6 @@ from audioxai_utils.gallery.listening import (
     krippendorff_alpha,
     opinion_scores,
     read_answers,
-    trial_order,
 )
 from audioxai_utils.gallery.listening_gallery import read_gallery, write_gallery
 from audioxai_utils.gallery.listening_page import PAGE, trials_of, write_listening_test

@@ -10,10 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from audioxai_utils import AudioClassifier, Cnn14, LogMel
+from audioxai_utils.attributions import METHODS
 
 RATE = 8000
 MEL = {"sample_rate": RATE, "n_fft": 256, "hop_length": 128, "n_mels": 32}
 CLASSES = ["dog", "rain", "siren"]
+QUICK = {"n_samples": 16, "n_masks": 16, "n_steps": 4}
+ONLY_ASK = {"lime", "occlusion", "rise", "slime", "slime_hpss", "coughlime", "audiolime", "segments"}
 
 
 def clip(seconds: float = 0.8, seed: int = 0) -> torch.Tensor:
@@ -230,3 +233,12 @@ def make(kind: str) -> AudioClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return KINDS[kind]()
+
+
+def options_of(classifier: AudioClassifier, method: str) -> dict:
+    options = {name: value for name, value in QUICK.items() if name in METHODS.options(method)}
+    if "background" in METHODS.required(method):
+        options["background"] = classifier.pictures(
+            torch.stack([clip(seed=s).flip(0) * (s + 1) / 4 for s in (1, 2, 3)])
+        )
+    return options

@@ -16,6 +16,19 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = ("results_dir",)
 CONDITION = ("spectrogram_type", "noise_scenario")
+SMALL = ("--spectrogram", "mel_db", "--scenario", "clean,white", "--method", "lime", "--method", "saliency")
+STEPS = {  # of such a run
+    "01_data_and_noise",
+    "02_fine_tuning-mel_db",
+    "05_metrics_and_tables",
+    "06_listening_gallery",
+    "00_report",
+    *(
+        f"{notebook}-mel_db-{s}"
+        for notebook in ("03_attributions", "04_mask_study")
+        for s in ("clean", "white")
+    ),
+}
 SYNTHESIS = """
 def generate_dataset(root, n_workers=1):
     if not (root / "meta").is_dir():
@@ -148,3 +161,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def planned(repository: Path, results: Path, *words: str) -> set[str]:
+    """Names of the steps that a run would do."""
+    done = run(repository, results, *SMALL, "--dry-run", *words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert f"{len(lines) - 1} steps to do" in lines[-1]
+    return {line.split()[0] for line in lines[:-1]}

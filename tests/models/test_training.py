@@ -7,7 +7,7 @@ import torch
 
 from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.training import (
-    _make_module,
+    _optimizers,
     augment,
     channels_last_convolutions,
     train_classifier,
@@ -128,8 +128,7 @@ def test_the_paper_profile_is_the_published_one():
 
 
 def test_the_paper_optimiser_is_adam_at_a_constant_rate():
-    module = _make_module(Linear(), PROFILES["paper"], n_steps=10)
-    optimiser = module.configure_optimizers()
+    optimiser = _optimizers(Linear(), PROFILES["paper"], n_steps=10)
     assert type(optimiser) is torch.optim.Adam and optimiser.param_groups[0]["lr"] == 1e-4
 
 

@@ -63,6 +63,13 @@ def test_outputs_are_taken_over_without_progress_and_parameters():
     )
 
 
+def test_a_large_picture_is_stored_as_it_is_shown_and_a_small_one_as_it_is():
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(store_notebooks.small_png(png(n))))).size for n in (64, 500)
+    ]
+    assert sizes == [(64, 64), (250, 250)]
+
+
 def test_what_was_found_is_replaced_and_not_repeated():
     written, done = pair()
     store_notebooks.public_face(written, done)

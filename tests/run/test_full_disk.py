@@ -10,7 +10,6 @@ import subprocess
 
 import pytest
 import toy_study
-from test_workflow import SMALL, STEPS
 
 from audioxai_utils import files
 from audioxai_utils.run import command_line, notebook, progress, workflow
@@ -51,16 +50,16 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 def test_a_disk_that_is_full_from_the_start(repository, small_disk):
     results = small_disk / "results"
     fill(small_disk)
-    told = one_line(toy_study.run(repository, results, *SMALL))
+    told = one_line(toy_study.run(repository, results, *toy_study.SMALL))
     assert "No space left on device" in told and told.count("\n") == 1
     (small_disk / "others").unlink()
-    done = toy_study.run(repository, results, *SMALL)
+    done = toy_study.run(repository, results, *toy_study.SMALL)
     assert done.returncode == 0 and "finished" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_disk_that_fills_up_on_the_way_keeps_what_is_done(repository, small_disk, tmp_path):
     results = small_disk / "results"
-    line, env = toy_study.command(repository, results, *SMALL)
+    line, env = toy_study.command(repository, results, *toy_study.SMALL)
     with open(tmp_path / "said", "w") as said:
         run = subprocess.Popen(line, env=env, stdout=said, stderr=said)
     assert toy_study.wait_for(lambda: (results / "steps/01_data_and_noise.json").exists())
@@ -69,9 +68,9 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_is_done(repository, small_di
     told = (tmp_path / "said").read_text()
     assert "did not finish" in told and "Traceback" not in told
     (small_disk / "others").unlink()
-    done = toy_study.run(repository, results, *SMALL)
+    done = toy_study.run(repository, results, *toy_study.SMALL)
     assert done.returncode == 0 and "finished" in done.stdout, done.stdout + done.stderr
-    assert {path.stem for path in (results / "steps").glob("*.json")} == STEPS
+    assert {path.stem for path in (results / "steps").glob("*.json")} == toy_study.STEPS
     assert not list(results.rglob(f"{files.PARTIAL}*"))
 
 
@@ -84,7 +83,7 @@ def test_a_folder_that_cannot_be_written(repository, tmp_path, folder):
         (results / folder).write_text("a file in its place")
     else:
         results.write_text("a file in its place")
-    done = toy_study.run(repository, results, *SMALL)
+    done = toy_study.run(repository, results, *toy_study.SMALL)
     assert (
         done.returncode in (1, 2)
         and "Traceback" not in done.stdout + done.stderr
@@ -101,7 +100,7 @@ def test_a_folder_of_somebody_else(repository, tmp_path, folder):
         pytest.skip("root cannot give up its rights here")
     (tmp_path / "results" / folder).mkdir(parents=True)
     os.chmod(tmp_path / "results" / folder, 0o555)
-    line, env = toy_study.command(repository, tmp_path / "results", *SMALL)
+    line, env = toy_study.command(repository, tmp_path / "results", *toy_study.SMALL)
     done = subprocess.run([*mortal, *line], env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert "Permission denied" in done.stderr and folder in done.stderr

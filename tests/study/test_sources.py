@@ -109,20 +109,36 @@ def test_a_changed_published_table_reruns_the_steps_that_show_it():
         assert not [path for path in steps.sources(notebook) if "published" in path], notebook
 
 
+INTERPRETER = """
+import json, os, sys
+import numpy, pandas, torch
+for line in sys.stdin:
+    if not os.fork():
+        exec(json.loads(line), {"__name__": "__main__"})
+        loaded = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "audioxai_utils"]
+        print(json.dumps(loaded), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        print("null", flush=True)
+"""
+
+
+@functools.cache
+def interpreter() -> subprocess.Popen:
+    """A Python that knows the libraries and nothing of the package; each line of code runs in a copy of it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    env = os.environ | {"PYTHONPATH": str(constants.REPOSITORY)}
+    return subprocess.Popen([sys.executable, "-P", "-c", INTERPRETER], env=env, **pipes)
+
+
 @functools.cache
 def loaded_files(code: str) -> set[str]:
     """Files of the package that Python itself has loaded when ``code`` has run in a new process."""
-    code += "\nimport sys, json\nprint(json.dumps([m.__file__ for n, m in sys.modules.items() "
-    code += "if n.split('.')[0] == 'audioxai_utils']))"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(constants.REPOSITORY)},
-    )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    process = interpreter()
+    print(json.dumps(code), file=process.stdin, flush=True)
+    loaded = json.loads(process.stdout.readline())
+    assert loaded is not None, "the code failed; see what it wrote to stderr"
+    return set(loaded)
 
 
 NOTEBOOKS = ("01_data_and_noise", "03_attributions", "04_mask_study", "05_metrics_and_tables")

@@ -16,7 +16,7 @@
     return node;
   }
 
-  // ---- choice and order: as listening.trial_order in Python ----
+  // ---- choice and order: as tests/helpers/listening_order.py in Python ----
   function draws(seed) {
     let state = Math.imul(seed, 2654435761) >>> 0 || 1;
     return () => {

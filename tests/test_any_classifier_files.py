@@ -1,0 +1,116 @@
+"""Tables over clips and methods, files, and models that cannot be copied."""
+
+from __future__ import annotations
+
+import tempfile
+
+import any_models
+import numpy as np
+import pytest
+from any_models import CLASSES, MEL, RATE, clip, cnn
+from torch import nn
+
+from audioxai_utils import AudioClassifier, LogMel, explain, explain_many
+
+pytestmark = pytest.mark.usefixtures("same_weights")
+
+
+def test_a_table_over_clips_and_methods(tmp_path):
+    import soundfile
+
+    path = tmp_path / "street.wav"
+    soundfile.write(path, np.stack([clip().numpy(), clip().numpy()], 1), RATE)
+    classifier = any_models.make("NumPy")
+    table = explain_many(
+        classifier,
+        {"file": path, "array": clip()},
+        ["lime", "saliency"],
+        masks=["bin", "topK_30"],
+        method_options={"lime": {"n_samples": 8}},
+    )
+    assert len(table) == 2 * (2 + 1) and list(table.columns[:4]) == ["clip", "method", "target_name", "mask"]
+    refused = table[table["method"] == "saliency"]
+    assert refused["refused"].str.contains("methods that only ask").all() and refused["FF"].isna().all()
+    lime = table[table["method"] == "lime"].set_index(["clip", "mask"])
+    assert lime["seconds"].gt(0).all() and lime["refused"].eq("").all()
+    assert lime.loc[("file", "bin"), "p_clip"] == pytest.approx(
+        lime.loc[("array", "bin"), "p_clip"], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "name, write, error, words",
+    [
+        ("gone.wav", None, FileNotFoundError, "no such file"),
+        ("text.wav", b"no sound", ValueError, "not a readable audio file"),
+    ],
+)
+def test_files_that_cannot_be_read_end_in_one_line(tmp_path, name, write, error, words):
+    if write:
+        (tmp_path / name).write_bytes(write)
+    with pytest.raises(error, match=words) as raised:
+        explain(any_models.make("softmax logits"), tmp_path / name)
+    assert "\n" not in str(raised.value)
+
+
+def test_sounds_that_ask_for_too_much_are_refused():
+    classifier = any_models.make("softmax logits")
+    with pytest.raises(ValueError, match="cannot resample its 44101 Hz to 8000 Hz"):
+        explain(classifier, clip(), 44101)
+    with pytest.raises(ValueError, match="waveform must last 120 s at most; got 121.0 s"):
+        explain(classifier, np.zeros(121 * RATE), RATE)
+
+
+def test_a_model_that_cannot_be_copied_is_asked_and_its_gradient_not_taken_for_proved():
+    import threading
+
+    class Locked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.lock = cnn(), threading.Lock()
+
+        def forward(self, db):
+            with self.lock:
+                return self.net(db)
+
+    classifier = AudioClassifier(Locked(), CLASSES, input=LogMel(**MEL), head="softmax")
+    assert explain(classifier, clip(), RATE, method="lime", n_samples=8).attribution.any()
+    with pytest.raises(ValueError, match="cannot be copied in float64 .* pass check_gradient=False"):
+        explain(classifier, clip(), RATE, method="saliency")
+    assert explain(classifier, clip(), RATE, method="saliency", check_gradient=False).attribution.any()
+
+
+@pytest.mark.parametrize(
+    "what", ["open file", "generator", "socket", "refuses"], ids=lambda what: what.replace(" ", "_")
+)
+def test_whatever_a_model_holds_it_can_be_asked(what):
+    import socket
+
+    class Refuses:
+        def __deepcopy__(self, memo):
+            raise RuntimeError("no\ncopy of this")
+
+    makes = {
+        "open file": tempfile.TemporaryFile,
+        "generator": lambda: iter(clip()),
+        "socket": socket.socket,
+    }
+
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.held = cnn(), makes.get(what, Refuses)()
+
+        def forward(self, db):
+            return self.net(db)
+
+    model = Holding()
+    classifier = AudioClassifier(model, CLASSES, input=LogMel(**MEL), head="softmax")
+    assert explain(classifier, clip(), RATE, method="lime", n_samples=8).attribution.any()
+    if what != "generator":  # an iterator of an array can be copied
+        with pytest.raises(
+            ValueError, match="cannot be copied in float64 .* pass check_gradient=False"
+        ) as told:
+            explain(classifier, clip(), RATE, method="saliency")
+        assert "\n" not in str(told.value)
+    getattr(model.held, "close", str)()
