@@ -49,9 +49,9 @@ def our_scores() -> pd.DataFrame:
     """Scores of our own run on real ESC-50: a row for each condition, protocol, clip, method and mask.
 
     400 clips of fold 5, clean STFT, clean mel and mel in three noises; EfficientAT mn04 with a linear probe;
-    saliency, Grad-CAM, LIME with 1,000 neighbours, exact Deep SHAP with 100 references; every metric, scored and
-    (audited protocol) heard, rounded to what an interval can tell. Rows with ``control`` all_ones and oracle
-    are bounds.
+    saliency, Grad-CAM, LIME with 1,000 neighbours, exact Deep SHAP with 100 references; every metric, scored
+    and (audited protocol) heard, rounded to what an interval can tell. Rows with ``control`` all_ones and
+    oracle are bounds.
     """
     return _read_parquet("scores.parquet").copy()
 
