@@ -3,10 +3,11 @@
     ./run_all.sh --profile smoke --results SMOKE
     .venv/bin/python tests/store_notebooks.py --regression SMOKE
     ./run_all.sh --results STUDY
-    .venv/bin/python tests/store_notebooks.py --public STUDY
+    .venv/bin/python tests/store_notebooks.py --public STUDY --scores OURS
 
 ``--public`` puts the executed notebooks of a finished run (a quick study at least) into notebooks/, with
-their parameters as they stand there and smaller pictures. ``--regression`` writes tests/regression/ from a
+their parameters as they stand there and smaller pictures; with ``--scores``, 05 is that of another folder, such
+as the scores of 400 clips of ESC-50 that ``study.ours.restore`` lays out. ``--regression`` writes tests/regression/ from a
 finished smoke run. Run it after a change that is meant to change numbers, and read the difference before
 committing it.
 """
@@ -29,6 +30,7 @@ from regression import NOTEBOOKS, REGRESSION, found, numbers
 
 from audioxai_utils.study.study import Study, open_study
 
+OF_SCORES = "05_metrics_and_tables"  # it needs nothing but scores
 LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show on the web
 
 
@@ -104,11 +106,12 @@ def _smaller(outputs: list, count: int) -> list:
     return kept
 
 
-def store_public(study: Study) -> None:
-    """Write the run's outputs into notebooks/."""
+def store_public(study: Study, scores: Study | None = None) -> None:
+    """Write the run's outputs into notebooks/; those of 05 of ``scores``, where that is given."""
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
-        public_face(notebook, nbformat.read(executed(study, path.stem), as_version=4))
+        shown = scores if scores and path.stem == OF_SCORES else study
+        public_face(notebook, nbformat.read(executed(shown, path.stem), as_version=4))
         nbformat.write(notebook, path)
         print("stored", path.name, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
 
@@ -127,9 +130,10 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--public", metavar="RESULTS", type=Path)
+    parser.add_argument("--scores", metavar="RESULTS", type=Path)
     parser.add_argument("--regression", metavar="RESULTS", type=Path)
     given = parser.parse_args()
     if given.regression:
         store_regression(given.regression)
     if given.public:
-        store_public(open_study(given.public))
+        store_public(open_study(given.public), open_study(given.scores) if given.scores else None)

@@ -29,7 +29,7 @@ from .profiles import Profile
 NETWORK = TAGGER
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C; the validation fold chooses
 FINE_TUNING = {  # what is another one than in the profile where the whole tagger is trained
-    "epochs": 2,
+    "epochs": 5,
     "batch_size": 32,
     "learning_rate": 1e-4,
     "schedule": "one_cycle",
