@@ -83,7 +83,7 @@ def planted_points() -> pd.DataFrame:
 
 
 def planted_levels() -> pd.DataFrame:
-    """Rows like those of `planted_points` at fainter levels: five clips a case, seven methods, LIME with 200."""
+    """Rows like those of `planted_points` at fainter levels: five clips a case, seven methods."""
     return _read_parquet("planted_levels.parquet").copy()
 
 
