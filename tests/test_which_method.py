@@ -146,6 +146,13 @@ def test_what_warns_and_what_points_at_an_event_is_that_of_the_published_tables(
         assert table.loc[name].tolist() == [pytest.approx(0.9), 4]
     assert (table["warns"] <= 0.9).all() and table.loc["lime", "warns"] == pytest.approx(0.6)
     assert "in 90 % of the cases with a plain planted cause, from 4 clips on (median); LIME in 60 %" in PAGE
+    faint = warning.warnings_of(published.planted_levels())
+    told = (faint["p"] < warning.LEVEL).groupby(faint["method"].astype(str)).sum()
+    n_cases = faint["case"].nunique()
+    assert set(faint["level_db"]) == {-12, -18} and (faint["n"] == 5).all()
+    assert (
+        f"`shap` did in {told['shap']} of {n_cases} cases and LIME in {told['lime']}, with five clips" in PAGE
+    )
     means = tables.table(published.known_stems()).set_index("method")
     judged = means[~means["control"]]
     assert (

@@ -98,6 +98,11 @@ def planted_points() -> pd.DataFrame:
     return _read_parquet("planted.parquet").copy()
 
 
+def planted_levels() -> pd.DataFrame:
+    """Rows like those of `planted_points` at fainter levels: five clips a case, seven methods."""
+    return _read_parquet("planted_levels.parquet").copy()
+
+
 def planted_scores() -> pd.DataFrame:
     """Means over a case's clips of every metric, by ``method``, ``mask`` and ``fill`` on planted causes."""
     return _read_parquet("planted_metrics.parquet").copy()
