@@ -16,6 +16,7 @@ from ..audit.sentences import SENTENCES, accuracy_sentence, noise_sentence, read
 from ..constants import STUDY_CONDITIONS, STUDY_METHODS, TABLE_NUMBERS
 from ..evaluation.overview import scored_and_heard
 from ..evaluation.table_styles import BLUE, GREEN, ORANGE, YELLOW, style_table
+from ..evaluation.tables import table_name
 from ..published import published_accuracies
 from ..words import SPECTROGRAM_LABELS, condition_label, method_label
 from .html import MISSING, escape
@@ -28,6 +29,7 @@ COLOUR_KEY = (
     "</span> of SPS and COMP.</p>"
 )
 
+ONE_PROTOCOL = '<p class="missing">This run has the {} protocol alone.</p>'
 NOT_HERE = "not computed in this run."
 UNKNOWN = "not known: no clip has a class that the classifier knows."
 TRUST_HEADINGS = {
@@ -90,6 +92,26 @@ def figure(study, name: str, condition=None, words: str = "") -> Image | HTML:
     return Image(filename=str(path), retina=True, alt=words) if path.is_file() else HTML(MISSING)
 
 
+def front(study, protocol: str, words: str = "") -> Image | HTML:
+    """Faithfulness against conciseness under a protocol, in the main condition, where the run has it."""
+    if protocol not in study.settings.protocols:
+        return HTML(ONE_PROTOCOL.format(study.settings.protocol))
+    return figure(study, f"front_{protocol}_{table_name(study.main_condition.pair)}", words=words)
+
+
+def intervals(study, words: str = "") -> Image | HTML:
+    """The means of each method with their intervals: of both protocols in one figure, or of the run's own."""
+    own = study.settings.protocol
+    return figure(study, "intervals" if own == "both" else f"intervals_{own}", words=words)
+
+
+def of_the_audit(study, name: str, words: str = "") -> Image | HTML:
+    """A figure of the audit, which compares both protocols."""
+    if study.settings.protocol != "both":
+        return HTML(ONE_PROTOCOL.format(study.settings.protocol))
+    return figure(study, name, words=words)
+
+
 def table_html(frame: pd.DataFrame, label: str, digits: int | None = None) -> str:
     """A frame as an HTML table of text, in a frame that scrolls where the page is narrower.
 
@@ -112,7 +134,8 @@ def findings(study) -> HTML:
     """What the audit found, in twelve rows."""
     table = read_table(study.results, "findings")
     if table is None:
-        return HTML(MISSING)
+        one = study.settings.protocol != "both"
+        return HTML(ONE_PROTOCOL.format(study.settings.protocol) if one else MISSING)
     names = {"number": "no.", "paper": "paper protocol", "audited": "audited protocol"}
     return HTML(table_html(table.rename(columns=names), "What the audit found"))
 
@@ -178,6 +201,8 @@ def accuracies(study) -> HTML:
 
 def study_tables(study, protocol: str) -> HTML:
     """Tables II to VI of a protocol, each method at its best mask; what was not computed is said."""
+    if protocol not in study.settings.protocols:
+        return HTML(ONE_PROTOCOL.format(study.settings.protocol))
     parts, missing = [], []
     own = [condition.pair for condition in study.conditions]
     for pair in dict.fromkeys((*STUDY_CONDITIONS, *own)):

@@ -591,6 +591,7 @@ def own_study(folder, test_accuracy: float):
     accuracy |= {"test_acc": [test_accuracy], "epoch": [0]}
     files.save_table(pd.DataFrame(accuracy), folder / "tables" / "table_I")
     settings = SimpleNamespace(model="my_model.py:load", explained_by=("saliency",))
+    settings.protocol, settings.protocols = "audited", ("audited",)
     conditions = [SimpleNamespace(pair=("own", "clean"), noise_scenario="clean")]
     study = SimpleNamespace(results=folder, settings=settings, conditions=conditions)
     study.path = lambda *names: folder.joinpath("figures", *filter(None, names[1:]))
@@ -648,3 +649,28 @@ def test_the_verdict_comes_first_and_says_why(tmp_path, monkeypatch):
         ("Grad-CAM", "cannot be used: it shows no layers"),
         ("RISE", "not checked"),
     ]
+
+
+def test_a_run_by_one_protocol_answers_by_it_and_says_so(tmp_path):
+    """Which explanation comes first, and how much it keeps, were "not computed"."""
+    study = own_study(tmp_path, 62.5)
+    study.main_condition = study.conditions[0]
+    best = {"protocol": "audited", "spectrogram_type": "own", "noise_scenario": "clean"}
+    files.save_table(TABLE.assign(**best, score=[0.2, 0.3, 0.6, 0.1]), tmp_path / "tables" / "best_masks")
+    files.save_table(TABLE, tmp_path / "tables" / "audited" / "table_own_clean")
+    answer = report_parts.answer(study).data
+    assert "LIME with bin comes first (own, clean)" in answer and "between 30.0 % (Saliency)" in answer
+    assert "It names 62.5 % of the clips whose class it knows correctly." in answer
+    assert "not computed" not in answer
+    alone = "This run has the audited protocol alone."
+    for part in (
+        report_parts.front(study, "paper"),
+        report_parts.of_the_audit(study, "fill_sensitivity"),
+        report_parts.findings(study),
+        report_parts.study_tables(study, "paper"),
+    ):
+        assert alone in part.data
+    for name in ("front_audited_own_clean", "intervals_audited"):
+        files.save_figure(transform_scheme(), tmp_path / "figures" / name)
+    for part in (report_parts.front(study, "audited"), report_parts.intervals(study)):
+        assert not hasattr(part, "data") or b"PNG" in part.data[:8]

@@ -1,0 +1,46 @@
+"""The page of many methods on one tagger: its table is the stored one, and names those that it lacks."""
+
+from __future__ import annotations
+
+import re
+
+from audioxai_utils.attributions import METHODS
+from audioxai_utils.constants import REPOSITORY
+from audioxai_utils.evaluation.masks import MASKS
+from audioxai_utils.published import our_methods
+
+PAGE = (REPOSITORY / "docs" / "every-method.md").read_text(encoding="utf-8")
+DIGITS = {"FF": 2, "FidIn": 1, "AD": 0, "area": 2, "FF_heard": 2, "FidIn_heard": 1, "AD_heard": 0}
+
+
+def shown(value: float, digits: int) -> str:
+    """A number as the page has it: no zero before the point."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
+
+
+def test_the_page_s_table_is_the_stored_one():
+    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| `\w+` \|", line)]
+    assert rows == [
+        [f"`{row['method']}`", shown(row["seconds"], 1), f"`{row['mask']}`"]
+        + [shown(row[name], digits) for name, digits in DIGITS.items()]
+        for _, row in our_methods().iterrows()
+    ]
+
+
+def test_every_registered_method_is_in_it_or_said_to_lack():
+    table = our_methods()
+    lacking = re.findall(r"`(\w+)`", re.search(r"Not measured on all ten clips: ([^.]*)\.", PAGE)[1])
+    assert sorted([*table["method"], *lacking]) == list(METHODS) and set(table["mask"]) <= set(MASKS)
+
+
+def test_what_the_page_says_is_what_the_table_says():
+    table = our_methods().set_index("method")
+    scores = table[["FidIn", "FidIn_heard", "area"]]
+    assert scores.ge(0).all(axis=None) and scores.le(1).all(axis=None) and (table["seconds"] > 0).all()
+    best = table.loc["extremal_20"]
+    assert best["FidIn"] == best["FidIn_heard"] == 1 and round(best["area"], 2) == 0.2
+    assert best["FF"] == table.drop(index=["integrated_gradients"])["FF"].max()
+    for method in ("saliency", "shap", "integrated_gradients"):
+        assert table.loc[method, "FidIn"] <= 0.2 and table.loc[method, "FidIn_heard"] >= 0.6
+    for method in ("gradcam", "lime"):
+        assert table.loc[method, ["FidIn", "FidIn_heard"]].min() >= 0.7 and table.loc[method, "area"] > 0.6
