@@ -6,17 +6,17 @@ method for one clip a class and for the extremes, and all masks for a few clips.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 
-from ..audio.spectrograms import SpectrogramBatch, kept_audio, removed_audio
 from ..constants import MASK_NAMES, STUDY_METRICS
 from ..evaluation.frames import methods_only, of_condition
 from ..evaluation.masks import build_masks
-from ..evaluation.scoring import most_probable
+from ..evaluation.scoring import MaskScorer, most_probable
 from ..study.condition import Condition
 from ..study.study import Study
 from ..words import method_label
@@ -104,10 +104,9 @@ class _Shown:
         rows = self.best[(self.best["protocol"] == protocol) & (self.best["method"] == method)]
         return next((mask for mask in rows["mask"] if isinstance(mask, str)), None)
 
-    def spectrograms(self, i: int) -> SpectrogramBatch:
-        """Of the ``i``-th clip, a batch of one."""
-        classifier = self.condition.classifier
-        return classifier.spectrogram(classifier.sound(self.condition.clips.waveforms[i : i + 1]))
+    def scorer(self, i: int) -> MaskScorer:
+        """Of the ``i``-th clip alone."""
+        return self.condition.classifier.scorer(self.condition.clips.waveforms[i : i + 1])
 
 
 @dataclass(frozen=True)
@@ -176,13 +175,14 @@ def _of_condition(
         for i in tagged[:n_deep]
         for method in maps
     ]
+    scorer_of = functools.lru_cache(maxsize=1)(here.scorer)  # a clip's methods follow each other
     for i, method, names in wanted:
-        batch, own, clip = here.spectrograms(i), maps[method][i : i + 1], frame["clip"].iloc[i]
-        for name, mask in build_masks(own.to(batch.db), protocol, names).items():
+        scorer, own, clip = scorer_of(i), maps[method][i : i + 1], frame["clip"].iloc[i]
+        for name, mask in build_masks(own.to(scorer.batch.db), protocol, names).items():
             scored = rows.loc[(clip, method, name)]
             tags = [tag for tag in here.tags[clip] if tag.endswith(f"({method_label(method)})")]
             tags += [BEST_MASK, verdict(scored)] if name == best[method] else []
-            yield _entry(here.condition, i, batch, _Masked(method, protocol, name, own, mask, scored, tags))
+            yield _entry(here.condition, i, scorer, _Masked(method, protocol, name, own, mask, scored, tags))
 
 
 def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[str, tuple[float, float]]:
@@ -193,10 +193,10 @@ def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[
     return dict(sorted(scored.items(), key=lambda item: item[1], reverse=True))
 
 
-def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked) -> GalleryEntry:
+def _entry(condition: Condition, i: int, scorer: MaskScorer, shown: _Masked) -> GalleryEntry:
     """The entry of the ``i``-th clip of a condition and one mask."""
     classifier, row = condition.classifier, condition.clips.frame.iloc[i]
-    scorer = classifier.scorer(condition.clips.waveforms[i : i + 1])
+    kept, removed = (sound[0].cpu().numpy() for sound in scorer.sounds(shown.mask))
     p = torch.cat([scorer.p, *scorer(shown.mask)]).cpu()
     target = int(p[0].argmax())
     return GalleryEntry(
@@ -207,12 +207,12 @@ def _entry(condition: Condition, i: int, batch: SpectrogramBatch, shown: _Masked
         method=shown.method,
         mask_name=shown.mask_name,
         protocol=shown.protocol,
-        db=batch.db[0, 0].cpu().numpy(),
+        db=scorer.batch.db[0, 0].cpu().numpy(),
         attribution=shown.attribution[0, 0].numpy(),
         mask=shown.mask[0, 0].cpu().numpy(),
         original=condition.clips.waveforms[i].numpy(),
-        kept=kept_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
-        removed=removed_audio(batch, shown.mask, classifier.spectrogram)[0].cpu().numpy(),
+        kept=kept,
+        removed=removed,
         sample_rate=classifier.sample_rate,
         probabilities=dict(zip(PARTS, most_probable(p, classifier.classes))),
         explained=dict(zip(PARTS, p[:, target].tolist())),

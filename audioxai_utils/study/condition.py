@@ -220,8 +220,11 @@ class Condition:
         from ..attributions.shap import additivity_error
 
         values, found = self.attributions(method), []
-        for i, (model, db, target) in enumerate(self.each()):
-            given = (db, target, self.background(), values[i : i + 1].to(db))
+        n = 1 if self.classifier.by_sound else clips.LOAD_CHUNK  # each asks about the background again
+        for start in range(0, len(self.clips), n):
+            part = slice(start, start + n)
+            model, batch = self.classifier.of(self.clips.waveforms[part])
+            given = (batch.db, self.targets[part], self.background(), values[part].to(batch.db))
             found.append(additivity_error(model, *given).cpu().numpy())
         return np.concatenate(found)
 
