@@ -7,7 +7,7 @@ import re
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.constants import REPOSITORY
 from audioxai_utils.evaluation.masks import MASKS
-from audioxai_utils.published import our_methods
+from audioxai_utils.published import tagger_methods
 
 PAGE = (REPOSITORY / "docs" / "every-method.md").read_text(encoding="utf-8")
 DIGITS = {"FF": 2, "FidIn": 1, "AD": 0, "area": 2, "FF_heard": 2, "FidIn_heard": 1, "AD_heard": 0}
@@ -23,18 +23,18 @@ def test_the_page_s_table_is_the_stored_one():
     assert rows == [
         [f"`{row['method']}`", shown(row["seconds"], 1), f"`{row['mask']}`"]
         + [shown(row[name], digits) for name, digits in DIGITS.items()]
-        for _, row in our_methods().iterrows()
+        for _, row in tagger_methods().iterrows()
     ]
 
 
 def test_every_registered_method_is_in_it_or_said_to_lack():
-    table = our_methods()
+    table = tagger_methods()
     lacking = re.findall(r"`(\w+)`", re.search(r"Not measured on all ten clips: ([^.]*)\.", PAGE)[1])
     assert sorted([*table["method"], *lacking]) == list(METHODS) and set(table["mask"]) <= set(MASKS)
 
 
 def test_what_the_page_says_is_what_the_table_says():
-    table = our_methods().set_index("method")
+    table = tagger_methods().set_index("method")
     scores = table[["FidIn", "FidIn_heard", "area"]]
     assert scores.ge(0).all(axis=None) and scores.le(1).all(axis=None) and (table["seconds"] > 0).all()
     best = table.loc["extremal_20"]

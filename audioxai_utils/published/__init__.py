@@ -89,7 +89,7 @@ def our_street() -> pd.DataFrame:
     return _read("ours/street.csv").copy()
 
 
-def our_methods() -> pd.DataFrame:
+def tagger_methods() -> pd.DataFrame:
     """Many methods on the AudioSet tagger mn04 and ten clips of ESC-50: a row for each, at its best mask.
 
     Columns are ``method``, ``seconds`` of the fastest clip with all masks and scores, ``mask``, means of FF,
