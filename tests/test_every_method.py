@@ -39,8 +39,9 @@ def test_what_the_page_says_is_what_the_table_says():
     assert scores.ge(0).all(axis=None) and scores.le(1).all(axis=None) and (table["seconds"] > 0).all()
     best = table.loc["extremal_20"]
     assert best["FidIn"] == best["FidIn_heard"] == 1 and round(best["area"], 2) == 0.2
-    assert best["FF"] == table.drop(index=["integrated_gradients"])["FF"].max()
+    assert table["FF"].max() - best["FF"] < 0.005
     for method in ("saliency", "shap", "integrated_gradients"):
         assert table.loc[method, "FidIn"] <= 0.2 and table.loc[method, "FidIn_heard"] >= 0.6
     for method in ("gradcam", "lime"):
         assert table.loc[method, ["FidIn", "FidIn_heard"]].min() >= 0.7 and table.loc[method, "area"] > 0.6
+    assert table.loc[["lmac", "lmac_ft", "lmac_td"], "area"].min() > 0.9

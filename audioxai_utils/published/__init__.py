@@ -92,8 +92,8 @@ def our_street() -> pd.DataFrame:
 def tagger_methods() -> pd.DataFrame:
     """Many methods on the AudioSet tagger mn04 and ten clips of ESC-50: a row for each, at its best mask.
 
-    Columns are ``method``, ``seconds`` of the fastest clip with all masks and scores, ``mask``, means of FF,
-    FidIn, AD (per cent) and the kept area, and FF, FidIn and AD of the sound (docs/every-method.md).
+    Columns are ``method``, processor ``seconds`` of one clip with all masks and scores, ``mask``, means of
+    FF, FidIn, AD (per cent) and the kept area, and FF, FidIn and AD of the sound (docs/every-method.md).
     """
     return _read("ours/every_method.csv").copy()
 
