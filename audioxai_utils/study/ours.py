@@ -19,6 +19,8 @@ from .study import Study
 
 NAMES = ("protocol", "spectrogram_type", "noise_scenario", "method", "mask", "control", "clip", "category")
 
+STATES = ("weights", "model", "answers", "benchmarks")  # what a run reads besides its options; here nothing
+
 
 def restore(results_dir: str | Path, every_method: bool = False) -> Study:
     """A results folder with the scores, accuracies and settings of the published run of our own.
@@ -54,7 +56,7 @@ def restore(results_dir: str | Path, every_method: bool = False) -> Study:
         methods=(*STUDY_METHODS, *sorted(our_methods()["method"].unique())) if every_method else None,
         results_dir=str(folder),
     )
-    settings.write(states={})
+    settings.write(states={"data": "audioxai_utils.published", "noises": {}} | dict.fromkeys(STATES, ""))
     study = Study(settings)
     for condition in study.conditions:
         own = scores.loc[

@@ -54,7 +54,7 @@ class Settings:
 
     profile: str = option(
         "quick",
-        "smoke (two minutes), quick, medium (an hour) or paper",
+        "smoke (two minutes), quick, medium (100 clips) or paper",
         since="01",
         choices=tuple(profiles.PROFILES),
     )
