@@ -135,8 +135,8 @@ def known_stems() -> pd.DataFrame:
 def other_sounds() -> pd.DataFrame:
     """Audited scores on several kinds of sound: a row for each set, clip, method and mask.
 
-    The environment is ESC-50, the clean clips of `our_scores`; speech are spoken digits of a speaker who is
-    not in the training folds, music notes of instruments. Mel, EfficientAT mn04 with a linear probe, the
+    The environment is ESC-50, the clean mel clips of `our_scores`; speech are spoken digits of a speaker who
+    is not in the training folds, music notes of instruments. Mel, EfficientAT mn04 with a linear probe, the
     study's methods; all but the environment in the quick profile, with 200 neighbours of LIME and 20
     references of Deep SHAP. Columns are those of `audit.other_sounds.COLUMNS`; rows with ``control`` random
     and energy are of the mask of equal area.
@@ -146,7 +146,8 @@ def other_sounds() -> pd.DataFrame:
     scores = scores[(scores["protocol"] == "audited") & (scores["control"] == "")]
     controls = controls[controls["mask"].isin(own.loc[own["control"] != "", "mask"])]
     environment = pd.concat([scores, controls], ignore_index=True).astype({"noise_scenario": object})
-    environment = environment[environment["noise_scenario"] == "clean"].assign(dataset="environment")
+    clean_mel = (environment["spectrogram_type"] == "mel_db") & (environment["noise_scenario"] == "clean")
+    environment = environment[clean_mel].assign(dataset="environment")
     return pd.concat([environment.reindex(columns=own.columns), own], ignore_index=True)
 
 
