@@ -35,7 +35,11 @@ CLAIMS = {
         "06_listening_gallery",
         r"LIME (\d+)%, Grad-CAM (\d+)%, Saliency (\d+)%, SHAP \3%",
     ),
-    "controls": (r"none of (\d+) masks beat random", "05_metrics_and_tables", r"\*\*0 of (\d+)\*\* masks"),
+    "controls": (
+        r"(\d+) of (\d+) masks beat random",
+        "05_metrics_and_tables",
+        r"\*\*(\d+) of (\d+)\*\* masks",
+    ),
     "source": (
         r"lies on it most: (\d+) %, by chance (\d+) % in clean mel; the clip's own power has (\d+) %",
         "10_localisation",
