@@ -7,27 +7,13 @@ import warnings
 import any_models
 import pytest
 import torch
-from any_models import CLASSES, MEL, RATE, Around, clip, cnn
+from any_models import CLASSES, RATE, Around, clip, cnn, described, lime
 from torch import nn
 from torch.nn import functional
 
-from audioxai_utils import METHODS, AudioClassifier, LogMel, explain, explain_many
+from audioxai_utils import METHODS, AudioClassifier, explain, explain_many
 
-
-@pytest.fixture(autouse=True)
-def same_weights():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def described(net: nn.Module, classes=CLASSES, **options) -> AudioClassifier:
-    return AudioClassifier(net, classes, input=LogMel(**MEL), **options)
-
-
-def lime(classifier: AudioClassifier, waveform: torch.Tensor | None = None, **options):
-    waveform = clip() if waveform is None else waveform
-    return explain(classifier, waveform, RATE, method="lime", n_samples=8, masks=["bin"], **options)
+pytestmark = pytest.mark.usefixtures("same_weights")
 
 
 # Names

@@ -8,27 +8,13 @@ import any_models
 import pandas as pd
 import pytest
 import torch
-from any_models import CLASSES, MEL, RATE, Around, clip, cnn
+from any_models import CLASSES, MEL, RATE, Around, clip, cnn, described, lime
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from audioxai_utils import AudioClassifier, LogMel, explain, explain_many
 
-
-@pytest.fixture(autouse=True)
-def same_weights():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def described(net: nn.Module, classes=CLASSES, **options) -> AudioClassifier:
-    return AudioClassifier(net, classes, input=LogMel(**MEL), **options)
-
-
-def lime(classifier: AudioClassifier, waveform: torch.Tensor | None = None, **options):
-    waveform = clip() if waveform is None else waveform
-    return explain(classifier, waveform, RATE, method="lime", n_samples=8, masks=["bin"], **options)
+pytestmark = pytest.mark.usefixtures("same_weights")
 
 
 # Networks that make their weights, or run their parts, in ways of their own

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from audioxai_utils import AudioClassifier, Cnn14, LogMel
+from audioxai_utils import AudioClassifier, Cnn14, LogMel, explain
 from audioxai_utils.attributions import METHODS
 
 RATE = 8000
@@ -25,6 +25,17 @@ def clip(seconds: float = 0.8, seed: int = 0) -> torch.Tensor:
     t = torch.arange(round(seconds * RATE), dtype=torch.float64) / RATE
     tone = torch.sin(2 * torch.pi * (600 + 900 * t) * t) * (t > seconds / 2)
     return 0.4 * tone + 0.02 * torch.randn(len(t), generator=generator, dtype=torch.float64)
+
+
+def described(net: nn.Module, classes=CLASSES, **options) -> AudioClassifier:
+    """A network of log-mel pictures as a classifier."""
+    return AudioClassifier(net, classes, input=LogMel(**MEL), **options)
+
+
+def lime(classifier: AudioClassifier, waveform: torch.Tensor | None = None, **options):
+    """A quick explanation, of the clip where no other is given."""
+    waveform = clip() if waveform is None else waveform
+    return explain(classifier, waveform, RATE, method="lime", n_samples=8, masks=["bin"], **options)
 
 
 class Normal(nn.Module):
