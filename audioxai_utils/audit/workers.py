@@ -14,7 +14,7 @@ import torch
 def run(
     names: Sequence[str],
     start: Callable[[], Any],
-    one: Callable[[Any, str], str],
+    one: Callable[[Any, str], tuple[str, bool]],
     n_workers: int,
     stop: float | None = None,
 ) -> int:
@@ -25,7 +25,7 @@ def run(
     start : callable
         What a process needs for all its pieces, made once in each; it and ``one`` must be picklable.
     one : callable
-        That and a name to a line that is printed; a line with the word "failed" counts as failed.
+        That and a name to a line that is printed, and whether all of the piece went well.
     n_workers : int
         Processes, each with one thread.
     stop : float, optional
@@ -55,10 +55,10 @@ def _work(names: list[str], start, one, stop: float | None, taken, failed) -> No
             print(f"{name}: left out, the time is over", flush=True)
             continue
         try:
-            line = one(state, name)
+            line, went_well = one(state, name)
         except Exception:  # said and counted; the other pieces are worked on all the same
             traceback.print_exc()
-            line = f"{name} failed"
+            line, went_well = f"{name} failed", False
         with failed.get_lock():
-            failed.value += "failed" in line
+            failed.value += not went_well
         print(line, flush=True)

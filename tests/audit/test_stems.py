@@ -130,8 +130,8 @@ def test_labels_that_hear_a_band_point_at_their_own_event(stage, tmp_path):
         assert about["label"] == about["category"] and about["p_without"] <= 0.5 * about["p_clip"]
         assert there.any() and own.any() and not torch.equal(own, others)
     effort = Effort(8, methods=("saliency", "integrated_gradients"))
-    assert "failed" not in judge.judge_to(stage, "a", tmp_path, effort)
-    assert judge.judge_to(stage, "a", tmp_path, effort) == "a: there already"
+    assert judge.judge_to(stage, "a", tmp_path, effort)[1]
+    assert judge.judge_to(stage, "a", tmp_path, effort) == ("a: there already", True)
     points = joined(tmp_path, "points")
     means = points.groupby("method", observed=True).mean(numeric_only=True)
     assert means.loc["oracle", "auc"] == 1 and means.loc["oracle", "iou_5"] > 0.8

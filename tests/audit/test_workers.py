@@ -8,14 +8,14 @@ from audioxai_utils.audit.workers import run
 
 
 def test_a_piece_that_fails_costs_no_other(capfd):
-    pieces = partial(dict, a="a: fine", c="c: one method failed")
+    pieces = partial(dict, a=("a: fine", True), c=("c: one method", False))
     assert run(["a", "missing", "c"], pieces, dict.__getitem__, 1) == 2
     said = capfd.readouterr()
-    assert said.out.splitlines() == ["a: fine", "missing failed", "c: one method failed"]
+    assert said.out.splitlines() == ["a: fine", "missing failed", "c: one method"]
     assert "KeyError: 'missing'" in said.err
 
 
 def test_a_process_that_dies_is_counted_and_nothing_begins_when_the_time_is_over(capfd):
     assert run(["a"], partial(dict, a=3), dict.__getitem__, 1) == 1  # no line: the process ends with an error
-    assert run(["a"], partial(dict, a="fine"), dict.__getitem__, 1, stop=0.0) == 0
+    assert run(["a"], partial(dict, a=("fine", True)), dict.__getitem__, 1, stop=0.0) == 0
     assert "a: left out, the time is over" in capfd.readouterr().out

@@ -69,7 +69,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> str:
+def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> tuple[str, bool]:
     (case,) = (case for case in bench.cases if case.name == name)
     return judge_to(bench, case, parts, effort, device)
 

@@ -236,10 +236,14 @@ def ratios_of(clips: Clips, i: int, masks: torch.Tensor) -> torch.Tensor:
 # All cases
 
 
-def judge_to(bench: Bench, case: Case, folder: Path, effort: Effort = Effort(), device: str = "cpu") -> str:
-    """Judge a case and write two Parquet files and a record, unless they are there; a line that says how."""
+def judge_to(
+    bench: Bench, case: Case, folder: Path, effort: Effort = Effort(), device: str = "cpu"
+) -> tuple[str, bool]:
+    """Judge a case and write two Parquet files and a record, unless they are there; a line that says how, and
+    whether no method failed.
+    """
     if (folder / f"{case.name}.json").is_file():
-        return f"{case.name}: there already"
+        return f"{case.name}: there already", True
     started = time.perf_counter()
     with tensor_float32(False, torch.device(device)):
         points, scores, record = judge(bench, case, effort, device)
@@ -247,7 +251,8 @@ def judge_to(bench: Bench, case: Case, folder: Path, effort: Effort = Effort(), 
     save_parquet(lighter(scores), folder / f"{case.name}.scores.parquet")
     write_json(folder / f"{case.name}.json", record)
     failed = "".join(f"; {name} failed: {text}" for name, text in record["failed"].items())
-    return f"{case.name}: {points['clip'].nunique()} clips, {time.perf_counter() - started:.0f} s{failed}"
+    line = f"{case.name}: {points['clip'].nunique()} clips, {time.perf_counter() - started:.0f} s{failed}"
+    return line, not failed
 
 
 def lighter(frame: pd.DataFrame) -> pd.DataFrame:

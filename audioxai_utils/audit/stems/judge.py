@@ -156,11 +156,13 @@ def judge(
     return pd.concat(frames, ignore_index=True), record
 
 
-def judge_to(stage: Stage, names: str, folder: Path, effort: Effort, device: str = "cpu") -> str:
-    """Judge scenes, their names joined by blanks, to a Parquet file and a record, unless they are there."""
+def judge_to(stage: Stage, names: str, folder: Path, effort: Effort, device: str = "cpu") -> tuple[str, bool]:
+    """Judge scenes, their names joined by blanks, to a Parquet file and a record, unless they are there; a
+    line that says how, and whether no method failed.
+    """
     stem = names.replace(" ", "+")
     if (folder / f"{stem}.json").is_file():
-        return f"{names}: there already"
+        return f"{names}: there already", True
     started = time.perf_counter()
     with tensor_float32(False, torch.device(device)):
         points, record = judge(stage, names.split(), effort, device)
@@ -169,4 +171,4 @@ def judge_to(stage: Stage, names: str, folder: Path, effort: Effort, device: str
     write_json(folder / f"{stem}.json", record)
     failed = "".join(f"; {name} failed: {text}" for name, text in record["failed"].items())
     n = len(points.drop_duplicates(["scene", "label"])) if len(points) else 0
-    return f"{names}: {n} labels, {time.perf_counter() - started:.0f} s{failed}"
+    return f"{names}: {n} labels, {time.perf_counter() - started:.0f} s{failed}", not failed
