@@ -172,30 +172,13 @@ def explain(
     classifier, column, name = classifier.for_target(target, samples)
     wanted, options = _domain(method, domain, classifier, inspect_as, options)
     bound = classifier.bound(samples, "heard" if inspect_as and wanted is None else wanted, inspect_as)
-    n_frames, n_heard = bound.batch.db.shape[3], getattr(bound.model, "n_frames", None)
-    if n_heard and n_heard < n_frames:
-        warnings.warn(
-            f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
-            "explain_recording",
-            stacklevel=3,  # the caller's line
-        )
+    _warn_of_a_cut(bound)
     if fill is not None:
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"
-    with taken(bound.batch.db):
-        scorer = MaskScorer(
-            bound.model,
-            bound.spectrogram,
-            bound.batch,
-            None if column is None else torch.tensor([column]),
-            fill=fill,
-            on_waveform=bound.on_waveform if by_sound else None,
-            waveform=samples if by_sound else None,
-        )
+    scorer = _scorer(bound, samples, column, fill, by_sound)
     if check_gradient and METHODS.traits(method).gradients:
-        if is_differentiable(bound.model):  # else the proof says what is missing
-            check_layers(method, bound.model)
-        gradient_check(bound.model, bound.batch.db, scorer.target)
+        _prove(method, bound, scorer.target)
     attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
     if not attribution.any():
         warnings.warn(
@@ -224,6 +207,40 @@ def explain(
         if sound is None
         else score_sound(scorer, samples, sound, protocol).drop(columns=["index", "mask"]),
     )
+
+
+def _warn_of_a_cut(bound: Bound) -> None:
+    """Warn where the network hears less than the clip."""
+    n_frames, n_heard = bound.batch.db.shape[3], getattr(bound.model, "n_frames", None)
+    if n_heard and n_heard < n_frames:
+        warnings.warn(
+            f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
+            "explain_recording",
+            stacklevel=4,  # the line that calls explain
+        )
+
+
+def _scorer(
+    bound: Bound, samples: torch.Tensor, column: int | None, fill: float | None, by_sound: bool
+) -> MaskScorer:
+    """What scores masks of the clip; by the sound, it hears them on the waveform (1, samples)."""
+    with taken(bound.batch.db):
+        return MaskScorer(
+            bound.model,
+            bound.spectrogram,
+            bound.batch,
+            None if column is None else torch.tensor([column]),
+            fill=fill,
+            on_waveform=bound.on_waveform if by_sound else None,
+            waveform=samples if by_sound else None,
+        )
+
+
+def _prove(method: str, bound: Bound, target: torch.Tensor) -> None:
+    """Prove the model's gradient on the clip, and that a method by layers finds the layers it needs."""
+    if is_differentiable(bound.model):  # else the proof says what is missing
+        check_layers(method, bound.model)
+    gradient_check(bound.model, bound.batch.db, target)
 
 
 def explain_many(
