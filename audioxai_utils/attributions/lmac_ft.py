@@ -5,7 +5,9 @@ what a mask keeps has a correlation (cosine) of 0.6 or more with its clip, the w
 variation give way to the mean cross-entropy between the mask and the clip's loud bins, those with at
 least 0.35 of its largest log(1 + magnitude). Elsewhere nothing changes.
 
-References ---------- Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3, L-MAC FT;
+References
+----------
+Paissan et al. (2024), Listenable Maps for Audio Classifiers, section 3, L-MAC FT;
 thresholds, cosine, log(1 + magnitude), and that the guide takes the place of the area's weight are those of
 the authors' recipe in SpeechBrain (recipes/ESC50/interpret, ``finetuning``). As there, the clip is the one
 before others were mixed in. Deviations: those of ``lmac``; the guide weighs as much as the kept part's

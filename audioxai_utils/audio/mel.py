@@ -1,6 +1,8 @@
 """Mel scales and filters: HTK's, Slaney's and Kaldi's, each written once.
 
-References ---------- O'Shaughnessy (1987), Speech Communication: 2595 log10(1 + f / 700), HTK's. Slaney
+References
+----------
+O'Shaughnessy (1987), Speech Communication: 2595 log10(1 + f / 700), HTK's. Slaney
 (1998), Auditory Toolbox: linear below 1 kHz, logarithmic above. Povey et al. (2011), Kaldi: 1127 ln(1 + f /
 700), and triangles that are straight over mel instead of over Hz.
 """

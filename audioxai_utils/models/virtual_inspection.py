@@ -8,7 +8,9 @@ The picture need not be invertible by itself. ``Bands`` shows a waveform in mel 
 changes the clip's own STFT by what has changed in each band, so that the unchanged picture gives back the
 very clip; the same model can be inspected as STFT, mel or constant-Q without being trained again.
 
-References ---------- Vielhaben et al. (2024), Explainable AI for time series via Virtual Inspection Layers,
+References
+----------
+Vielhaben et al. (2024), Explainable AI for time series via Virtual Inspection Layers,
 section 3.2 (short-time Fourier). Deviations: the picture is the level of a bin instead of its real and
 imaginary part, and the bands above.
 """

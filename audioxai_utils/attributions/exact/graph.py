@@ -59,8 +59,9 @@ class Operation:
 
         self.template, self.keywords = mapped(bound, trace.args[node])
         self.positions = [i for i, argument in enumerate(self.template) if argument is SLOT]
-        self.target = out_of_place(node)
+        self.target = node.target
         if self.inputs:
+            self.target = out_of_place(node)
             self._adapt(trace, n)
 
     def _adapt(self, trace: Trace, n: int) -> None:
@@ -114,7 +115,8 @@ class Graph:
         self.trace, self.n, self.operations, constants = trace, n, [], {}
         for node in trace.nodes:
             if node.op == "get_attr":
-                constants[node] = getattr(trace.module, node.target).detach()
+                own = getattr(trace.module, node.target).detach()
+                constants[node] = own.clone() if node in trace.written else own
             elif node.op == "call_function":
                 if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                     raise NotExact(

@@ -99,6 +99,8 @@ class Trace:
         In order of their computation; ``args[node]`` are its arguments and keywords, sizes as ``Rows``.
     dependent : set of torch.fx.Node
         Those that hang on the input.
+    written : set of torch.fx.Node
+        Constants that an operation writes into, and what they were made of.
     shapes : dict
         A node's shapes at 2 and at 3 rows, for tensors.
     batch : dict
@@ -127,6 +129,7 @@ class Trace:
                 and getattr(self.module, node.target).shape != getattr(other, like.target).shape
             ):
                 raise NotExact("f makes a constant of as many rows as its input has")
+        self.written = _behind([node for node in self.nodes if in_place(node) and node not in self.dependent])
         if self.output not in self.dependent:
             raise NotExact("the outputs of f do not hang on its input")
 
@@ -140,20 +143,43 @@ def _traced(f: Callable, row: torch.Tensor, n: int) -> tuple[torch.fx.GraphModul
     rows = row.repeat(n, *[1] * (row.ndim - 1))
     try:
         module = make_fx(lambda x: f(x), decomposition_table=decompositions())(rows)
-        if any(in_place(node) for node in module.graph.nodes):  # functionalize takes its time with views
+        on_constants = written_constants(module.graph)
+        # functionalize takes its time with views, and does not take constants
+        if any(in_place(node) and node not in on_constants for node in module.graph.nodes):
             module = make_fx(functionalize(lambda x: f(x)), decomposition_table=decompositions())(rows)
     except NotExact:
         raise
     except (RuntimeError, NotImplementedError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise NotExact(f"f cannot be traced: {reason[:160]}") from error
-    live, todo = set(), [node for node in module.graph.nodes if node.op in ("output", "placeholder")]
+    ends = [node for node in module.graph.nodes if node.op in ("output", "placeholder")]
+    live = _behind(ends + written_constants(module.graph))
+    return module, [node for node in module.graph.nodes if node in live]
+
+
+def written_constants(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    """Operations that write into what does not hang on the input, as into a window that is padded.
+
+    Nothing reads what they return; what they wrote into is read.
+    """
+    dependent, found = set(), []
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(parent in dependent for parent in node.all_input_nodes):
+            dependent.add(node)
+        elif node.op == "call_function" and in_place(node):
+            found.append(node)
+    return found
+
+
+def _behind(nodes: list[torch.fx.Node]) -> set[torch.fx.Node]:
+    """Nodes and all that they were made of."""
+    found, todo = set(), list(nodes)
     while todo:
         node = todo.pop()
-        if node not in live:
-            live.add(node)
+        if node not in found:
+            found.add(node)
             todo += node.all_input_nodes
-    return module, [node for node in module.graph.nodes if node in live]
+    return found
 
 
 def in_place(node: torch.fx.Node) -> bool:
