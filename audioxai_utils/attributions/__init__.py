@@ -40,7 +40,9 @@ Raises TypeError for what is no model, no tensor or an unknown option, and Value
 wrong shapes, types, classes or values, before anything is computed; a class out of range
 shows at the model's first output.
 
-A new method ------------ Write a function ``(model, db, target, *, options...)`` under
+A new method
+------------
+Write a function ``(model, db, target, *, options...)`` under
 ``@register("<name>")`` in a file of ``attributions``: it is found by that line and imported at first use, by
 ``run_all.sh --method <name>`` too. What the study's sizes and reference clips are to it, how its decoder is
 trained, and that it differentiates the model, ``register``'s keywords say (``Traits``). An option

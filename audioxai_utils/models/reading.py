@@ -29,7 +29,9 @@ class Reading:
         A label is heard where its probability is above it; None: where it is the largest, as classes have it
         that exclude each other.
 
-    Notes ----- Methods that differentiate explain a column of the scores: a logit, or the probability itself
+    Notes
+    -----
+    Methods that differentiate explain a column of the scores: a logit, or the probability itself
     under ``probabilities``. Methods that only ask, and every metric, use the probability of that column: with
     a sigmoid or binary head FF, AI, AD and AG are those of the label's own probability, whatever the other
     labels do, and FidIn is whether the label stays above its threshold on the kept part.
