@@ -166,6 +166,9 @@ def test_what_warns_and_what_points_at_an_event_is_that_of_the_published_tables(
     assert f"within it on {means.loc['segments_forest', 'pointing_time']:.0%} of".replace("%", " %") in PAGE
     assert judged["auc_decoy"].idxmax() == "gradcam"
     assert f"AUC {short(means.loc['gradcam', 'auc_decoy'])} against" in PAGE
+    assert judged["mass"].idxmax() == "guided_gradcam"
+    shares = [means.loc[name, "mass"] for name in ("guided_gradcam", "random")]
+    assert "on its own event, {:.0%}, by chance {:.0%} ".format(*shares).replace("%", " %") in PAGE
     assert (
         means.loc["saliency", "auc_decoy"].round(2)
         == means.loc["integrated_gradients", "auc_decoy"].round(2)

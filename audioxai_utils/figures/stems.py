@@ -13,7 +13,8 @@ PANELS = {
     "iou": "IoU in time",
     "pointing_time": "peak within the event",
     "auc_time": "AUC per 100 ms",
-    "auc_decoy": "AUC of own against other events",
+    "mass": "relevance on its own event",
+    "auc_decoy": "AUC, own against others",
 }
 
 

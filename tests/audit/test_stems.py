@@ -149,7 +149,7 @@ def test_the_level_of_a_profile_is_chosen_on_other_scenes_and_the_goal_is_told()
             other = best if number % 2 else "iou_5"
             row = dict.fromkeys(columns, 0.1) | {best: 0.5, other: 0.6}
             row |= {"scene": f"s{number}", "method": method, "pointing_time": 1.0, "auc_time": 0.9}
-            rows.append(row | {"average_precision": 0.4, "auc_decoy": 0.5})
+            rows.append(row | {"average_precision": 0.4, "mass": 0.3, "auc_decoy": 0.5})
     found = tables.with_iou(pd.DataFrame(rows))
     mine = found[found["method"] == "gradcam"].set_index("scene")
     assert mine.loc["s0", "iou"] == 0.5 and mine.loc["s1", "iou"] == 0.1  # chosen elsewhere, not here
