@@ -1,4 +1,4 @@
-"""Exact Deep SHAP of functions that write into constants before they use them."""
+"""Exact Deep SHAP of functions that write into tensors before they use them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from audioxai_utils.attributions.exact import exact_deep_shap
+from audioxai_utils.attributions.exact import NotExact, exact_deep_shap
 
 DOUBLE = torch.float64
 
@@ -37,8 +37,32 @@ class OwnBuffer(nn.Module):
         return (x * weights).tanh()
 
 
-@pytest.mark.parametrize("f", [spectra, written_ones, OwnBuffer()], ids=["window", "ones", "buffer"])
-def test_values_add_up_where_constants_are_written_into(f):
+def placed(x: torch.Tensor) -> torch.Tensor:
+    """What hangs on the input is written into zeros."""
+    out = torch.zeros(len(x), 64, dtype=x.dtype)
+    out[:, :32] = x[:, 32:]
+    return (out * x).tanh()
+
+
+def scaled_in_place(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:, 2:40] *= torch.linspace(0, 2, 38, dtype=x.dtype)
+    y[:, 5] = 0.5
+    return y.relu_() * x
+
+
+def on_a_diagonal(x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros(len(x), 64, 64, dtype=x.dtype)
+    y.diagonal(dim1=1, dim2=2).copy_(x)
+    return (y @ y.roll(1, 1)).sum(1).tanh()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [spectra, written_ones, OwnBuffer(), placed, scaled_in_place, on_a_diagonal],
+    ids=["window", "ones", "buffer", "placed", "scaled", "diagonal"],
+)
+def test_values_add_up_where_f_writes_in_place(f):
     generator = torch.Generator().manual_seed(0)
     x, background = (torch.randn(n, 64, generator=generator, dtype=DOUBLE) for n in (2, 3))
     target = torch.tensor([5, 12])
@@ -54,3 +78,16 @@ def test_a_module_s_buffer_stays_as_it_was():
     x = torch.ones(1, 64, dtype=DOUBLE)
     exact_deep_shap(net, x, torch.zeros_like(x), torch.tensor([3]))
     assert torch.equal(net.weights, before)
+
+
+def test_writing_the_input_into_a_constant_s_copy_is_refused_in_a_line():
+    weights = torch.linspace(0, 1, 64, dtype=DOUBLE)
+
+    def f(x):
+        out = weights.expand(len(x), -1).clone()
+        out[:, :4] = x[:, :4]
+        return out * x
+
+    x = torch.ones(1, 64, dtype=DOUBLE)
+    with pytest.raises(NotExact, match="into a copy of a constant; torch.where"):
+        exact_deep_shap(f, x, torch.zeros_like(x), torch.tensor([3]))

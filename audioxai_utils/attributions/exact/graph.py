@@ -74,6 +74,8 @@ class Operation:
             )
         elif self.name in LOGIC:
             self.target = LOGIC[self.name]
+        elif self.name == "copy":  # aten.copy has no derivative
+            self.target = lambda over, source, *_: source.to(over.dtype).expand_as(over)
         elif self.name == "where":
             self.target = lambda decision, *values: target(decision.bool(), *values)
         elif self.name in COMPARISONS:

@@ -151,7 +151,12 @@ def _traced(f: Callable, row: torch.Tensor, n: int) -> tuple[torch.fx.GraphModul
         raise
     except (RuntimeError, NotImplementedError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotExact(f"f cannot be traced: {reason[:160]}") from error
+        if "non-functional tensor" in reason:
+            reason = (
+                "it writes what hangs on its input into a copy of a constant; "
+                "torch.where, or torch.cat of the parts, says the same without writing"
+            )
+        raise NotExact(f"f cannot be traced: {reason[:200]}") from error
     ends = [node for node in module.graph.nodes if node.op in ("output", "placeholder")]
     live = _behind(ends + written_constants(module.graph))
     return module, [node for node in module.graph.nodes if node in live]
