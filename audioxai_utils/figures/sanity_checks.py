@@ -1,4 +1,4 @@
-"""Figures of the sanity checks: a randomised model, ranks under resampling."""
+"""Figures of the sanity checks: a randomised model, a changed sound, ranks under resampling."""
 
 from __future__ import annotations
 
@@ -67,6 +67,44 @@ def randomisation(table):
     for ax in grid[-1]:
         ax.set_xlabel("layers drawn anew down to")
     figure.legend(handles, [method_label(method) for method in methods], loc="outside right upper")
+    return figure
+
+
+@styled
+def fragility(table):
+    """Likeness of maps before and after a change of the sound, with 95 % intervals; a panel per level.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``audit.fragility.table``.
+    """
+    levels, changes, methods = (
+        sorted(set(table["level_db"])),
+        list(dict.fromkeys(table["change"])),
+        methods_of(table),
+    )
+    size = (2.9 * len(levels) + 1.4, 0.3 * len(methods) + 1.3)
+    figure, grid = new_figure(1, len(levels), size, sharey=True, sharex=True)
+    for ax, level in zip(grid[0], levels):
+        for number, change in enumerate(changes):
+            rows = table[(table["level_db"] == level) & (table["change"] == change)].set_index("method")
+            rows = rows.reindex(methods)
+            places = [len(methods) - 1 - i - 0.22 * number for i in range(len(methods))]
+            colours = [method_colour(method) for method in methods]
+            ax.hlines(places, rows["similar_low"], rows["similar_high"], colors=colours, lw=1)
+            face = colours if number == 0 else "white"
+            ax.scatter(rows["similar"], places, s=22, edgecolors=colours, c=face, zorder=3)
+        ax.axvline(1, color="#999999", lw=0.8, zorder=0)
+        ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+        ax.set(title=f"{-level:.0f} dB below the clip", xlabel="rank correlation with the first map")
+        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    grid[0, 0].set_yticks(range(len(methods)), [method_label(method) for method in methods[::-1]])
+    handles = [
+        figure.axes[0].scatter([], [], s=22, edgecolors="#444444", c=colour, label=change)
+        for change, colour in zip(changes, ("#444444", "white"))
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure
 
 

@@ -1,8 +1,9 @@
-"""Fragility against loops: maps that follow the sound, maps that do not, and what is left out."""
+"""Fragility against loops: maps that follow the sound, maps that do not, what is left out, and an attack."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -12,6 +13,7 @@ from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.audit import fragility
 
 CLIPS = 0.1 * torch.sin(torch.arange(160000) * torch.tensor([[0.1], [0.5]]))
+MEL = get_spectrogram("mel_db")
 
 
 class Loudest(nn.Module):
@@ -21,7 +23,12 @@ class Loudest(nn.Module):
         return torch.stack([half.amax((1, 2, 3)) for half in picture.chunk(2, 2)], 1)
 
 
-def explain(name, db, waveform, target):
+def predict(waveform):
+    return Loudest()(MEL.decibels(waveform)).argmax(1)
+
+
+def explain(name, waveform, target):
+    db = MEL.decibels(waveform)
     if name == "level":
         return db
     generator = torch.Generator().manual_seed(int(1e6 * abs(float(waveform.sum()))) % 2**31)
@@ -32,21 +39,22 @@ def explain(name, db, waveform, target):
     )
 
 
+def level_of(change, clips):
+    return (10 * torch.log10(change.square().mean(1) / clips.square().mean(1))).tolist()
+
+
 def test_noise_has_its_level():
     noise = fragility.with_noise(CLIPS, -40.0, torch.Generator().manual_seed(0)) - CLIPS
-    found = 10 * torch.log10(noise.square().mean(1) / CLIPS.square().mean(1))
-    assert found.tolist() == pytest.approx([-40, -40], abs=1e-3)
+    assert level_of(noise, CLIPS) == pytest.approx([-40, -40], abs=1e-3)
 
 
 def test_maps_are_held_against_themselves_and_clips_that_change_class_are_left_out():
-    spectrogram = get_spectrogram("mel_db")
     methods, levels = ("still", "level", "lot"), (-80.0, 40.0)
-    found = fragility.fragility(explain, Loudest(), spectrogram, CLIPS, methods, levels=levels, n_draws=2)
+    found = fragility.fragility(explain, predict, CLIPS, methods, levels=levels, n_draws=2)
     assert len(found) == 3 * 2 * 2 * 2
     first = found[(found["method"] == "level") & (found["level_db"] == -80)].iloc[0]
-    generator = torch.Generator().manual_seed(0)
-    noisy = fragility.with_noise(CLIPS, -80.0, generator)
-    sides = [spectrogram.decibels(each)[0].flatten() for each in (CLIPS, noisy)]
+    noisy = fragility.with_noise(CLIPS, -80.0, torch.Generator().manual_seed(0))
+    sides = [MEL.decibels(each)[0].flatten() for each in (CLIPS, noisy)]
     assert first["similar"] == pytest.approx(spearmanr(*sides).statistic, abs=1e-6)
     quiet = found[found["level_db"] == -80]
     assert quiet["held"].all() and not found.loc[found["level_db"] == 40, "held"].all()
@@ -55,4 +63,67 @@ def test_maps_are_held_against_themselves_and_clips_that_change_class_are_left_o
     assert abs(table.loc[("lot", -80.0), "similar"]) < 0.05
     worst = quiet[quiet["method"] == "level"].groupby("clip")["similar"].min().mean()
     assert table.loc[("level", -80.0), "worst"] == pytest.approx(worst)
-    assert np.isfinite(table.to_numpy()).all()
+    assert table.loc[("level", -80.0), "clips"] == 2
+    assert np.isfinite(table.drop(columns="change").to_numpy(float)).all()
+
+
+# The attack
+
+
+class Curved(nn.Module):
+    """Two classes; a bin's gradient hangs on its neighbours, behind ReLUs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.relu, self.last = nn.Conv2d(1, 8, 5, 2), nn.ReLU(), nn.Linear(8, 2)
+        with torch.no_grad():
+            for values in self.parameters():
+                values.copy_(0.3 * torch.randn(values.shape, generator=generator))
+
+    def forward(self, picture):
+        return self.last(self.relu(self.first(picture / 20)).pow(2).mean((2, 3)))
+
+
+def noisy_tones():
+    generator = torch.Generator().manual_seed(1)
+    return CLIPS[:, :32000] + 0.02 * torch.randn(2, 32000, generator=generator)
+
+
+def share_left(net, clips, changed, target):
+    """Share of the absolute gradient on the tenth of the bins where it was largest, clip by clip."""
+    slopes = []
+    for sound in (clips, changed):
+        picture = MEL.decibels(sound).requires_grad_()
+        score = net(picture)[range(len(sound)), target].sum()
+        slopes.append(torch.autograd.grad(score, picture)[0].abs().flatten(1))
+    chosen = slopes[0].topk(round(fragility.TOP * slopes[0].shape[1]), dim=1).indices
+    return [float(slope[0, chosen[0]].sum() / slope[0].sum()) for slope in slopes], slopes
+
+
+def test_an_attack_moves_the_gradient_further_than_noise_at_the_same_level_and_keeps_the_class():
+    net, clips = Curved(), noisy_tones()
+    target = net(MEL.decibels(clips)).argmax(1)
+    changed = fragility.attack(net, MEL, clips, target, -30.0, n_steps=15)
+    assert level_of(changed - clips, clips) == pytest.approx([-30, -30], abs=0.05)
+    assert torch.equal(net(MEL.decibels(changed)).argmax(1), target)
+    noisy = fragility.with_noise(clips, -30.0, torch.Generator().manual_seed(0))
+    (before, attacked), _ = share_left(net, clips, changed, target)
+    (_, by_noise), _ = share_left(net, clips, noisy, target)
+    assert attacked < by_noise - 0.2 * (before - by_noise) and attacked < 0.97 * by_noise
+    assert isinstance(net.relu, nn.ReLU), "the network itself stays"
+
+
+def test_a_network_without_a_slope_to_follow_is_left_with_noise():
+    net, clips = nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), noisy_tones()
+    target = net(MEL.decibels(clips)).argmax(1)
+    changed = fragility.attack(net, MEL, clips, target, -40.0, n_steps=3)
+    assert torch.equal(changed, fragility.with_noise(clips, -40.0, torch.Generator().manual_seed(0)))
+
+
+def test_the_sentence_names_the_most_and_the_least_alike_and_the_attack():
+    rows = [("saliency", fragility.WHITE, 0.5), ("lime", fragility.WHITE, 0.9), ("saliency", "attack", 0.1)]
+    table = pd.DataFrame(rows, columns=["method", "change", "similar"]).assign(level_db=-30.0)
+    said = fragility.sentence(table)
+    assert "30 dB below" in said and "LIME most alike (ρ = 0.90)" in said and "from 0.50 to 0.10" in said
+    assert fragility.sentence(table[:0]) == ""

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pandas as pd
+import planted_bench
 import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from audioxai_utils.audio.generated.synthesis import synthesise_clip
 from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.audit.planted import (
     agreement,
@@ -25,7 +25,7 @@ from audioxai_utils.audit.planted import (
     sentences,
     warning,
 )
-from audioxai_utils.audit.planted.bench import Bench, Sounds, as_stored
+from audioxai_utils.audit.planted.bench import Bench, Sounds
 from audioxai_utils.audit.planted.cases import Case, loudness, truth
 from audioxai_utils.audit.planted.judge import Effort, joined, judge
 from audioxai_utils.audit.planted.plants import PLANTS
@@ -35,15 +35,9 @@ from audioxai_utils.models.frontends import LogMel
 FRONT_ENDS = {"mn04": LogMel.efficientat().spectrogram(), "cnn14": get_spectrogram("mel_db")}
 
 
-def clips(*names: str, source: int = 0) -> np.ndarray:
-    mixed = [sum(synthesise_clip(name, source, 0)) for name in names]
-    return as_stored(torch.from_numpy(np.stack(mixed).astype(np.float32)) / 32767, 32000)
-
-
 @pytest.fixture(scope="module")
 def sounds() -> Sounds:
-    pools = (clips("crying_baby"), clips("clock_tick"))
-    return Sounds(clips("rain", "sea_waves", "chainsaw"), ("a", "b", "c"), pools)
+    return planted_bench.sounds()
 
 
 def case_of(plant: str, kind: str, swapped: bool = False, level: float | None = None) -> Case:
@@ -376,13 +370,8 @@ def test_warning_against_the_formula():
 
 
 def test_a_case_is_judged_stored_read_and_gone_on_with(sounds, tmp_path):
-    classes = ("dog", "rain", "rooster")
-    model = networks.small_cnn14(len(classes))
-    case = Case("cnn14_tone", "cnn14", "tone", False, -6.0, 0, 1.0, 0.0, 1.0, 1.0, (0, 2))
-    references = Sounds(clips("dog", "rain", "rooster", source=1), ("d", "e", "f"), sounds.pools)
-    bench = Bench({"cnn14": sounds}, {"cnn14": references}, {"cnn14": (True, False, False)}, classes, [case])
-    state = networks.half_state(model)
-    bench.parts["cnn14_tone"] = {"model": state, "control": state, "fills": torch.zeros(3, 64)}
+    bench = planted_bench.bench(sounds)
+    (case,) = bench.cases
     bench.write(tmp_path / "bench")
     again = Bench.read(tmp_path / "bench")
     assert again.cases == [case] and again.counted() == [case]

@@ -38,7 +38,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Plant:
-    """``pair(rng, host, pools)`` gives two sounds (160000,) of any level; ``levels`` (dB) are those tried.
+    """``pair(rng, host, pools)`` gives two sounds (160000,) of any level, which a listener calls by their
+    ``names``; ``levels`` (dB) are those tried.
 
     A level is that of the sound against the clip, both as the classifier's spectrogram has them. Of an
     ``absent`` plant the sounds are the bands that go missing, and the level is that of what is left of them.
@@ -46,8 +47,13 @@ class Plant:
     """
 
     pair: Callable[..., Pair]
+    names: tuple[str, str]
     levels: tuple[float, ...]
     absent: bool = False
+
+    def cause(self, swapped: bool) -> str:
+        """What a listener calls the cause of a case."""
+        return self.names[int(swapped)]
 
     def gain(self, level_db: float) -> float:
         """What its sounds are multiplied by; those that are not missing were brought to the clip's level."""
@@ -130,14 +136,14 @@ def band_gain(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 PLANTS: dict[str, Plant] = {
-    "tone": Plant(tones, (-18.0, -12.0, -6.0, 0.0)),
-    "clicks": Plant(click_trains, (-18.0, -12.0, -6.0, 0.0)),
-    "chirp": Plant(chirps, (-18.0, -12.0, -6.0, 0.0)),
-    "hum": Plant(hums, (-18.0, -12.0, -6.0, 0.0)),
-    "noise": Plant(noise_floors, (-24.0, -18.0, -12.0, -6.0, 0.0)),
-    "lowpass": Plant(missing_bands, (-6.0, -12.0, -24.0, -48.0), absent=True),
-    "reverb": Plant(tails, (-18.0, -12.0, -6.0, 0.0)),
-    "event": Plant(events, (-18.0, -12.0, -6.0, 0.0)),
+    "tone": Plant(tones, ("a high tone", "a low tone"), (-18.0, -12.0, -6.0, 0.0)),
+    "clicks": Plant(click_trains, ("ticks", "knocks"), (-18.0, -12.0, -6.0, 0.0)),
+    "chirp": Plant(chirps, ("rising chirps", "falling chirps"), (-18.0, -12.0, -6.0, 0.0)),
+    "hum": Plant(hums, ("a hum", "a whine"), (-18.0, -12.0, -6.0, 0.0)),
+    "noise": Plant(noise_floors, ("hiss", "rumble"), (-24.0, -18.0, -12.0, -6.0, 0.0)),
+    "lowpass": Plant(missing_bands, ("no highs", "no middle"), (-6.0, -12.0, -24.0, -48.0), absent=True),
+    "reverb": Plant(tails, ("a dull echo", "a bright echo"), (-18.0, -12.0, -6.0, 0.0)),
+    "event": Plant(events, ("birds", "an alarm clock"), (-18.0, -12.0, -6.0, 0.0)),
 }
 
 
