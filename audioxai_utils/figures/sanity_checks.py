@@ -100,6 +100,7 @@ def fragility(table):
         ax.set(title=f"{-level:.0f} dB below the clip", xlabel="rank correlation with the first map")
         ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     grid[0, 0].set_yticks(range(len(methods)), [method_label(method) for method in methods[::-1]])
+    grid[0, 0].set_ylim(-0.6, len(methods) - 0.6)
     handles = [
         figure.axes[0].scatter([], [], s=22, edgecolors="#444444", c=colour, label=change)
         for change, colour in zip(changes, ("#444444", "white"))
