@@ -2,7 +2,7 @@
 
 Noise far below the clip is added; where the class stays, the map of the new sound is held against that of the
 old one by rank correlation. White noise, one draw or several at each level, is what a search that knows
-nothing of the network finds; `attack` follows the network's gradients to a change of the same level that moves
+nothing of the network finds; `attack` follows the network's gradients to a change of that level which moves
 its saliency map most.
 
 References
