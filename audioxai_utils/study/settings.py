@@ -122,7 +122,9 @@ class Settings:
     )
     n_clips: int | None = option(
         None,
-        "test clips to explain, spread over the classes (default: smoke 2, quick 20, paper all)",
+        "test clips to explain, spread over the classes (default: "
+        + ", ".join(f"{profile.name} {profile.n_clips or 'all'}" for profile in profiles.PROFILES.values())
+        + ")",
         since="03",
         flag="--clips",
         lowest=1,
