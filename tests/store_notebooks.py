@@ -6,7 +6,8 @@
     .venv/bin/python tests/store_notebooks.py --public STUDY --scores OURS
 
 ``--public`` puts the executed notebooks of a finished run (a quick study at least) into notebooks/, with
-their parameters as they stand there and smaller pictures; with ``--scores``, 05 is that of another folder, such
+their parameters as they stand there and smaller pictures; recordings that a study was made of are not ours to
+hand on, so that of them no sound is stored. With ``--scores``, 05 is that of another folder, such
 as the scores of 400 clips of ESC-50 that ``study.ours.restore`` lays out. ``--regression`` writes tests/regression/ from a
 finished smoke run. Run it after a change that is meant to change numbers, and read the difference before
 committing it.
@@ -18,6 +19,7 @@ import argparse
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,6 +33,10 @@ from regression import NOTEBOOKS, REGRESSION, found, numbers
 from audioxai_utils.study.study import Study, open_study
 
 OF_SCORES = "05_metrics_and_tables"  # it needs nothing but scores
+GENERATED = "generated"  # the dataset whose sounds are ours
+OF_OUR_SOUNDS = ("09_own_model", "12_planted_causes", "14_other_sounds")  # whatever the study is of
+PLAYER = re.compile(r"<audio\b[^>]*\bdata:audio[^>]*>.*?</audio>", re.DOTALL)
+NOT_STORED = "<i>not stored: a run of your own plays it</i>"
 LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show on the web
 
 
@@ -70,8 +76,10 @@ def executed(study: Study, stem: str) -> Path:
     return paths[0]
 
 
-def public_face(notebook, done) -> None:
+def public_face(notebook, done, silent: bool = False) -> None:
     """Give ``notebook`` the outputs of ``done``, the same one executed, and what it found under its title.
+
+    ``silent``: without players.
 
     Raises
     ------
@@ -87,7 +95,7 @@ def public_face(notebook, done) -> None:
     for cell, result in zip(own, cells):
         if cell.cell_type == "code":
             count += 1
-            cell.outputs, cell.execution_count = _smaller(result.outputs, count), count
+            cell.outputs, cell.execution_count = _smaller(result.outputs, count, silent), count
     lifted = [cell for cell in done.cells if "found" in cell.metadata.get("tags", [])]
     title = next(i for i, cell in enumerate(own) if cell.cell_type == "markdown")
     for cell in lifted:
@@ -95,12 +103,14 @@ def public_face(notebook, done) -> None:
     notebook.cells = [*own[: title + 1], *lifted, *own[title + 1 :]]
 
 
-def _smaller(outputs: list, count: int) -> list:
-    """Outputs without progress lines, with smaller pictures and the cell's number."""
+def _smaller(outputs: list, count: int, silent: bool) -> list:
+    """Outputs without progress lines, with smaller pictures and the cell's number; ``silent``: no sounds."""
     kept = [output for output in outputs if output.output_type != "stream" or output.name != "stderr"]
     for output in kept:
         if "execution_count" in output:
             output.execution_count = count
+        if silent and "text/html" in output.get("data", {}):
+            output.data["text/html"] = PLAYER.sub(NOT_STORED, output.data["text/html"])
         if "image/png" in output.get("data", {}):
             output.data["image/png"] = small_png(output.data["image/png"])
     return kept
@@ -111,7 +121,8 @@ def store_public(study: Study, scores: Study | None = None) -> None:
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
         shown = scores if scores and path.stem == OF_SCORES else study
-        public_face(notebook, nbformat.read(executed(shown, path.stem), as_version=4))
+        silent = shown.settings.dataset != GENERATED and path.stem not in OF_OUR_SOUNDS
+        public_face(notebook, nbformat.read(executed(shown, path.stem), as_version=4), silent)
         nbformat.write(notebook, path)
         print("stored", path.name, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
 

@@ -1,6 +1,7 @@
 """The public face of a notebook: a run's outputs, its own parameters, what was found under the title."""
 
 import base64
+import copy
 import io
 import sys
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_outputs_are_taken_over_without_progress_and_parameters():
     assert written.cells[1].metadata == {"tags": ["found"]} and written.cells[1].source.startswith(
         "- 0.5 of 3"
     )
+
+
+def test_a_silent_face_has_no_sound():
+    written, done = pair()
+    player = '<audio controls src="data:audio/mpeg;base64,AAAA"></audio>'
+    html = f"<table><tr><td>rain {player}</td><td>dog {player}</td></tr></table>"
+    done.cells[3].outputs.append(new.new_output("display_data", data={"text/html": html}))
+    loud = copy.deepcopy(written)
+    store_notebooks.public_face(loud, copy.deepcopy(done))
+    assert nbformat.writes(loud).count("data:audio") == 2
+    store_notebooks.public_face(written, done, silent=True)
+    stored = nbformat.writes(written)
+    assert "data:audio" not in stored and stored.count(store_notebooks.NOT_STORED) == 2 and "rain" in stored
 
 
 def test_a_large_picture_is_stored_as_it_is_shown_and_a_small_one_as_it_is():
