@@ -22,6 +22,7 @@ from .players import matched_cuts
 
 PAGE = "listening.html"
 DATA_NAME = "AUDIOXAI_LISTENING"
+READER = "it belongs into the folder listening of the study's results, and notebook 06 reads it there"
 LENGTHS = (12, 24, 48)  # sounds of one sitting that are offered; 24 take about six minutes
 
 
@@ -84,6 +85,7 @@ def write_listening_test(
     title: str = "Listening test",
     links: Sequence[tuple[str, str]] = (),
     every_mask: bool = False,
+    reader: str = READER,
 ) -> dict:
     """Write the test into a gallery's folder.
 
@@ -99,6 +101,8 @@ def write_listening_test(
         Navigation, relative to ``directory``.
     every_mask : bool
         See `trials_of`.
+    reader : str
+        What becomes of the saved file, in words.
 
     Returns
     -------
@@ -126,6 +130,7 @@ def write_listening_test(
     }
     folder = Path(directory)
     body = template("listening.html").replace("<!--title-->", escape(title))
+    body = body.replace("<!--reader-->", f": {escape(reader)}")
     scripts = '<script src="assets/listening-data.js"></script>\n<script src="assets/listening.js"></script>'
     files = {
         "assets/listening-data.js": script_data(DATA_NAME, data),

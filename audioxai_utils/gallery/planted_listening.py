@@ -38,6 +38,7 @@ MASK = "as many bins as the cause"
 CONTROLS = ("oracle", "random")
 METHODS = ("saliency", "gradcam", "lime", "shap", "rise", "extremal_robust")
 N_CASES = 14
+READER = "the same program reads it with --answers"
 
 
 def audible(cases: Sequence[Case]) -> list[Case]:
@@ -121,7 +122,7 @@ def write(bench: Bench, cases: Sequence[Case], folder: str | Path, **options) ->
     dict of ``sounds`` (how many can be played) and ``choices``
     """
     write_gallery(entries(bench, cases, **options), folder, title="Planted causes")
-    return write_listening_test(folder, choices(), title="Which sound do you hear?")
+    return write_listening_test(folder, choices(), "Which sound do you hear?", reader=READER)
 
 
 def heard(folder: str | Path) -> pd.DataFrame:
