@@ -16,12 +16,11 @@ import pandas as pd
 import torch
 
 from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, OWN, check_choice, default_data_root
-from . import inputs
+from . import inputs, stems
 from .audio_files import by_reason, check_file, load_waveform, read_length
 from .generated.synthesis import generate_dataset, synthesise_noise
 from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
 from .listing import clip_names, read_listing
-from .stems import find_faults, has_folder
 
 SPLITS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
 ROLES = "folds 1 to 3 train, 4 validates, 5 is tested"
@@ -76,6 +75,23 @@ class Dataset:
             found = self.clips
         return found.reset_index(drop=True)
 
+    def stems(
+        self, clip: str, sample_rate: int, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Event and background of a clip by its name, see `stems.load_stems`; None where there are none.
+
+        Raises
+        ------
+        KeyError
+            The dataset has no such clip.
+        """
+        rows = self.clips[self.clips["clip"] == clip]
+        if rows.empty:
+            raise KeyError(f"{self.name} has no clip {clip!r}")
+        if not self.has_stems:
+            return None
+        return stems.load_stems(self.root, Path(rows["path"].iloc[0]), sample_rate, self.seconds, dtype)
+
 
 def load_dataset(name: str, data_root: str | Path | None = None, progress: bool = True) -> Dataset:
     """Read a dataset; make or download it first where that is possible.
@@ -112,8 +128,9 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     columns = ["clip", "path", "fold", "target", "label", "category"]
     clips, seconds = clips[columns].reset_index(drop=True), common_length(clips["path"])
     dataset = Dataset(name, root, clips, classes, problems + unused, n_listed, seconds)
-    lines = find_faults(dataset) if has_folder(dataset) else []
-    return replace(dataset, problems=dataset.problems + lines, has_stems=has_folder(dataset) and not lines)
+    given, tested = stems.has_folder(root), map(Path, dataset.split("test")["path"])
+    lines = stems.find_faults(root, tested, dataset.seconds, name == "generated") if given else []
+    return replace(dataset, problems=dataset.problems + lines, has_stems=given and not lines)
 
 
 def common_length(paths: Iterable[str]) -> float:

@@ -6,15 +6,12 @@ once for a dataset, by its test clips: what is measured of all is not known wher
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from .audio_files import by_reason, open_sound, read_waveform, shown
-
-if TYPE_CHECKING:
-    from .datasets import Dataset
 
 PARTS = ("event", "background")
 CLOSE = 1e-3  # of the clip's peak, -60 dB
@@ -22,77 +19,68 @@ ROUNDING = 4 / 32768  # three files of 16 bits, resampled
 REMEDY = "or remove the folder stems"
 
 
-def has_folder(dataset: Dataset) -> bool:
-    """Whether the dataset's folder holds stems at all."""
-    return (dataset.root / "stems").is_dir()
+def has_folder(root: Path) -> bool:
+    """Whether a dataset's folder holds stems at all."""
+    return (root / "stems").is_dir()
 
 
 def load_stems(
-    dataset: Dataset, clip: str, sample_rate: int, dtype: torch.dtype = torch.float32
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Event and background of a clip of known parts, on the scale of its peak-normalised mixture.
+    root: Path, path: Path, sample_rate: int, seconds: float, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Event and background of the clip at ``path``, on the scale of its peak-normalised mixture.
 
     Returns
     -------
-    tuple of torch.Tensor or None
-        float32 (seconds * sample_rate,) each; their sum is `load_waveform` of the clip (to rounding).
-        None where the dataset has no stems.
+    tuple of torch.Tensor
+        (seconds * sample_rate,) each; their sum is `load_waveform` of the clip (to rounding).
 
     Raises
     ------
-    KeyError
-        The dataset has no such clip.
     FileNotFoundError
         One of the two files is missing.
     ValueError
         One of them cannot be read, or they do not add up to the clip.
     """
-    rows = dataset.clips[dataset.clips["clip"] == clip]
-    if rows.empty:
-        raise KeyError(f"{dataset.name} has no clip {clip!r}")
-    if not dataset.has_stems:
-        return None
-    path = Path(rows["path"].iloc[0])
-    whole = read_waveform(path, sample_rate, dtype, dataset.seconds)
-    event, background = _read_parts(dataset, path, whole, sample_rate, dtype)
+    whole = read_waveform(path, sample_rate, dtype, seconds)
+    event, background = _read_parts(root, path, whole, sample_rate, seconds)
     peak = whole.abs().max()
     divisor = peak if peak > 0 else torch.ones(())
     return event / divisor, background / divisor
 
 
-def find_faults(dataset: Dataset) -> list[str]:
-    """A line for each reason why the stems of the test clips cannot be used; none where they can.
+def find_faults(root: Path, paths: Iterable[Path], seconds: float, generated: bool) -> list[str]:
+    """A line for each reason why the stems of clips cannot be used; none where they can.
 
-    Stems of generated sounds are written by this package, so that for them the files need only be there.
+    Stems of ``generated`` sounds are written by this package, so that for them the files need only be there.
     """
     faults = []
-    for path in map(Path, dataset.split("test")["path"]):
+    for path in paths:
         try:
-            if dataset.name == "generated":
-                _files(dataset, path)
+            if generated:
+                _files(root, path)
             else:
-                _check(dataset, path)
+                _check(root, path, seconds)
         except (OSError, ValueError) as error:
             faults.append((str(path), error))
     return [f"no stems are used: {line}" for line in by_reason(faults)]
 
 
-def _check(dataset: Dataset, path: Path) -> None:
+def _check(root: Path, path: Path, seconds: float) -> None:
     """Raise what `load_stems` would of a clip, at its own rate."""
-    _files(dataset, path)
+    _files(root, path)
     with open_sound(path) as file:
         rate = file.samplerate
     try:
-        whole = read_waveform(path, rate, seconds=dataset.seconds)
+        whole = read_waveform(path, rate, seconds=seconds)
     except (OSError, ValueError):
         return  # the clip itself cannot be heard: it is left out, and said, where clips are loaded
-    _read_parts(dataset, path, whole, rate, whole.dtype)
+    _read_parts(root, path, whole, rate, seconds)
 
 
-def _files(dataset: Dataset, path: Path) -> list[Path]:
+def _files(root: Path, path: Path) -> list[Path]:
     """The files of a clip's two parts."""
-    inside = path.relative_to(dataset.root / "audio")
-    files = [dataset.root / "stems" / part / inside for part in PARTS]
+    inside = path.relative_to(root / "audio")
+    files = [root / "stems" / part / inside for part in PARTS]
     for part, file in zip(PARTS, files):
         if not file.is_file():
             raise FileNotFoundError(
@@ -102,11 +90,11 @@ def _files(dataset: Dataset, path: Path) -> list[Path]:
 
 
 def _read_parts(
-    dataset: Dataset, path: Path, whole: torch.Tensor, sample_rate: int, dtype: torch.dtype
+    root: Path, path: Path, whole: torch.Tensor, sample_rate: int, seconds: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Event and background (samples,) at the files' own level, which add up to ``whole`` (samples,)."""
     event, background = (
-        read_waveform(file, sample_rate, dtype, dataset.seconds) for file in _files(dataset, path)
+        read_waveform(file, sample_rate, whole.dtype, seconds) for file in _files(root, path)
     )
     peak, gap = float(whole.abs().max()), float((event + background - whole).abs().max())
     if gap > max(CLOSE * peak, ROUNDING):

@@ -13,7 +13,6 @@ import torch
 from ..audio.datasets import background_clips, load_noise, load_waveforms, usable
 from ..audio.noise import mix_stems
 from ..audio.spectrograms import Spectrogram
-from ..audio.stems import load_stems
 from ..evaluation.scoring import decibels
 from ..numerics import one_thread, to_device
 
@@ -138,7 +137,7 @@ def explained_clips(
     clips = load_clips(study, frame.iloc[mine], sample_rate, noise_scenario, may_be_none=shard != (0, 1))
     clips = replace(clips, rows=mine[clips.rows])
     if clips.stems is None and len(clips) and study.dataset.has_stems:
-        stems = [load_stems(study.dataset, clip, sample_rate, study.dtype) for clip in clips.frame["clip"]]
+        stems = [study.dataset.stems(clip, sample_rate, study.dtype) for clip in clips.frame["clip"]]
         clips = replace(clips, stems=tuple(torch.stack(stem) for stem in zip(*stems)))
     return clips
 

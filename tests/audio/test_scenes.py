@@ -12,7 +12,6 @@ from tiny_study import write_dataset
 from audioxai_utils.audio.datasets import load_dataset, load_waveform
 from audioxai_utils.audio.encoding import loudness
 from audioxai_utils.audio.scenes import BACKGROUND_DB, SPREAD_DB, main, make_scenes
-from audioxai_utils.audio.stems import load_stems
 
 SCENES = {"deep": ("low", "middle"), "bright": ("middle", "high")}
 RATE = 16000
@@ -65,7 +64,7 @@ def test_the_study_reads_scenes_with_their_stems(scenes):
     dataset = load_dataset("esc50", scenes)
     assert dataset.has_stems and dataset.classes == ("deep", "bright") and dataset.seconds == 1.0
     row = dataset.clips.iloc[3]
-    event, background = load_stems(dataset, row["clip"], RATE)
+    event, background = dataset.stems(row["clip"], RATE)
     whole = load_waveform(row["path"], RATE, seconds=dataset.seconds)
     assert event.shape == (RATE,)
     torch.testing.assert_close(event + background, whole, rtol=0, atol=2e-6)

@@ -11,7 +11,6 @@ from tiny_study import write_dataset
 
 from audioxai_utils.audio.datasets import load_dataset, load_waveform
 from audioxai_utils.audio.generated import synthesis
-from audioxai_utils.audio.stems import load_stems
 from audioxai_utils.audit import localisation
 from audioxai_utils.study.clips import explained_clips
 
@@ -90,7 +89,7 @@ def test_stems_that_do_not_add_up_are_a_line(folder):
     with pytest.raises(
         ValueError, match=r"1-0-A-0.wav: its stems do not add up to it; write both as WAV"
     ) as at:
-        load_stems(dataset, "1-0-A-0", RATE)
+        dataset.stems("1-0-A-0", RATE)
     assert "\n" not in str(at.value) and "they miss it by 0.002" in str(at.value)
     for target in range(3):
         louder(folder / "stems" / "event" / f"5-{target}-A-{target}.wav")
@@ -100,7 +99,7 @@ def test_stems_that_do_not_add_up_are_a_line(folder):
         "no stems are used: 3 clips: its stems do not add up to it; write both as WAV or FLAC"
     )
     assert FIRST in line and not dataset.has_stems
-    assert load_stems(dataset, FIRST, RATE) is None
+    assert dataset.stems(FIRST, RATE) is None
 
 
 def test_a_stem_that_is_no_sound_is_a_line(folder):
@@ -126,15 +125,15 @@ def test_generated_dataset_has_stems_that_sum_to_the_waveform(tmp_path, monkeypa
     assert dataset.classes == ("dog", "clock_tick") and len(dataset.clips) == 10 and dataset.has_stems
     for rate in (16000, 32000):
         path, clip = dataset.clips["path"][3], dataset.clips["clip"][3]
-        event, background = load_stems(dataset, clip, rate)
+        event, background = dataset.stems(clip, rate)
         torch.testing.assert_close(event + background, load_waveform(path, rate), rtol=0, atol=2e-6)
         assert event.any() and background.any()
     with pytest.raises(KeyError, match="no clip 'nobody'"):
-        load_stems(dataset, "nobody", 16000)
+        dataset.stems("nobody", 16000)
 
 
 def test_recorded_datasets_have_no_stems(tmp_path):
     write_dataset(tmp_path / "tones")
     dataset = load_dataset("esc50", tmp_path / "tones")
     assert not dataset.has_stems and dataset.problems == []
-    assert load_stems(dataset, FIRST, RATE) is None
+    assert dataset.stems(FIRST, RATE) is None
