@@ -27,21 +27,22 @@ def test_the_page_s_table_is_the_stored_one():
     ]
 
 
-def test_every_registered_method_is_in_it_or_said_to_lack():
+def test_every_registered_method_is_in_it():
     table = tagger_methods()
-    lacking = re.findall(r"`(\w+)`", re.search(r"Not measured on all ten clips: ([^.]*)\.", PAGE)[1])
-    assert sorted([*table["method"], *lacking]) == list(METHODS) and set(table["mask"]) <= set(MASKS)
+    assert sorted(table["method"]) == sorted(METHODS) and set(table["mask"]) <= set(MASKS)
 
 
 def test_what_the_page_says_is_what_the_table_says():
     table = tagger_methods().set_index("method")
     scores = table[["FidIn", "FidIn_heard", "area"]]
     assert scores.ge(0).all(axis=None) and scores.le(1).all(axis=None) and (table["seconds"] > 0).all()
-    best = table.loc["extremal_20"]
-    assert best["FidIn"] == best["FidIn_heard"] == 1 and round(best["area"], 2) == 0.2
-    assert table["FF"].max() - best["FF"] < 0.005
-    for method in ("saliency", "shap", "integrated_gradients"):
-        assert table.loc[method, "FidIn"] <= 0.2 and table.loc[method, "FidIn_heard"] >= 0.6
+    best = table.loc[["extremal", "extremal_20", "extremal_robust"]]
+    assert (best[["FidIn", "FidIn_heard"]] == 1).all(axis=None) and best["area"].between(0.19, 0.36).all()
+    assert table["FF"].max() - best["FF"].min() < 0.005
+    assert table.loc["extremal_heard", "FidIn_heard"] < 0.5
+    for method in ("saliency", "smoothgrad", "shap", "gradient_shap", "integrated_gradients"):
+        assert table.loc[method, "FidIn"] <= 0.2 and table.loc[method, "FidIn_heard"] >= 0.5
+    assert table.loc["audiolime", "FidIn"] == 0.7 and table.loc["audiolime", "area"] > 0.8
     for method in ("gradcam", "lime"):
         assert table.loc[method, ["FidIn", "FidIn_heard"]].min() >= 0.7 and table.loc[method, "area"] > 0.6
     assert table.loc[["lmac", "lmac_ft", "lmac_td"], "area"].min() > 0.9
