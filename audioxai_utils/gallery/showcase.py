@@ -1,8 +1,8 @@
 """Which explanations of a finished study are shown and heard, in which order, and how they are put together.
 
 The gallery cannot hold every clip x condition x method x mask, so it takes the best mask of each method for
-one clip a class, of at most `MOST_CLASSES`, and for the extremes, and all masks for a few clips. What convinces
-comes first.
+one clip a class, of at most `MOST_CLASSES`, and for the extremes, and all masks for a few clips. What
+convinces comes first.
 """
 
 from __future__ import annotations
