@@ -101,6 +101,7 @@ PROFILES = {
             lime_samples=300,
             background_clips=30,
             n_swept=5,
+            snr_db=(-6.0, 0.0, 6.0, 12.0),  # seven take twelve minutes
         ),
         Profile(
             "paper",
