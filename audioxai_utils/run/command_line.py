@@ -119,8 +119,7 @@ def parse(arguments: Sequence[str]) -> Command:
         else:
             values[each.name] = each.default if word is None else _value(each, word)
     settings = Settings(**values)
-    scenarios = (scenario for _, scenario in settings.conditions)
-    inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
+    settings.recordings()  # raises where one is missing
     test = None if given["test"] is None else tuple(given["test"])
     return Command(settings, given["dry_run"], test, given["check_only"])
 

@@ -49,9 +49,7 @@ def prepare(settings: Settings, dry_run: bool = False) -> Settings:
 
 
 def _check_recordings(settings: Settings) -> None:
-    scenarios = (scenario for _, scenario in settings.conditions)
-    found = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
-    for name, path in found.items():
+    for name, path in settings.recordings().items():
         from ..audio.audio_files import read_waveform, shown
 
         try:

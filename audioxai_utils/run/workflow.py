@@ -77,12 +77,10 @@ def environment() -> dict[str, str]:
 
 def states_of(settings: Settings) -> dict[str, Any]:
     """What the run reads besides its options, as it is now; a change reruns what depends on it."""
-    scenarios = (scenario for _, scenario in settings.conditions)
-    noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
     weights = settings.weights
     return {
         "data": inputs.dataset_state(inputs.dataset_folder(settings.dataset, settings.data_root)),
-        "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
+        "noises": {name: inputs.file_digest(path)[:16] for name, path in settings.recordings().items()},
         "model": model_state(settings.model) if settings.model else "",
         "weights": f"sha256:{inputs.file_digest(weights)}" if weights else "",
         "answers": inputs.csv_state(settings.results / "listening"),
