@@ -349,10 +349,10 @@ def run_study(command: Command) -> int:
 
     try:
         settings = prepare(command.settings, command.dry_run)
+        return plan(settings) if command.dry_run else run(settings)
     except NotPrepared as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return STUDY_FAILED
-    return plan(settings) if command.dry_run else run(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -117,7 +117,8 @@ def jobs_end_with(results_dir: Path) -> Iterator[None]:
         raise BlockingIOError(f"an earlier run on {results_dir} may still work on it: {error}") from error
     if left:
         print(f"cancelled what an earlier run had left behind: SLURM jobs {', '.join(left)}", flush=True)
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signals, as_ctrl_c = (signal.SIGTERM, signal.SIGHUP), signal.default_int_handler
+    before = {number: signal.signal(number, as_ctrl_c) for number in signals}
     try:
         yield
     finally:
@@ -127,7 +128,3 @@ def jobs_end_with(results_dir: Path) -> Iterator[None]:
             print(f"run_all.sh: {error}", file=sys.stderr)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

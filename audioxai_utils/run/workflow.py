@@ -20,6 +20,7 @@ from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
 from . import machine, records, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph
+from .preparation import NotPrepared
 from .progress import EVENTS, Progress, duration
 from .watch import RUN_PID, bound
 
@@ -136,7 +137,7 @@ def job_logs(results_dir: Path) -> Path:
 
 
 def run(settings: Settings) -> int:
-    """Run the study; return the exit code."""
+    """Run the study; return the exit code. `NotPrepared` where it cannot begin."""
     results_dir = settings.results
     results_dir.mkdir(parents=True, exist_ok=True)
     on_slurm = settings.slurm is not None
@@ -156,8 +157,7 @@ def run(settings: Settings) -> int:
             f"{len(settings.explained_by)} methods, {where}\nresults: {results_dir}",
             flush=True,
         )
-        if not _sources_can_be_read(graph):
-            return 1
+        _check_sources(graph)
         again = list(records.lost(results_dir, graph))
         progress = Progress(logs / "events", logs / time.strftime("run-%Y%m%d-%H%M%S.log"))
         command = bound(snakemake_command(graph, results_dir, configuration, again))
@@ -165,21 +165,18 @@ def run(settings: Settings) -> int:
 
 
 def plan(settings: Settings) -> int:
-    """Print the steps that would run, with the reason; leave nothing behind."""
+    """Print the steps that would run, with the reason; leave nothing behind. `NotPrepared` as in `run`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, results_dir = Path(temporary), settings.results
         configuration, graph = written(settings, folder)
         graph.job_cores = 0  # nothing is submitted
-        if not _sources_can_be_read(graph):
-            return 1
+        _check_sources(graph)
         lost = records.lost(results_dir, graph)
         directory = results_dir if results_dir.is_dir() else folder / "none"
         command = [*snakemake_command(graph, directory, configuration, list(lost)), "--dry-run"]
         progress = Progress(folder, folder / "log", io.StringIO())
-        code = progress.follow(command, environment())
-        if code:
-            print(f"run_all.sh: the plan cannot be made: {_said(progress)}", file=sys.stderr)
-            return 1
+        if progress.follow(command, environment()):
+            raise NotPrepared(f"the plan cannot be made: {_said(progress)}")
     by_record = {graph.record(name): step for name, step in graph.steps().items()}
     steps = [by_record[record] for record in dict.fromkeys(progress.planned)]
     for step in steps:
@@ -188,15 +185,13 @@ def plan(settings: Settings) -> int:
     return 0
 
 
-def _sources_can_be_read(graph: Graph) -> bool:
-    """Whether every notebook is one; else the first that is none is told."""
+def _check_sources(graph: Graph) -> None:
+    """Raise `NotPrepared` where a notebook is none."""
     try:
         for step in graph.steps().values():
             graph.sources(step.notebook)
     except (OSError, ValueError) as error:
-        print(f"run_all.sh: {error}", file=sys.stderr)
-        return False
-    return True
+        raise NotPrepared(str(error)) from error
 
 
 def _conclude(results_dir: Path, progress: Progress, code: int) -> int:
