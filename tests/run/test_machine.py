@@ -190,17 +190,17 @@ def test_one_gpu_is_left_as_it_is(tmp_path, monkeypatch):
 
 
 def test_only_steps_that_compute_take_a_gpu(tmp_path, monkeypatch):
-    from audioxai_utils.run import notebook
+    from audioxai_utils.run import step
 
     taken = []
-    monkeypatch.setattr(notebook.machine, "take_gpu", lambda folder, n: taken.append((folder, n)))
+    monkeypatch.setattr(step.machine, "take_gpu", lambda folder, n: taken.append((folder, n)))
     for device, stem in (
         ("cuda", "03_attributions"),
         ("cuda", "05_metrics_and_tables"),
         ("cpu", "03_attributions"),
     ):
         _, found = workflow.written(Settings(results_dir=str(tmp_path), device=device), tmp_path)
-        notebook.take_gpu(graph.Step(stem), found, tmp_path)
+        step.take_gpu(graph.Step(stem), found, tmp_path)
     assert taken == [(tmp_path / "logs", graph.JOBS_PER_GPU)]
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import toy_study
 
-from audioxai_utils.run import notebook, watch
+from audioxai_utils.run import notebook, step, watch
 
 PARAMETERS = (*toy_study.COMMON, *toy_study.CONDITION)
 
@@ -188,9 +188,9 @@ def test_a_missing_notebook_is_an_error(tmp_path):
 
 
 def test_one_line_is_one_line():
-    assert notebook.one_line("ValueError", "\x1b[31mno\x1b[0m\n  clip") == "ValueError: no clip"
-    assert notebook.one_line("KeyboardInterrupt", "") == "KeyboardInterrupt"
-    assert len(notebook.one_line("E", "x" * 1000)) == 300
+    assert step.one_line("ValueError", "\x1b[31mno\x1b[0m\n  clip") == "ValueError: no clip"
+    assert step.one_line("KeyboardInterrupt", "") == "KeyboardInterrupt"
+    assert len(step.one_line("E", "x" * 1000)) == 300
 
 
 def children(pid: int) -> set[int]:
@@ -267,8 +267,8 @@ def test_a_process_ends_with_its_parent(collected):
 
 def test_the_run_is_watched_through_all_that_stands_between(tmp_path):
     """The run, a shell that outlives it and the step that the shell has started."""
-    step = "import time\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
-    (tmp_path / "step.py").write_text(step)
+    code = "import time\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
+    (tmp_path / "step.py").write_text(code)
     run = "import os, subprocess, sys\nline = f'{sys.executable} {sys.argv[1]}; sleep 60'\n"
     run += "env = os.environ | {'AUDIOXAI_RUN_PID': str(os.getpid())}\nsubprocess.run(['bash', '-c', line], env=env)"
     env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
