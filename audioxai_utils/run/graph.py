@@ -113,11 +113,9 @@ class Graph:
         return "-".join([notebook, *(f"{{{word}}}" if word in WILDCARDS else word for word in wildcards)])
 
     def records(self, notebook: str) -> list[str]:
-        """Records of a notebook's steps in every condition; of 02, in every spectrogram type."""
-        each = (
-            self.conditions if notebook[:2] in ("03", "04") else [(kind,) for kind in self.spectrogram_types]
-        )
-        return [self.record(notebook, *names) for names in each]
+        """Records of a notebook's steps in every condition or spectrogram type, without those of shards."""
+        steps = self.steps().items()
+        return [self.record(name) for name, step in steps if step.notebook == notebook and not step.shard]
 
     def tables_of(self, notebook: str) -> list[str]:
         """The record of the tables, before a further notebook unless it reads nothing of the study."""

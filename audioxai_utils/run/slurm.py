@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROFILE = "slurm"  # folder beside the Snakefile, with the options of Snakemake that a run starts from
 CORES = 4  # of each job, unless --cores says otherwise
+LOGS = Path("logs", "slurm")  # folder, in that of the results, of what the jobs say
 PROGRAMS = ("sbatch", "squeue", "scancel")
 PATIENCE = 60.0  # seconds for cancelled jobs to end
 
@@ -47,12 +48,12 @@ def job_prefix(results_dir: Path) -> str:
     return f"audioxai-{hashlib.sha256(str(results_dir).encode()).hexdigest()[:12]}"
 
 
-def snakemake_options(snakefile: Path, profile: str, results_dir: Path, logs: Path) -> list[str]:
+def snakemake_options(snakefile: Path, profile: str, results_dir: Path) -> list[str]:
     """Options that make Snakemake submit jobs; the user's ``profile`` goes before the repository's."""
     options = ["--executor", "slurm", "--profile", str(snakefile.parent / PROFILE)]
     options += ["--workflow-profile", profile or "none"]
-    options += ["--slurm-jobname-prefix", job_prefix(results_dir), "--slurm-logdir", str(logs)]
-    return options
+    options += ["--slurm-jobname-prefix", job_prefix(results_dir)]
+    return [*options, "--slurm-logdir", str(results_dir / LOGS)]
 
 
 def jobs(prefix: str) -> list[str]:

@@ -119,21 +119,16 @@ def written(settings: Settings, folder: Path) -> tuple[Path, Graph]:
 
 def snakemake_command(graph: Graph, directory: Path, configuration: Path, again: list[str]) -> list[str]:
     """Snakemake on these settings, its own lock off (ours cannot be left behind); ``again`` is redone."""
-    snakefile, logs = NOTEBOOKS / "Snakefile", job_logs(directory)
+    snakefile = NOTEBOOKS / "Snakefile"
     command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(snakefile), "--logger", "audioxai"]
     command += ["--directory", str(directory), "--configfile", str(configuration)]
     command += ["--keep-going", "--rerun-incomplete", "--nolock", "--scheduler", "greedy", "--nocolor"]
     command += ["--forcerun", *again] if again else []
     if graph.job_cores:
-        return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory, logs)
+        return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory)
     command += ["--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores)]
     gpus = [f"gpu={JOBS_PER_GPU * len(machine.gpus())}"] if machine.gpus() else []
     return [*command, "--default-resources", "step=1", "--resources", f"step={graph.at_once}", *gpus]
-
-
-def job_logs(results_dir: Path) -> Path:
-    """Folder of what the run's SLURM jobs say."""
-    return results_dir / "logs" / "slurm"
 
 
 def run(settings: Settings) -> int:
@@ -146,7 +141,7 @@ def run(settings: Settings) -> int:
         if held:  # where nobody can hold it, what is half made may be another run's
             sweep(results_dir)
         logs = results_dir / "logs"
-        for folder in (logs / "events", job_logs(results_dir)):
+        for folder in (logs / "events", results_dir / slurm.LOGS):
             shutil.rmtree(folder, ignore_errors=True)
         (logs / "events").mkdir(parents=True)
         configuration, graph = written(settings, results_dir)
