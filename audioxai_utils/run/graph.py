@@ -117,10 +117,6 @@ class Graph:
         steps = self.steps().items()
         return [self.record(name) for name, step in steps if step.notebook == notebook and not step.shard]
 
-    def tables_of(self, notebook: str) -> list[str]:
-        """The record of the tables, before a further notebook unless it reads nothing of the study."""
-        return [] if notebook in ALONE else [self.record("05_metrics_and_tables")]
-
     def shards_of(self, notebook: str) -> Callable[[Any], list[str]]:
         """Input of a condition's step: records of the shards whose work it finds done, if there are any."""
         return lambda wildcards: [self.record(notebook, *wildcards, shard) for shard in self.shards]
@@ -187,11 +183,11 @@ class Graph:
         """
         return int(self.settings.device != "cpu" and (self.job_cores > 0 or bool(machine.gpus())))
 
-    def command(self, *wildcards: str, report: bool = False) -> str:
+    def command(self, *wildcards: str) -> str:
         """Shell command of a notebook's rule."""
         words = ["python -P -m audioxai_utils.run.notebook {input[0]:q} {log[0]:q} --threads {threads}"]
         words += [f"-p {name} {{wildcards.{name}}}" for name in wildcards]
-        return " ".join([*words, "--report"] if report else words)
+        return " ".join(words)
 
     def shard_command(self, notebook: str) -> str:
         """Shell command of a rule that does a shard's part of what this notebook does."""

@@ -1,8 +1,8 @@
 """Run one notebook as one step of the study: checked, bound to its parent, recorded.
 
 ``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a notebook
-into OUTPUT with the current folder as ``results_dir``; with ``--report`` the manifest is written before it,
-and the pages of the report are made after it.
+into OUTPUT with the current folder as ``results_dir``; before that of the report the manifest is written, and
+after it the pages of the report are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import constants
 from ..files import PARTIAL, to_disk
 from ..study.sources import parameter_defaults
-from .graph import WILDCARDS, Graph, Step
+from .graph import REPORT, WILDCARDS, Graph, Step
 from .manifest import build_manifest
 from .records import read_steps
 from .step import Details, StepFailed, one_line, run_step
@@ -163,9 +163,7 @@ def lift_summary(content) -> None:
 # The step
 
 
-def run_notebook(
-    notebook: Path, output: Path, parameters: dict[str, str], threads: int = 1, report: bool = False
-) -> int:
+def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threads: int = 1) -> int:
     """Execute a notebook as a step of the study in the current folder; return the exit code (`run_step`)."""
     results_dir = Path.cwd()
     parameters = {"results_dir": str(results_dir)} | parameters
@@ -173,10 +171,10 @@ def run_notebook(
 
     def work(graph: Graph | None) -> None:
         check_parameters(notebook, parameters)
-        if report and graph:
+        if graph and notebook.stem == REPORT:
             build_manifest(results_dir, graph.settings, read_steps(results_dir, graph.steps()))
         execute(notebook, output, parameters, Details(step.name))
-        if report:
+        if notebook.stem == REPORT:
             from ..gallery.report import build
 
             build(results_dir)
@@ -196,10 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", action="store_true")
     given = parser.parse_args(arguments)
     notebook, output = given.notebook.resolve(), given.output.resolve()
-    return run_notebook(notebook, output, dict(given.parameters), given.threads, given.report)
+    return run_notebook(notebook, output, dict(given.parameters), given.threads)
 
 
 if __name__ == "__main__":
