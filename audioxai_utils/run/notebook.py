@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .. import constants
 from ..files import PARTIAL, to_disk
+from ..gallery.summaries import lift_summary
 from ..study.sources import parameter_defaults
 from .graph import REPORT, WILDCARDS, Graph, Step
 from .manifest import build_manifest
@@ -140,24 +141,6 @@ def mark_dead(content, problem: str) -> None:
 
     content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This notebook did not finish: {problem}.**"))
     content.metadata.setdefault("papermill", {})["exception"] = True
-
-
-def lift_summary(content) -> None:
-    """Put the Markdown that the cell tagged ``summary`` shows under the title, in a cell tagged ``found``."""
-    import nbformat
-
-    def tagged(tag: str) -> list:
-        return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
-
-    outputs = [output for cell in tagged("summary") for output in cell.get("outputs", [])]
-    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    if not texts:
-        return
-    old = tagged("found")
-    content.cells = [cell for cell in content.cells if cell not in old]
-    title = next((i for i, cell in enumerate(content.cells) if cell.cell_type == "markdown"), -1)
-    found = nbformat.v4.new_markdown_cell("\n\n".join(texts), metadata={"tags": ["found"]})
-    content.cells.insert(title + 1, found)
 
 
 # The step
