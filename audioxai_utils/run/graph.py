@@ -20,7 +20,8 @@ NOTEBOOKS = constants.REPOSITORY / "notebooks"
 REPORT = "00_report"  # runs last, and becomes the first page
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
-WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
+CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
+WILDCARDS = (*CONDITION, "shard")
 ALONE = ("09_own_model", "12_planted_causes", "14_other_sounds")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 MAIN = (
@@ -135,9 +136,8 @@ class Graph:
 
     def depends(self, notebook: str) -> Callable[[Any], str]:
         """Parameter of a rule: `depends_on` as JSON, so that a change of it reruns the step."""
-        names = WILDCARDS[:2]
         return lambda wildcards: json.dumps(
-            self.depends_on(Step(notebook, *(wildcards.get(name, "") for name in names)))
+            self.depends_on(Step(notebook, *(wildcards.get(name, "") for name in CONDITION)))
         )
 
     def depends_on(self, step: Step) -> dict[str, Any]:
@@ -191,5 +191,5 @@ class Graph:
 
     def shard_command(self, notebook: str) -> str:
         """Shell command of a rule that does a shard's part of what this notebook does."""
-        names = "{wildcards.spectrogram_type} {wildcards.noise_scenario} {wildcards.shard}"
+        names = " ".join(f"{{wildcards.{name}}}" for name in WILDCARDS)
         return f"python -P -m audioxai_utils.run.shards {notebook} {names} --threads {{threads}} 2> {{log:q}}"

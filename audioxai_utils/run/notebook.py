@@ -18,7 +18,7 @@ from .. import constants
 from ..files import PARTIAL, to_disk
 from ..gallery.summaries import lift_summary
 from ..study.sources import parameter_defaults
-from .graph import REPORT, WILDCARDS, Graph, Step
+from .graph import CONDITION, REPORT, Graph, Step
 from .manifest import build_manifest
 from .records import read_steps
 from .step import Details, StepFailed, one_line, run_step
@@ -150,7 +150,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threa
     """Execute a notebook as a step of the study in the current folder; return the exit code (`run_step`)."""
     results_dir = Path.cwd()
     parameters = {"results_dir": str(results_dir)} | parameters
-    step = Step(notebook.stem, *(parameters.get(name, "") for name in WILDCARDS[:2]))
+    step = Step(notebook.stem, *(parameters.get(name, "") for name in CONDITION))
 
     def work(graph: Graph | None) -> None:
         check_parameters(notebook, parameters)

@@ -16,7 +16,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .graph import Graph, Step
+from .graph import WILDCARDS, Graph, Step
 from .step import Details, run_step
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="audioxai_utils.run.shards", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("notebook", choices=WORK)
-    for name in ("spectrogram_type", "noise_scenario", "shard"):
+    for name in WILDCARDS:
         parser.add_argument(name)
     parser.add_argument("--threads", type=int, default=1)
     given = vars(parser.parse_args(arguments))
