@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 
 from .. import constants
@@ -66,31 +65,6 @@ def match_noise(noise_scenario: str, root: str | Path, argument: str = "noise_ro
             f"{argument} {root}: expected one audio file with {keyword!r} in its name; found {found}"
         )
     return matches[0]
-
-
-def recordings(
-    scenarios: Iterable[str], noise_root: str, noise_files: dict[str, str], argument="noise_root"
-) -> dict:
-    """Scenario -> audio file of those scenarios that are recordings; generated ones are left out.
-
-    Parameters
-    ----------
-    scenarios : iterable of str
-        Names, as in the conditions of a run.
-    noise_root : str
-        Folder of recordings; empty where the study's noises are generated.
-    noise_files : dict
-        Name -> path of scenarios that were given as audio files.
-    argument : str
-        What errors call ``noise_root``; they are those of `match_noise`.
-    """
-    found = {}
-    for name in dict.fromkeys(scenarios):
-        if name in noise_files:
-            found[name] = Path(noise_files[name])
-        elif name in NOISE_KEYWORDS and noise_root:
-            found[name] = match_noise(name, noise_root, argument)
-    return found
 
 
 # The dataset

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from ..figures.style import TEMPLATES
 from ..words import METHOD_LABELS, condition_label, method_label
+from .summaries import FOUND, put_under_title, shown_by_summary, tagged
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_NOTE = (
@@ -31,7 +32,6 @@ KEPT_AS_IS = re.compile(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", re.S)
 INLINE_SOUND = re.compile(r'src="data:audio/(?P<kind>[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]+)"')
 PROGRESS = re.compile(r"^[^\n]*:\s+\d+/\d+\s*$|\d+%\|.*\|")  # Study.progress and tqdm
 SETUP_TAGS = {"parameters", "injected-parameters", "imports"}
-FOUND, SUMMARY = "found", "summary"  # tags: what was found, under the title; the cell that says it at the end
 MARKDOWN_TABLE = re.compile(r"(?<=\n)(<table>.*?</table>)", re.S)  # mistune's; those of cells have attributes
 NOTEBOOK_LINK = re.compile(r'href="(?P<path>[^":?#]*?)(?P<stem>[^"/:?#]+)\.ipynb(?P<rest>#[^"]*)?"')
 
@@ -104,23 +104,10 @@ def found_first(notebook):
     """Put what was found under the title: the cell tagged ``found``, else what the cell tagged ``summary``
     displayed.
     """
-    from nbformat.v4 import new_markdown_cell
-
-    first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), -1) + 1
-    found = [cell for cell in notebook.cells if FOUND in cell.metadata.get("tags", [])]
-    if not found:
-        shown = [
-            output.get("data", {}).get("text/markdown", "")
-            for cell in notebook.cells
-            if SUMMARY in cell.metadata.get("tags", [])
-            for output in cell.get("outputs", [])
-        ]
-        text = "\n\n".join("".join(part) for part in shown).strip()
-        found = [new_markdown_cell(text, metadata={"tags": [FOUND]})] if text else []
-    given = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
-    left_out = {FOUND, "parameters"} if given else {FOUND}  # defaults say nothing beside what was given
-    rest = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
-    notebook.cells = [*rest[:first], *found, *rest[first:]]
+    put_under_title(notebook, tagged(notebook, FOUND) or shown_by_summary(notebook))
+    if tagged(notebook, "injected-parameters"):  # defaults say nothing beside what was given
+        defaults = tagged(notebook, "parameters")
+        notebook.cells = [cell for cell in notebook.cells if cell not in defaults]
     return notebook
 
 

@@ -119,8 +119,7 @@ def parse(arguments: Sequence[str]) -> Command:
         else:
             values[each.name] = each.default if word is None else _value(each, word)
     settings = Settings(**values)
-    scenarios = (scenario for _, scenario in settings.conditions)
-    inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
+    settings.recordings()  # raises where one is missing
     test = None if given["test"] is None else tuple(given["test"])
     return Command(settings, given["dry_run"], test, given["check_only"])
 
@@ -350,10 +349,10 @@ def run_study(command: Command) -> int:
 
     try:
         settings = prepare(command.settings, command.dry_run)
+        return plan(settings) if command.dry_run else run(settings)
     except NotPrepared as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return STUDY_FAILED
-    return plan(settings) if command.dry_run else run(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,8 @@ NOTEBOOKS = constants.REPOSITORY / "notebooks"
 REPORT = "00_report"  # runs last, and becomes the first page
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
-WILDCARDS = ("spectrogram_type", "noise_scenario", "shard")
+CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
+WILDCARDS = (*CONDITION, "shard")
 ALONE = ("09_own_model", "12_planted_causes", "14_other_sounds")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 MAIN = (
@@ -113,15 +114,9 @@ class Graph:
         return "-".join([notebook, *(f"{{{word}}}" if word in WILDCARDS else word for word in wildcards)])
 
     def records(self, notebook: str) -> list[str]:
-        """Records of a notebook's steps in every condition; of 02, in every spectrogram type."""
-        each = (
-            self.conditions if notebook[:2] in ("03", "04") else [(kind,) for kind in self.spectrogram_types]
-        )
-        return [self.record(notebook, *names) for names in each]
-
-    def tables_of(self, notebook: str) -> list[str]:
-        """The record of the tables, before a further notebook unless it reads nothing of the study."""
-        return [] if notebook in ALONE else [self.record("05_metrics_and_tables")]
+        """Records of a notebook's steps in every condition or spectrogram type, without those of shards."""
+        steps = self.steps().items()
+        return [self.record(name) for name, step in steps if step.notebook == notebook and not step.shard]
 
     def shards_of(self, notebook: str) -> Callable[[Any], list[str]]:
         """Input of a condition's step: records of the shards whose work it finds done, if there are any."""
@@ -141,9 +136,8 @@ class Graph:
 
     def depends(self, notebook: str) -> Callable[[Any], str]:
         """Parameter of a rule: `depends_on` as JSON, so that a change of it reruns the step."""
-        names = WILDCARDS[:2]
         return lambda wildcards: json.dumps(
-            self.depends_on(Step(notebook, *(wildcards.get(name, "") for name in names)))
+            self.depends_on(Step(notebook, *(wildcards.get(name, "") for name in CONDITION)))
         )
 
     def depends_on(self, step: Step) -> dict[str, Any]:
@@ -189,13 +183,13 @@ class Graph:
         """
         return int(self.settings.device != "cpu" and (self.job_cores > 0 or bool(machine.gpus())))
 
-    def command(self, *wildcards: str, report: bool = False) -> str:
+    def command(self, *wildcards: str) -> str:
         """Shell command of a notebook's rule."""
         words = ["python -P -m audioxai_utils.run.notebook {input[0]:q} {log[0]:q} --threads {threads}"]
         words += [f"-p {name} {{wildcards.{name}}}" for name in wildcards]
-        return " ".join([*words, "--report"] if report else words)
+        return " ".join(words)
 
     def shard_command(self, notebook: str) -> str:
         """Shell command of a rule that does a shard's part of what this notebook does."""
-        names = "{wildcards.spectrogram_type} {wildcards.noise_scenario} {wildcards.shard}"
+        names = " ".join(f"{{wildcards.{name}}}" for name in WILDCARDS)
         return f"python -P -m audioxai_utils.run.shards {notebook} {names} --threads {{threads}} 2> {{log:q}}"

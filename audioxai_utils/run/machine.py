@@ -1,7 +1,4 @@
-"""What this machine, or the container or job that lends a part of it, lets a process use.
-
-The standard library alone.
-"""
+"""What this machine, or the container or job that lends a part of it, lets a process use."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ import os
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path, PurePosixPath
+
+import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -24,17 +23,13 @@ def cores() -> int:
 
 def memory() -> int:
     """Bytes of memory: what the system has left, or fewer by the limit of a control group."""
-    sizes = {}
-    for line in _text(PROC / "meminfo").splitlines():
-        name, _, size = line.partition(":")
-        sizes[name] = int(size.split()[0]) * 1024
     limits = [
         int(text)
         for folder in _groups("memory")
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
         if (text := _text(folder / name)).isdigit()
     ]
-    return min([sizes.get("MemAvailable", sizes.get("MemTotal", 2**63)), *limits])
+    return min([psutil.virtual_memory().available, *limits])
 
 
 def _quotas() -> Iterator[tuple[int, int]]:

@@ -72,16 +72,15 @@ def data_fingerprints(settings: Settings) -> dict[str, dict]:
     """Fingerprints of the dataset's folder and, where there are any, of noise recordings and weights."""
     folder = inputs.dataset_folder(settings.dataset, settings.data_root)
     found = {"dataset": inputs.fingerprint(folder)} if folder.is_dir() else {}
-    scenarios = (scenario for _, scenario in settings.conditions)
-    noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
-    if noises:
-        found["noises"] = {
-            name: {"file": path.name, "sha256": inputs.file_digest(path)} for name, path in noises.items()
-        }
+    if noises := settings.recordings():
+        found["noises"] = {name: _file(path) for name, path in noises.items()}
     if settings.weights:
-        path = Path(settings.weights)
-        found["weights"] = {"file": path.name, "sha256": inputs.file_digest(path)}
+        found["weights"] = _file(Path(settings.weights))
     return found
+
+
+def _file(path: Path) -> dict:
+    return {"file": path.name, "sha256": inputs.file_digest(path)}
 
 
 def commit(repository: Path = constants.REPOSITORY) -> dict:

@@ -1,45 +1,30 @@
 """Run one notebook as one step of the study: checked, bound to its parent, recorded.
 
 ``python -m audioxai_utils.run.notebook NOTEBOOK OUTPUT [--threads N] [-p NAME VALUE]...`` executes a notebook
-into OUTPUT with the current folder as ``results_dir``; with ``--report`` the manifest is written before it,
-and the pages of the report are made after it.
+into OUTPUT with the current folder as ``results_dir``; before that of the report the manifest is written, and
+after it the pages of the report are made.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
-import re
-import resource
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from .. import constants
 from ..files import PARTIAL, to_disk
-from ..study.settings import FILE
+from ..gallery.summaries import lift_summary
 from ..study.sources import parameter_defaults
-from . import machine
-from .graph import JOBS_PER_GPU, ON_CPU, Graph, Step
+from .graph import CONDITION, REPORT, Graph, Step
 from .manifest import build_manifest
-from .progress import duration, tell
-from .records import read_steps, write_step
-from .watch import bound, watch_run
+from .records import read_steps
+from .step import Details, StepFailed, one_line, run_step
+from .watch import bound
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_DIED = 138  # exit code, also papermill's own
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
-
-
-class NotebookFailed(RuntimeError):
-    """A cell raised an error, or the kernel died; the message is one line."""
-
 
 # Executing
 
@@ -85,7 +70,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
 
     Raises
     ------
-    NotebookFailed
+    StepFailed
         With one line naming the cell and its error, or saying that the kernel died. The
         executed notebook is written all the same, with the error in it.
     """
@@ -114,11 +99,11 @@ def execute(notebook: Path, output: Path, parameters: dict[str, str], stderr: De
         _with_a_kernel(work)
         edit(partial, lift_summary)
     except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}") from error
+        raise StepFailed(f"cell [{error.exec_count}]: {one_line(error.ename, error.evalue)}") from error
     except DeadKernelError as error:
         problem = "the kernel died (killed, or out of memory)"
         edit(partial, functools.partial(mark_dead, problem=problem))
-        raise NotebookFailed(problem) from error
+        raise StepFailed(problem, KERNEL_DIED) from error
     finally:
         if partial.is_file():
             to_disk(partial)
@@ -136,12 +121,6 @@ def _with_a_kernel(work: Callable[[], object]) -> None:
         if type(error) is not RuntimeError:
             raise
         work()
-
-
-def one_line(name: str, message: str, limit: int = 300) -> str:
-    """``Name: message`` on one line, without terminal colours."""
-    text = " ".join(ANSI.sub("", message).split())
-    return f"{name}: {text}"[:limit] if text else name
 
 
 # The executed notebook
@@ -164,127 +143,27 @@ def mark_dead(content, problem: str) -> None:
     content.metadata.setdefault("papermill", {})["exception"] = True
 
 
-def lift_summary(content) -> None:
-    """Put the Markdown that the cell tagged ``summary`` shows under the title, in a cell tagged ``found``."""
-    import nbformat
-
-    def tagged(tag: str) -> list:
-        return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
-
-    outputs = [output for cell in tagged("summary") for output in cell.get("outputs", [])]
-    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    if not texts:
-        return
-    old = tagged("found")
-    content.cells = [cell for cell in content.cells if cell not in old]
-    title = next((i for i, cell in enumerate(content.cells) if cell.cell_type == "markdown"), -1)
-    found = nbformat.v4.new_markdown_cell("\n\n".join(texts), metadata={"tags": ["found"]})
-    content.cells.insert(title + 1, found)
-
-
 # The step
 
 
-class Details:
-    """Takes what a notebook's cells write to stderr; lines ``what: n/N`` go on to the run's heartbeat.
-
-    All of it also goes to ``log``, where there is one.
-    """
-
-    def __init__(self, label: str, log: TextIO | None = None):
-        self.label, self.log = label, log
-
-    def write(self, text: str) -> None:
-        """Tell the last line that says how far the work is."""
-        if self.log is not None:
-            self.log.write(text)
-        lines = [line.strip() for line in text.splitlines()]
-        found = [line for line in lines if re.fullmatch(r".{1,100}: \d+/\d+", line)]
-        if found:
-            say(self.label, "at", f"at {found[-1]}")
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
-
-
-def say(step: str, what: str, text: str, **more: str) -> None:
-    """Tell the run, and whoever reads what this process prints, what becomes of a step (as `tell`)."""
-    with suppress(OSError):
-        print(f"[{step}] {text}", flush=True)
-    tell(step, what, text=text, **more)
-
-
-def told(step: str, output: str, work: Callable[[], None]) -> int:
-    """Do the ``work`` of a step, which leaves ``output``, between two lines; return the exit code."""
-    started = time.monotonic()
-    say(step, "started", "started")
-    try:
-        work()
-    except Exception as error:  # whatever stops a step is told in one line; the log has the whole
-        failed = isinstance(error, NotebookFailed)
-        reason = str(error) if failed else one_line(type(error).__name__, str(error))
-        if not failed:
-            sys.excepthook(type(error), error, error.__traceback__)
-        took = duration(time.monotonic() - started)
-        say(step, "failed", f"FAILED after {took}: {reason}", error=reason, notebook=output)
-        return KERNEL_DIED if reason.startswith("the kernel died") else 1
-    say(step, "done", f"done in {duration(time.monotonic() - started)}")
-    return 0
-
-
-def graph_of(results_dir: Path) -> Graph | None:
-    """The graph of the run in a folder; None where none was started."""
-    path = results_dir / FILE
-    return Graph(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
-
-def take_gpu(step: Step, graph: Graph | None, results_dir: Path) -> None:
-    """Spread the steps of a run that ask for a GPU over those that there are."""
-    if graph and graph.settings.device != "cpu" and step.notebook not in ON_CPU:
-        machine.take_gpu(results_dir / "logs", JOBS_PER_GPU)
-
-
-def used(who: int = resource.RUSAGE_CHILDREN) -> dict[str, float]:
-    """Processor seconds of this process and those it started that have ended; largest memory of ``who``."""
-    times = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu_seconds = sum(each.ru_utime + each.ru_stime for each in times)
-    return {"cpu_seconds": cpu_seconds, "peak_memory": resource.getrusage(who).ru_maxrss * 1024}
-
-
-def run_notebook(
-    notebook: Path, output: Path, parameters: dict[str, str], threads: int = 1, report: bool = False
-) -> int:
-    """Execute a notebook as a step of the study in the current folder; return the exit code.
-
-    Prints one line when it starts and one when it ends. A step that ended well is recorded in ``steps/``.
-    """
-    results_dir, started = Path.cwd(), time.time()
+def run_notebook(notebook: Path, output: Path, parameters: dict[str, str], threads: int = 1) -> int:
+    """Execute a notebook as a step of the study in the current folder; return the exit code (`run_step`)."""
+    results_dir = Path.cwd()
     parameters = {"results_dir": str(results_dir)} | parameters
     step = Step(notebook.stem, *(parameters.get(name, "") for name in CONDITION))
-    graph = graph_of(results_dir)
 
-    def work() -> None:
+    def work(graph: Graph | None) -> None:
         check_parameters(notebook, parameters)
-        take_gpu(step, graph, results_dir)
-        if report and graph:
+        if graph and notebook.stem == REPORT:
             build_manifest(results_dir, graph.settings, read_steps(results_dir, graph.steps()))
         execute(notebook, output, parameters, Details(step.name))
-        if report:
+        if notebook.stem == REPORT:
             from ..gallery.report import build
 
             build(results_dir)
-        write_step(
-            results_dir,
-            step,
-            started=started,
-            threads=threads,
-            **used(),
-            parameters=parameters,
-            notebook=os.path.relpath(output, results_dir),
-            depends_on=graph.depends_on(step) if graph else None,
-        )
 
-    return told(step.name, str(output), work)
+    executed = os.path.relpath(output, results_dir)
+    return run_step(step, work, str(output), threads, parameters=parameters, notebook=executed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -298,12 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", action="store_true")
     given = parser.parse_args(arguments)
-    watch_run()
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.threads)))
     notebook, output = given.notebook.resolve(), given.output.resolve()
-    return run_notebook(notebook, output, dict(given.parameters), given.threads, given.report)
+    return run_notebook(notebook, output, dict(given.parameters), given.threads)
 
 
 if __name__ == "__main__":

@@ -41,17 +41,15 @@ def prepare(settings: Settings, dry_run: bool = False) -> Settings:
         if not dry_run:
             _provide_dataset(settings)
         if settings.weights == "download":
-            weights = _provide_weights(settings.network, dry_run)
-            settings = replace(settings, pretrained=(settings.network, str(weights)))
+            path = _weights_file(settings.network, missing_ok=dry_run)
+            settings = replace(settings, pretrained=(settings.network, str(path)))
     except (OSError, ValueError) as error:  # ConnectionError is an OSError
         raise NotPrepared(" ".join(str(error).split())) from error
     return settings
 
 
 def _check_recordings(settings: Settings) -> None:
-    scenarios = (scenario for _, scenario in settings.conditions)
-    found = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files, "--noise-root")
-    for name, path in found.items():
+    for name, path in settings.recordings().items():
         from ..audio.audio_files import read_waveform, shown
 
         try:
@@ -87,7 +85,7 @@ def _with_weights_at_hand(settings: Settings) -> Settings:
     meant = settings.profile in TAKES_WEIGHTS and settings.dataset in ("esc10", "esc50")
     if settings.pretrained is not None or settings.model or not meant:
         return settings
-    path, started = _weights_file(TAGGER), settings.results / FILE
+    path, started = _weights_file(TAGGER, missing_ok=True), settings.results / FILE
     before = Settings.read(settings.results).network if started.is_file() else None
     if not path.is_file() and before == TAGGER:
         raise NotPrepared(
@@ -100,15 +98,9 @@ def _with_weights_at_hand(settings: Settings) -> Settings:
     return replace(settings, pretrained=(TAGGER, str(path)))
 
 
-def _weights_file(network: str) -> Path:
-    """Where a network's weights are downloaded to."""
-    from ..audio.downloads import WEIGHTS
+def _weights_file(network: str, missing_ok: bool) -> Path:
+    """Where a network's weights are, downloaded if they are not there and may not be missing."""
+    from ..audio.downloads import WEIGHTS, download_weights
 
-    return constants.REPOSITORY / "data" / WEIGHTS[network].name
-
-
-def _provide_weights(network: str, dry_run: bool) -> Path:
-    from ..audio.downloads import download_weights
-
-    path = _weights_file(network)
-    return path if dry_run else download_weights(network, path.parent)
+    folder = constants.REPOSITORY / "data"
+    return folder / WEIGHTS[network].name if missing_ok else download_weights(network, folder)

@@ -98,14 +98,12 @@ class Progress:
                 command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            while (code := process.poll()) is None:
+            while process.poll() is None:
                 self._look()
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK)
-                except subprocess.TimeoutExpired:
-                    continue
             self._look()
-            return code
+            return process.returncode
         finally:
             _end(process)
 
@@ -158,10 +156,9 @@ class Progress:
 
 def _end(process: subprocess.Popen) -> None:
     """End a process that still runs: first politely, so that it can end its own jobs."""
-    for end, patience in ((process.terminate, PATIENCE), (process.kill, None)):
-        if process.poll() is None:
-            end()
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -44,8 +44,11 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def explained(options: argparse.Namespace) -> Iterator[Recording | str]:
-    """Recordings of the folder, or why one was not read; each is told of when it is done."""
+def explained(options: argparse.Namespace, read: list[Path]) -> Iterator[Recording | str]:
+    """Recordings of the folder, or why one was not read; each is told of when it is done.
+
+    The paths of those that were read are added to ``read``.
+    """
     found = explain_folder(
         load_own(options.model, options.device),
         options.folder,
@@ -55,6 +58,7 @@ def explained(options: argparse.Namespace) -> Iterator[Recording | str]:
         if isinstance(each, str):
             print(each, file=sys.stderr)
         else:
+            read.append(each.path)
             heard = ", ".join(f"{r.class_name} at {r.sound_start:.1f} s" for r in each.reasons)
             print(f"{each.path.name}: {heard or 'nothing is explained'}", flush=True)
             if options.sounds:
@@ -64,23 +68,16 @@ def explained(options: argparse.Namespace) -> Iterator[Recording | str]:
 
 def main(given: list[str] | None = None) -> int:
     """Write the page; 2 and one line where nothing can be explained, as where no file could be read."""
-    options, n_read = parse(given), 0
-
-    def counted() -> Iterator[Recording | str]:
-        nonlocal n_read
-        for each in explained(options):
-            n_read += isinstance(each, Recording)
-            yield each
-
+    options, read = parse(given), []
     try:
-        page = recordings_page(counted(), options.out, options.folder.resolve().name)
+        page = recordings_page(explained(options, read), options.out, options.folder.resolve().name)
     except (TypeError, ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     print(f"The page: {page}")
-    if not n_read:
+    if not read:
         print(f"{options.folder}: none of its sound files could be read", file=sys.stderr)
-    return 0 if n_read else 2
+    return 0 if read else 2
 
 
 if __name__ == "__main__":

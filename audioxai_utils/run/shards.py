@@ -9,20 +9,15 @@ time and changes no number.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import resource
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .graph import Step
-from .notebook import THREAD_VARIABLES, Details, graph_of, take_gpu, told, used
-from .records import write_step
-from .watch import watch_run
+from .graph import WILDCARDS, Graph, Step
+from .step import Details, run_step
 
 if TYPE_CHECKING:
     from ..study.condition import Condition
@@ -56,26 +51,16 @@ WORK = {"03_attributions": attribute, "04_mask_study": score}
 
 
 def run_shard(step: Step, threads: int) -> int:
-    """Do a shard's work as a step of the study in the current folder; return the exit code."""
-    results_dir, started, graph = Path.cwd(), time.time(), graph_of(Path.cwd())
+    """Do a shard's work as a step of the study in the current folder; return the exit code (`run_step`)."""
 
-    def work() -> None:
-        take_gpu(step, graph, results_dir)
+    def work(graph: Graph | None) -> None:
         from ..study.study import open_study
 
         with redirect_stderr(Details(step.name, sys.stderr)):
-            condition = open_study(results_dir).condition(step.spectrogram_type, step.noise_scenario)
+            condition = open_study(Path.cwd()).condition(step.spectrogram_type, step.noise_scenario)
             WORK[step.notebook](condition, shard_of(step.shard))
-        write_step(
-            results_dir,
-            step,
-            started=started,
-            threads=threads,
-            **used(resource.RUSAGE_SELF),
-            depends_on=graph.depends_on(step) if graph else None,
-        )
 
-    return told(step.name, f"logs/{step.name}.log", work)
+    return run_step(step, work, f"logs/{step.name}.log", threads)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,13 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="audioxai_utils.run.shards", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("notebook", choices=WORK)
-    for name in ("spectrogram_type", "noise_scenario", "shard"):
+    for name in WILDCARDS:
         parser.add_argument(name)
     parser.add_argument("--threads", type=int, default=1)
     given = vars(parser.parse_args(arguments))
     threads = given.pop("threads")
-    watch_run()
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     return run_shard(Step(**given), threads)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROFILE = "slurm"  # folder beside the Snakefile, with the options of Snakemake that a run starts from
 CORES = 4  # of each job, unless --cores says otherwise
+LOGS = Path("logs", "slurm")  # folder, in that of the results, of what the jobs say
 PROGRAMS = ("sbatch", "squeue", "scancel")
 PATIENCE = 60.0  # seconds for cancelled jobs to end
 
@@ -47,12 +48,12 @@ def job_prefix(results_dir: Path) -> str:
     return f"audioxai-{hashlib.sha256(str(results_dir).encode()).hexdigest()[:12]}"
 
 
-def snakemake_options(snakefile: Path, profile: str, results_dir: Path, logs: Path) -> list[str]:
+def snakemake_options(snakefile: Path, profile: str, results_dir: Path) -> list[str]:
     """Options that make Snakemake submit jobs; the user's ``profile`` goes before the repository's."""
     options = ["--executor", "slurm", "--profile", str(snakefile.parent / PROFILE)]
     options += ["--workflow-profile", profile or "none"]
-    options += ["--slurm-jobname-prefix", job_prefix(results_dir), "--slurm-logdir", str(logs)]
-    return options
+    options += ["--slurm-jobname-prefix", job_prefix(results_dir)]
+    return [*options, "--slurm-logdir", str(results_dir / LOGS)]
 
 
 def jobs(prefix: str) -> list[str]:
@@ -117,7 +118,8 @@ def jobs_end_with(results_dir: Path) -> Iterator[None]:
         raise BlockingIOError(f"an earlier run on {results_dir} may still work on it: {error}") from error
     if left:
         print(f"cancelled what an earlier run had left behind: SLURM jobs {', '.join(left)}", flush=True)
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signals, as_ctrl_c = (signal.SIGTERM, signal.SIGHUP), signal.default_int_handler
+    before = {number: signal.signal(number, as_ctrl_c) for number in signals}
     try:
         yield
     finally:
@@ -127,7 +129,3 @@ def jobs_end_with(results_dir: Path) -> Iterator[None]:
             print(f"run_all.sh: {error}", file=sys.stderr)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -20,6 +20,7 @@ from ..files import locked, sweep
 from ..study.settings import Settings, remember_latest
 from . import machine, records, slurm
 from .graph import JOBS_PER_GPU, NOTEBOOKS, Graph
+from .preparation import NotPrepared
 from .progress import EVENTS, Progress, duration
 from .watch import RUN_PID, bound
 
@@ -77,12 +78,10 @@ def environment() -> dict[str, str]:
 
 def states_of(settings: Settings) -> dict[str, Any]:
     """What the run reads besides its options, as it is now; a change reruns what depends on it."""
-    scenarios = (scenario for _, scenario in settings.conditions)
-    noises = inputs.recordings(scenarios, settings.noise_root or "", settings.noise_files)
     weights = settings.weights
     return {
         "data": inputs.dataset_state(inputs.dataset_folder(settings.dataset, settings.data_root)),
-        "noises": {name: inputs.file_digest(path)[:16] for name, path in noises.items()},
+        "noises": {name: inputs.file_digest(path)[:16] for name, path in settings.recordings().items()},
         "model": model_state(settings.model) if settings.model else "",
         "weights": f"sha256:{inputs.file_digest(weights)}" if weights else "",
         "answers": inputs.csv_state(settings.results / "listening"),
@@ -120,25 +119,20 @@ def written(settings: Settings, folder: Path) -> tuple[Path, Graph]:
 
 def snakemake_command(graph: Graph, directory: Path, configuration: Path, again: list[str]) -> list[str]:
     """Snakemake on these settings, its own lock off (ours cannot be left behind); ``again`` is redone."""
-    snakefile, logs = NOTEBOOKS / "Snakefile", job_logs(directory)
+    snakefile = NOTEBOOKS / "Snakefile"
     command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(snakefile), "--logger", "audioxai"]
     command += ["--directory", str(directory), "--configfile", str(configuration)]
     command += ["--keep-going", "--rerun-incomplete", "--nolock", "--scheduler", "greedy", "--nocolor"]
     command += ["--forcerun", *again] if again else []
     if graph.job_cores:
-        return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory, logs)
+        return command + slurm.snakemake_options(snakefile, graph.settings.slurm, directory)
     command += ["--profile", "none", "--workflow-profile", "none", "--cores", str(graph.cores)]
     gpus = [f"gpu={JOBS_PER_GPU * len(machine.gpus())}"] if machine.gpus() else []
     return [*command, "--default-resources", "step=1", "--resources", f"step={graph.at_once}", *gpus]
 
 
-def job_logs(results_dir: Path) -> Path:
-    """Folder of what the run's SLURM jobs say."""
-    return results_dir / "logs" / "slurm"
-
-
 def run(settings: Settings) -> int:
-    """Run the study; return the exit code."""
+    """Run the study; return the exit code. `NotPrepared` where it cannot begin."""
     results_dir = settings.results
     results_dir.mkdir(parents=True, exist_ok=True)
     on_slurm = settings.slurm is not None
@@ -147,7 +141,7 @@ def run(settings: Settings) -> int:
         if held:  # where nobody can hold it, what is half made may be another run's
             sweep(results_dir)
         logs = results_dir / "logs"
-        for folder in (logs / "events", job_logs(results_dir)):
+        for folder in (logs / "events", results_dir / slurm.LOGS):
             shutil.rmtree(folder, ignore_errors=True)
         (logs / "events").mkdir(parents=True)
         configuration, graph = written(settings, results_dir)
@@ -158,8 +152,7 @@ def run(settings: Settings) -> int:
             f"{len(settings.explained_by)} methods, {where}\nresults: {results_dir}",
             flush=True,
         )
-        if not _sources_can_be_read(graph):
-            return 1
+        _check_sources(graph)
         again = list(records.lost(results_dir, graph))
         progress = Progress(logs / "events", logs / time.strftime("run-%Y%m%d-%H%M%S.log"))
         command = bound(snakemake_command(graph, results_dir, configuration, again))
@@ -167,21 +160,18 @@ def run(settings: Settings) -> int:
 
 
 def plan(settings: Settings) -> int:
-    """Print the steps that would run, with the reason; leave nothing behind."""
+    """Print the steps that would run, with the reason; leave nothing behind. `NotPrepared` as in `run`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, results_dir = Path(temporary), settings.results
         configuration, graph = written(settings, folder)
         graph.job_cores = 0  # nothing is submitted
-        if not _sources_can_be_read(graph):
-            return 1
+        _check_sources(graph)
         lost = records.lost(results_dir, graph)
         directory = results_dir if results_dir.is_dir() else folder / "none"
         command = [*snakemake_command(graph, directory, configuration, list(lost)), "--dry-run"]
         progress = Progress(folder, folder / "log", io.StringIO())
-        code = progress.follow(command, environment())
-        if code:
-            print(f"run_all.sh: the plan cannot be made: {_said(progress)}", file=sys.stderr)
-            return 1
+        if progress.follow(command, environment()):
+            raise NotPrepared(f"the plan cannot be made: {_said(progress)}")
     by_record = {graph.record(name): step for name, step in graph.steps().items()}
     steps = [by_record[record] for record in dict.fromkeys(progress.planned)]
     for step in steps:
@@ -190,15 +180,13 @@ def plan(settings: Settings) -> int:
     return 0
 
 
-def _sources_can_be_read(graph: Graph) -> bool:
-    """Whether every notebook is one; else the first that is none is told."""
+def _check_sources(graph: Graph) -> None:
+    """Raise `NotPrepared` where a notebook is none."""
     try:
         for step in graph.steps().values():
             graph.sources(step.notebook)
     except (OSError, ValueError) as error:
-        print(f"run_all.sh: {error}", file=sys.stderr)
-        return False
-    return True
+        raise NotPrepared(str(error)) from error
 
 
 def _conclude(results_dir: Path, progress: Progress, code: int) -> int:

@@ -215,6 +215,19 @@ class Settings:
             inputs.scenario_name(name): name for name in self.scenarios or () if inputs.is_recording(name)
         }
 
+    def recordings(self) -> dict[str, Path]:
+        """Noise scenario -> audio file of those of the run that are recordings; generated ones are left out.
+
+        Errors are those of `match_noise`.
+        """
+        found, files = {}, self.noise_files
+        for name in dict.fromkeys(scenario for _, scenario in self.conditions):
+            if name in files:
+                found[name] = Path(files[name])
+            elif name in inputs.NOISE_KEYWORDS and self.noise_root:
+                found[name] = inputs.match_noise(name, self.noise_root, "--noise-root")
+        return found
+
     @property
     def spectrogram_types(self) -> tuple[str, ...]:
         """Those that a run can have: the study's, or the one of a classifier of one's own."""

@@ -20,6 +20,7 @@ def system(tmp_path, monkeypatch):
     """Writes files of a system of 16 cores with 64 GiB left."""
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine.psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     monkeypatch.setattr(machine, "DEVICES", tmp_path / "dev")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -30,9 +31,16 @@ def system(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
-    write(proc__meminfo=f"MemTotal: 99999999 kB\nMemFree: 1 kB\nMemAvailable: {64 * 2**20} kB\n")
+    write(proc__meminfo=meminfo(64))
     write.root = tmp_path
     return write
+
+
+def meminfo(gib: int) -> str:
+    """What Linux says of a machine of 96 GiB with so much left."""
+    others = ("Buffers", "Cached", "SReclaimable", "Active", "Inactive", "Shmem", "Slab")
+    sizes = {"MemTotal": 96 * 2**20, "MemFree": 1, "MemAvailable": gib * 2**20} | dict.fromkeys(others, 0)
+    return "".join(f"{name}: {size} kB\n" for name, size in sizes.items())
 
 
 def groups(system, lines: str, **files: str) -> tuple[int, int]:
@@ -122,7 +130,7 @@ def test_this_machine_says_something():
     [(64, "quick", 16, 2), (9, "quick", 4, 4), (1, "quick", 1, 16), (64, "paper", 8, 2)],
 )
 def test_memory_decides_how_many_steps_run_at_once(system, tmp_path, gib, profile, at_once, threads):
-    system(proc__meminfo=f"MemAvailable: {gib * 2**20} kB")
+    system(proc__meminfo=meminfo(gib))
     path, found = workflow.written(Settings(profile, results_dir=str(tmp_path), device="cpu"), tmp_path)
     assert found.at_once == at_once and found.cores == 16
     assert found.threads(8) == threads
@@ -190,17 +198,17 @@ def test_one_gpu_is_left_as_it_is(tmp_path, monkeypatch):
 
 
 def test_only_steps_that_compute_take_a_gpu(tmp_path, monkeypatch):
-    from audioxai_utils.run import notebook
+    from audioxai_utils.run import step
 
     taken = []
-    monkeypatch.setattr(notebook.machine, "take_gpu", lambda folder, n: taken.append((folder, n)))
+    monkeypatch.setattr(step.machine, "take_gpu", lambda folder, n: taken.append((folder, n)))
     for device, stem in (
         ("cuda", "03_attributions"),
         ("cuda", "05_metrics_and_tables"),
         ("cpu", "03_attributions"),
     ):
         _, found = workflow.written(Settings(results_dir=str(tmp_path), device=device), tmp_path)
-        notebook.take_gpu(graph.Step(stem), found, tmp_path)
+        step.take_gpu(graph.Step(stem), found, tmp_path)
     assert taken == [(tmp_path / "logs", graph.JOBS_PER_GPU)]
 
 

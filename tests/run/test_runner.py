@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import toy_study
 
-from audioxai_utils.run import notebook, watch
+from audioxai_utils.run import notebook, step, watch
 
 PARAMETERS = (*toy_study.COMMON, *toy_study.CONDITION)
 
@@ -187,18 +188,15 @@ def test_a_missing_notebook_is_an_error(tmp_path):
 
 
 def test_one_line_is_one_line():
-    assert notebook.one_line("ValueError", "\x1b[31mno\x1b[0m\n  clip") == "ValueError: no clip"
-    assert notebook.one_line("KeyboardInterrupt", "") == "KeyboardInterrupt"
-    assert len(notebook.one_line("E", "x" * 1000)) == 300
+    assert step.one_line("ValueError", "\x1b[31mno\x1b[0m\n  clip") == "ValueError: no clip"
+    assert step.one_line("KeyboardInterrupt", "") == "KeyboardInterrupt"
+    assert len(step.one_line("E", "x" * 1000)) == 300
 
 
 def children(pid: int) -> set[int]:
     """All living descendants of a process."""
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        if watch.parent_of(int(entry.name)) == pid and toy_study.alive(int(entry.name)):
-            found |= {int(entry.name)} | children(int(entry.name))
-    return found
+    found = {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return {child for child in found if toy_study.alive(child)}
 
 
 def program(pid: int) -> str:
@@ -246,45 +244,43 @@ def test_nothing_is_left_behind_when_a_process_is_killed(sleeping, tmp_path, vic
         assert "data_and_noise ended without a word" in printed.splitlines()[-1]
 
 
-def test_ancestors_are_watched_where_the_system_has_no_process_handles(tmp_path):
-    """Pythons and containers without ``pidfd_open``; another process's id is not mistaken for the one that
-    ended.
-    """
-    for refusal in (
-        "del os.pidfd_open",
-        "os.pidfd_open = lambda pid: (_ for _ in ()).throw(PermissionError(1, 'no'))",
-    ):
-        code = f"import os, time\n{refusal}\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
-        starts = "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
-        starts += "child.stdout.readline()\nprint(child.pid, flush=True)\ntime.sleep(60)"
-        env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
-        parent = subprocess.Popen(
-            [sys.executable, "-c", starts, code], env=env, stdout=subprocess.PIPE, text=True
-        )
-        child = int(parent.stdout.readline())
-        assert toy_study.alive(child)
-        parent.kill()
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_process_ends_with_its_parent(collected):
+    """Also where nobody collects the parent that was killed, as in a container without an init."""
+    code = "import time\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
+    starts = "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
+    starts += "child.stdout.readline()\nprint(child.pid, flush=True)\ntime.sleep(60)"
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    env.pop(watch.RUN_PID, None)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starts, code], env=env, stdout=subprocess.PIPE, text=True
+    )
+    child = int(parent.stdout.readline())
+    assert toy_study.alive(child)
+    parent.kill()
+    if collected:
         parent.wait()
-        parent.stdout.close()
-        assert toy_study.wait_for(lambda child=child: not toy_study.alive(child), 5)
-    own = {os.getpid(): watch._about(os.getpid())}
-    assert own[os.getpid()] and watch._about(2**22 + 1) == []
-    watch._by_looking({os.getpid(): ["another start"]})()  # returns at once
+    assert toy_study.wait_for(lambda: not toy_study.alive(child), 5)
+    parent.wait()
+    parent.stdout.close()
 
 
-def test_a_command_is_bound_without_setpriv(monkeypatch):
-    monkeypatch.setattr(watch.shutil, "which", lambda program: None)
-    watch._prefix.cache_clear()
-    try:
-        child = watch.bound(["sleep", "60"])
-        assert child[0] == sys.executable
-        code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
-        parent = subprocess.Popen([sys.executable, "-c", code, *child], stdout=subprocess.PIPE, text=True)
-        pid = int(parent.stdout.readline())
-        assert toy_study.wait_for(lambda: program(pid).startswith("sleep"))
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-        assert toy_study.wait_for(lambda: not toy_study.alive(pid), 5)
-    finally:
-        watch._prefix.cache_clear()
+def test_the_run_is_watched_through_all_that_stands_between(tmp_path):
+    """The run, a shell that outlives it and the step that the shell has started."""
+    code = "import time\nfrom audioxai_utils.run import watch\nwatch.watch_run()\nprint(1, flush=True)\ntime.sleep(60)"
+    (tmp_path / "step.py").write_text(code)
+    run = "import os, subprocess, sys\nline = f'{sys.executable} {sys.argv[1]}; sleep 60'\n"
+    run += "env = os.environ | {'AUDIOXAI_RUN_PID': str(os.getpid())}\nsubprocess.run(['bash', '-c', line], env=env)"
+    env = os.environ | {"PYTHONPATH": str(toy_study.REPOSITORY)}
+    line = [sys.executable, "-c", run, str(tmp_path / "step.py")]
+    parent = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "1\n"
+    family = children(parent.pid)
+    (watcher,) = [pid for pid in family if "step.py" in program(pid) and "bash" not in program(pid)]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert toy_study.wait_for(lambda: not toy_study.alive(watcher), 5)
+    for pid in family:  # the shell, and its sleep
+        if toy_study.alive(pid):
+            os.kill(pid, signal.SIGKILL)

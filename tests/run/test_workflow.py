@@ -259,7 +259,7 @@ def test_notebooks_have_no_option_of_their_own():
         allowed = {
             "results_dir",
             *(
-                {"02": ["spectrogram_type"], "03": graph.WILDCARDS[:2], "04": graph.WILDCARDS[:2]}.get(
+                {"02": ["spectrogram_type"], "03": graph.CONDITION, "04": graph.CONDITION}.get(
                     notebook.stem[:2], ()
                 )
             ),
