@@ -35,6 +35,8 @@ REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
     "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
 }
+# what a network raises in the middle of a method, and says little without its name
+OF_OTHERS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -301,8 +303,9 @@ def explain_many(
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
             except (torch.OutOfMemoryError, torch.AcceleratorError):  # no later clip would fare better
                 raise
-            except (OSError, TypeError, ValueError, RuntimeError) as refusal:
-                refused = " ".join(str(refusal).split()) or type(refusal).__name__
+            except (OSError, TypeError, ValueError, RuntimeError, *OF_OTHERS) as refusal:
+                words = [type(refusal).__name__] if isinstance(refusal, OF_OTHERS) or not str(refusal) else []
+                refused = " ".join([*words, *str(refusal).split()])
                 tables.append(pd.DataFrame([head | {"refused": refused}]))
                 continue
             check = check and not METHODS.traits(name).gradients

@@ -106,6 +106,17 @@ def test_whatever_a_function_raises_is_a_line_of_the_table():
     )
 
 
+def test_an_error_in_the_middle_of_a_method_is_a_line_of_the_table():
+    """One of a class of its own, when more pictures are asked about, ended it."""
+    net = any_models.make("NumPy").net
+    classifier = any_models.described(lambda db: {1: net, 2: net}[len(db)](db), head="softmax")
+    table = explain_many(classifier, [clip()], ["occlusion", "segments"], RATE, masks=["bin"])
+    assert table["refused"].str.match(r"KeyError \d+$").all() and list(table["method"]) == [
+        "occlusion",
+        "segments",
+    ]
+
+
 def test_what_an_onnx_session_does_not_take_is_said_in_one_line():
     """The runtime's own errors are many lines, and of no class that a table of clips knew."""
     pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
