@@ -35,6 +35,8 @@ REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
     "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
 }
+# what a network raises in the middle of a method, and says little without its name
+OF_OTHERS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def explain(
         )
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
+    _warn_of_no_numbers(scores)
     return Explanation(
         samples[0],
         classifier.sample_rate,
@@ -216,6 +219,18 @@ def _warn_of_a_cut(bound: Bound) -> None:
         warnings.warn(
             f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
             "explain_recording",
+            stacklevel=4,  # the line that calls explain
+        )
+
+
+def _warn_of_no_numbers(scores: pd.DataFrame) -> None:
+    """Warn where the network's answer to what a mask keeps or removes is NaN."""
+    asked = [name for name in ("p_kept", "p_removed", "FF_heard", "AD_heard") if name in scores]
+    masks = scores.index[scores[asked].isna().any(axis=1)]
+    if len(masks):
+        warnings.warn(
+            f"the network answers NaN to what {', '.join(masks)} keep or remove, as a division by the peak "
+            "of silence does; its scores there are NaN: divide by the peak + 1e-8",
             stacklevel=4,  # the line that calls explain
         )
 
@@ -288,8 +303,9 @@ def explain_many(
                 found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
             except (torch.OutOfMemoryError, torch.AcceleratorError):  # no later clip would fare better
                 raise
-            except (OSError, TypeError, ValueError, RuntimeError) as refusal:
-                refused = " ".join(str(refusal).split()) or type(refusal).__name__
+            except (OSError, TypeError, ValueError, RuntimeError, *OF_OTHERS) as refusal:
+                words = [type(refusal).__name__] if isinstance(refusal, OF_OTHERS) or not str(refusal) else []
+                refused = " ".join([*words, *str(refusal).split()])
                 tables.append(pd.DataFrame([head | {"refused": refused}]))
                 continue
             check = check and not METHODS.traits(name).gradients
@@ -374,6 +390,8 @@ def _named(clips: Iterable | Mapping) -> Iterable[tuple[str, object]]:
     if isinstance(clips, Mapping):
         return clips.items()
     clips = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
+    if clips and isinstance(clips[0], (numbers.Real, torch.Tensor, np.ndarray)) and np.ndim(clips[0]) == 0:
+        raise TypeError(f"clips must be a list of sounds; got {len(clips)} samples of one, pass [waveform]")
     return [
         (os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else str(i), clip)
         for i, clip in enumerate(clips)

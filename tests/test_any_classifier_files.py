@@ -7,10 +7,12 @@ import tempfile
 import any_models
 import numpy as np
 import pytest
+import torch
 from any_models import CLASSES, MEL, RATE, clip, cnn
 from torch import nn
 
 from audioxai_utils import AudioClassifier, LogMel, explain, explain_many
+from audioxai_utils.audio.reading import as_mono
 
 pytestmark = pytest.mark.usefixtures("same_weights")
 
@@ -59,6 +61,72 @@ def test_sounds_that_ask_for_too_much_are_refused():
         explain(classifier, clip(), 44101)
     with pytest.raises(ValueError, match="waveform must last 120 s at most; got 121.0 s"):
         explain(classifier, np.zeros(121 * RATE), RATE)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ((clip(), RATE), "got tuple: pass waveform, sample_rate"),
+        (b"street.wav", "waveform must be .*; got (bytes|torch.uint8)"),
+        (None, "got NoneType: soundfile.read makes such an array"),
+        ({"array": clip(), "sampling_rate": RATE}, "got dict"),
+    ],
+    ids=["with its rate", "bytes", "none", "dict"],
+)
+def test_what_is_no_array_is_refused_in_one_line(given, words):
+    with pytest.raises(TypeError, match=words) as told:
+        as_mono(given, RATE, RATE)
+    assert "\n" not in str(told.value)
+
+
+def test_arrays_are_the_same_sound_however_they_lie_in_memory():
+    sound = clip().numpy().astype(np.float32)
+    for given in (sound[::-1][::-1], sound[::-1].copy()[::-1], sound.astype(">f4"), sound.tolist()):
+        assert np.array_equal(as_mono(given, RATE, RATE).numpy(), sound)
+
+
+def test_a_batch_is_not_averaged_without_a_word():
+    """Ten clips were explained as their mean; the samples of one were ten thousand clips."""
+    classifier, batch = any_models.make("NumPy"), np.stack([clip(seed=seed) for seed in range(10)])
+    with pytest.warns(UserWarning, match="has 10 rows, which are averaged as channels of one sound; of a"):
+        explain(classifier, batch, RATE, method="occlusion", masks=["bin"])
+    for samples in (batch[0], torch.from_numpy(batch[0]), batch[0].tolist()):
+        with pytest.raises(TypeError, match=r"got 6400 samples of one, pass \[waveform\]"):
+            explain_many(classifier, samples, ["occlusion"], RATE)
+
+
+def test_whatever_a_function_raises_is_a_line_of_the_table():
+    """A KeyError ended the table."""
+    net = any_models.make("NumPy").net
+    classifier = any_models.described(lambda db: {51: net(db)}[db.shape[3]], head="softmax")
+    clips = {"whole": clip(), "half": clip(0.5)}
+    table = explain_many(classifier, clips, ["occlusion"], RATE, masks=["bin"]).set_index("clip")["refused"]
+    assert table["whole"] == "" and table["half"].endswith(
+        "(1, 1, 32, 32): KeyError 32; see the axes and the length that it was made for"
+    )
+
+
+def test_an_error_in_the_middle_of_a_method_is_a_line_of_the_table():
+    """One of a class of its own, when more pictures are asked about, ended it."""
+    net = any_models.make("NumPy").net
+    classifier = any_models.described(lambda db: {1: net, 2: net}[len(db)](db), head="softmax")
+    table = explain_many(classifier, [clip()], ["occlusion", "segments"], RATE, masks=["bin"])
+    assert table["refused"].str.match(r"KeyError \d+$").all() and list(table["method"]) == [
+        "occlusion",
+        "segments",
+    ]
+
+
+def test_what_an_onnx_session_does_not_take_is_said_in_one_line():
+    """The runtime's own errors are many lines, and of no class that a table of clips knew."""
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    net = any_models.make("ONNX").net
+    classifier = AudioClassifier(net, CLASSES, input=LogMel(**MEL | {"n_mels": 40}), head="softmax")
+    with pytest.raises(
+        ValueError, match=r"does not take \(2, 1, 40, 51\), its input is \[2, 1, 32, "
+    ) as told:
+        explain(classifier, clip(), RATE, method="occlusion")
+    assert "\n" not in str(told.value)
 
 
 def test_a_model_that_cannot_be_copied_is_asked_and_its_gradient_not_taken_for_proved():

@@ -92,7 +92,7 @@ def drawn(n_samples: int, n_components: int, seed: int) -> np.ndarray:
     return visible.astype(bool)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def classified(
     model: nn.Module,
     clip: torch.Tensor,

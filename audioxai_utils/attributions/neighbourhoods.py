@@ -70,7 +70,7 @@ def classify(
     return classified(model, clip, label, like, batch_size).double().cpu().numpy()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def classified(
     model: nn.Module, clip: Neighbourhood, label: int, like: torch.Tensor, batch_size: int
 ) -> torch.Tensor:

@@ -63,7 +63,7 @@ def rise(
     fast, reading = inference_copy(model, db), reading_of(model)
     fill = reading.floor if fill is None else fill
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
-    with torch.inference_mode():
+    with torch.no_grad():
         size = at_once(batch_size, db.device)
         for masks in random_masks(n_masks, tuple(grid), share, seed, db, size):
             shown += masks.sum(0, keepdim=True)

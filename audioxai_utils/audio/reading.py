@@ -7,6 +7,7 @@ import numbers
 import os
 import warnings
 
+import numpy as np
 import torch
 from torchaudio.functional import resample
 
@@ -20,9 +21,9 @@ MOST_SECONDS = 120.0  # of one clip; an explanation holds many pictures of it at
 def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:
     """Samples (n,) at ``wanted_rate`` of a path or of an array (n,) or (channels, n) at ``sample_rate``.
 
-    Channels are averaged, and refused where they cancel each other; nothing is normalised, and a peak above
-    100 is warned of. ``sample_rate``
-    None is a file's own, or ``wanted_rate``.
+    Channels are averaged, and refused where they cancel each other; nothing is normalised. A peak above 100
+    is warned of, and so are more than 8 channels of an array. ``sample_rate`` None is a file's own, or
+    ``wanted_rate``.
 
     Raises
     ------
@@ -39,7 +40,7 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
                 f"sample_rate must be the file's own, {rate} Hz, or left out; got {sample_rate!r}"
             )
         sample_rate = rate
-    samples = torch.as_tensor(waveform).detach()
+    samples = _as_tensor(waveform)
     if not samples.is_floating_point():
         raise TypeError(f"waveform must be floating point in [-1, 1]; got {samples.dtype}")
     if samples.ndim not in (1, 2) or samples.numel() == 0:
@@ -55,10 +56,33 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
             f"{subject} has its peak at {peak:.4g} where 1 is full scale; divide 16-bit integers by 2**15",
             stacklevel=4,
         )
+    if samples.ndim == 2 and len(samples) > MOST_CHANNELS and subject == "waveform":
+        warnings.warn(
+            f"waveform has {len(samples)} rows, which are averaged as channels of one sound; of a batch of "
+            "clips give each to explain_many",
+            stacklevel=4,
+        )
     if samples.ndim == 2:
         channels, samples = samples, samples.mean(0)
         check_phase(samples.square().mean(), channels.square().mean(), subject)
     return _resampled(samples, sample_rate, wanted_rate)
+
+
+def _as_tensor(waveform) -> torch.Tensor:
+    """An array as a tensor without gradient, whichever way its numbers lie in memory; TypeError for what is
+    none.
+    """
+    try:
+        if isinstance(waveform, np.ndarray):  # backwards, and of another machine's byte order, too
+            waveform = np.ascontiguousarray(waveform, waveform.dtype.newbyteorder("="))
+        return torch.as_tensor(waveform).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        pair = isinstance(waveform, tuple) and len(waveform) == 2 and np.ndim(waveform[1]) == 0
+        hint = "pass waveform, sample_rate" if pair else "soundfile.read makes such an array"
+        raise TypeError(
+            "waveform must be a path, or an array of numbers (samples,) or (channels, samples); got "
+            f"{type(waveform).__name__}: {hint}"
+        ) from error
 
 
 def _resampled(samples: torch.Tensor, sample_rate: int | None, wanted_rate: int) -> torch.Tensor:

@@ -62,6 +62,7 @@ def faithfulness(
         Each (batch,). FF: fall of p_c when the mask is removed (-1 to 1). AI: 100 where p_c
         rises on the kept part, else 0. AG: relative rise, per cent of what was missing to 1.
         FidIn: 1 where the kept part is heard as c. AD: relative fall on the kept part, per cent.
+        NaN where the model's answer to the part is no number.
 
     References
     ----------
@@ -75,11 +76,14 @@ def faithfulness(
     target = scored_class(p, target)[:, None]
     whole, kept, removed = (x.gather(1, target).squeeze(1) for x in (p, p_kept, p_removed))
     heard = p_kept.argmax(1) == target.squeeze(1) if threshold is None else kept > threshold
+    asked = p_kept if threshold is None else kept[:, None]
+    unknown = ~(asked.isfinite().all(1) & whole.isfinite())  # argmax and > answer to NaN too
+    least = AUDITED_RISE if protocol == "audited" else 0.0
     return {
         "FF": whole - removed,
-        "AI": 100.0 * (kept - whole > (AUDITED_RISE if protocol == "audited" else 0.0)).to(p.dtype),
+        "AI": (100.0 * (kept - whole > least).to(p.dtype)).masked_fill(unknown, math.nan),
         "AG": 100.0 * (kept - whole).clamp_min(0) / (1 - whole + EPSILON),
-        "FidIn": heard.to(p.dtype),
+        "FidIn": heard.to(p.dtype).masked_fill(unknown, math.nan),
         "AD": 100.0 * (whole - kept).clamp_min(0) / (whole + EPSILON),
     }
 

@@ -34,7 +34,7 @@ from .metrics import (
 CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memory, not results
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would leave its tensors in what a network keeps from call to call
 def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
     """Probabilities (clips, classes) by the model's head, a chunk of clips at a time, in full float32.
 

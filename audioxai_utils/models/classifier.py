@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +15,27 @@ from ..audio.spectrograms import SpectrogramBatch, get_spectrogram
 from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
 from .outputs import (
+    any_of,
     check_columns,
     check_number,
     class_names,
-    joint_log_odds,
-    joint_probability,
+    column_names,
     numbers_of,
     pick,
 )
 from .reading import HEADS, Reading
-from .scores import FromWaveform, Scores, WaveformInput, check_rows, taken, warn_of_probabilities
+from .scores import (
+    FromWaveform,
+    Scores,
+    WaveformInput,
+    check_rows,
+    rows_sum_to_one,
+    taken,
+    warn_of_probabilities,
+)
 from .silence import check_levels, floor_of
 from .untouched import evaluation_mode
+from .using import using
 from .virtual_inspection import VirtualInspection, inspection
 from .wrapping import BlackBox, as_module, net_device, net_dtype
 
@@ -103,17 +113,17 @@ class AudioClassifier:
     ) -> None:
         if head is not None:
             check_choice("head", head, HEADS)
-        self.net, self.output = as_module(net), output
+        self.net, self.output = as_module(net), using(output)
         self.threshold = check_number("threshold", threshold, "a probability", 0, 1)
         self.classes = class_names(classes)
-        self.head, self.inspect_as, self._looked = head, inspect_as, False
-        self._input = input
+        self.head, self.inspect_as, self._looked, self._input = head, inspect_as, False, input
         self.spectrogram, self._prepare = _understood(input)
         self.sample_rate = _rate(sample_rate, self.spectrogram)
         self.takes_waveform = self.spectrogram is None
         if self.takes_waveform:
             self.spectrogram = inspection(inspect_as, self.sample_rate)
-        own_floor = floor_of(self.spectrogram, self.sample_rate) if floor is None else floor
+        with evaluation_mode(self.parts):
+            own_floor = floor_of(self.spectrogram, self.sample_rate) if floor is None else floor
         self.floor = check_number("floor", own_floor, "a level in dB")
         self.device, dtype = net_device(self.net), net_dtype(self.net)
         black_box = isinstance(self.net, BlackBox)  # which mostly takes nothing else
@@ -129,11 +139,15 @@ class AudioClassifier:
 
     def to(self, device: str | torch.device) -> AudioClassifier:
         """Move network and front end to a device, and return the classifier."""
-        self.net.to(device)
+        self.parts.to(device)
         self.device = net_device(self.net)
-        if isinstance(self.spectrogram, nn.Module):
-            self.spectrogram = self.spectrogram.to(self.device)
         return self
+
+    @property
+    def parts(self) -> nn.ModuleList:
+        """The network and whatever is a module of its front end, its output and its picture."""
+        parts = (self.net, self._prepare, self.output, self.spectrogram)
+        return nn.ModuleList([part for part in parts if isinstance(part, nn.Module)])
 
     def reading(self) -> Reading:
         """How scores and levels are read; ValueError where that is not known before a sound was looked at."""
@@ -184,13 +198,14 @@ class AudioClassifier:
         """Pictures (batch, 1, F, T) in dB of waveforms (batch, samples), such as reference clips for
         ``shap``.
         """
-        return self.spectrogram(self.samples(waveform)).db
+        with evaluation_mode(self.parts):
+            return self.spectrogram(self.samples(waveform)).db
 
     @torch.no_grad()
     def scores(self, waveform: torch.Tensor) -> torch.Tensor:
         """Scores (batch, classes) of waveforms (batch, samples) at ``sample_rate``."""
         self.look(waveform)
-        with evaluation_mode(self.net):
+        with evaluation_mode(self.parts):
             return self.on_waveform(self.samples(waveform))
 
     def probabilities(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -223,7 +238,8 @@ class AudioClassifier:
         waveform, spectrogram = self.samples(waveform), self.spectrogram
         if inspect_as is not None:
             spectrogram = inspection(inspect_as, self.sample_rate).to(self.device)
-        batch = spectrogram(waveform)
+        with evaluation_mode(self.parts):
+            batch = spectrogram(waveform)
         if domain == "db":
             check_levels(batch, self.floor)
             return Bound(self.model, self.on_waveform, spectrogram, batch, False)
@@ -240,7 +256,7 @@ class AudioClassifier:
         if self._looked:
             return
         waveform = self.samples(waveform)
-        with evaluation_mode(self.net):
+        with evaluation_mode(self.parts):
             if self._prepare is None:
                 self._prepare = self._shape(waveform)
             plain = Scores(self.net, self._prepare, self.output, Reading())
@@ -248,8 +264,9 @@ class AudioClassifier:
             with taken(given):
                 columns = plain(given)
             check_rows(plain, given, columns)
-        self.head, self._exclusive = check_columns(columns, self.head)
-        self.classes = _names(self.classes, columns.shape[1], self.head)
+            self.head, sums = check_columns(columns, self.head)
+            self._exclusive = sums and self.head == "probabilities" and rows_sum_to_one(plain, given)
+        self.classes = column_names(self.classes, columns.shape[1])
         self._looked = True
 
     def _shape(self, waveform: torch.Tensor) -> WaveformInput:
@@ -302,7 +319,8 @@ class AudioClassifier:
         """
         if callable(target):
             name = getattr(target, "__name__", type(target).__name__)
-            derived = self._derived(lambda raw: numbers_of(target, raw, self.output), name, waveform)
+            rule = functools.partial(numbers_of, target, output=self.output)
+            derived = self._derived(rule, name, waveform)
             if self.head != "probabilities":
                 warn_of_probabilities(target, self.output, derived, waveform)
             return derived, 1, name
@@ -317,16 +335,12 @@ class AudioClassifier:
                 )
             name = " or ".join(self.classes[column] for column in columns)
             if len(columns) > 1:
-                return self._derived(lambda raw: self._any_of(raw, columns), name, waveform), 1, name
+                rule = {"columns": columns, "output": self.output, "head": self.head}
+                rule = functools.partial(any_of, **rule, exclusive=self._exclusive)
+                return self._derived(rule, name, waveform), 1, name
             target = columns[0]
         number = self.index(target)
         return self, number, self.classes[number]
-
-    def _any_of(self, raw, columns: list[int]) -> torch.Tensor:
-        scores = pick(raw, self.output)
-        if self.head == "probabilities":
-            return joint_probability(scores, columns, self._exclusive)
-        return joint_log_odds(scores, columns, self.head)
 
     def _derived(self, output: Callable, name: str, waveform: torch.Tensor) -> AudioClassifier:
         """The classifier with one column made of its outputs, and so two classes: not name, and name."""
@@ -365,7 +379,7 @@ def _understood(input) -> tuple[nn.Module | None, Callable | None]:
         return (
             (input, _as_it_is)
             if hasattr(input, "invert") and hasattr(input, "sample_rate")
-            else (None, input)
+            else (None, using(input))
         )
     raise TypeError(f"input must be a name, a LogMel or a callable; got {type(input).__name__}")
 
@@ -384,14 +398,3 @@ def _rate(sample_rate: int | None, spectrogram) -> int:
     if check_number("sample_rate", rate, "a whole number of Hz", 100) != int(rate):
         raise ValueError(f"sample_rate must be a whole number of Hz; got {rate!r}")
     return int(rate)
-
-
-def _names(classes: tuple[str, ...] | None, n: int, head: str) -> tuple[str, ...]:
-    n = 2 if n == 1 else n
-    if classes is None:
-        return tuple(map(str, range(n)))
-    if n == 2 and len(classes) == 1:
-        return f"not {classes[0]}", classes[0]
-    if len(classes) != n:
-        raise ValueError(f"classes must name the model's {n} outputs; got {len(classes)} names")
-    return classes

@@ -37,6 +37,18 @@ def class_names(classes) -> tuple[str, ...] | None:
     )
 
 
+def column_names(classes: tuple[str, ...] | None, n: int) -> tuple[str, ...]:
+    """A name for each of ``n`` columns; one column is two, a detector's. ValueError for another number."""
+    n = 2 if n == 1 else n
+    if classes is None:
+        return tuple(map(str, range(n)))
+    if n == 2 and len(classes) == 1:
+        return f"not {classes[0]}", classes[0]
+    if len(classes) != n:
+        raise ValueError(f"classes must name the model's {n} outputs; got {len(classes)} names")
+    return classes
+
+
 def check_number(name: str, value, what: str, low: float = -math.inf, high: float = math.inf) -> float:
     """``value``, a finite number from ``low`` to ``high``; TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -102,7 +114,7 @@ def _kind(raw) -> str:
 
 
 def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
-    """The head of scores (batch, columns) and whether they are probabilities that exclude each other.
+    """The head of scores (batch, columns) and whether they may be probabilities that exclude each other.
 
     Raises
     ------
@@ -147,7 +159,7 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
             "all outputs lie in [0, 1]: head='sigmoid' is for logits, head='probabilities' for scores",
             stacklevel=2,
         )
-    return head, sums or n == 1
+    return head, sums
 
 
 def joint_log_odds(scores: torch.Tensor, columns: list[int], head: str) -> torch.Tensor:
@@ -161,6 +173,14 @@ def joint_log_odds(scores: torch.Tensor, columns: list[int], head: str) -> torch
         return chosen.logsumexp(1, keepdim=True) - scores[:, others].logsumexp(1, keepdim=True)
     absent = functional.softplus(chosen).sum(1, keepdim=True)  # -log prod(1 - p)
     return absent + torch.log(-torch.expm1(-absent))
+
+
+def any_of(raw, columns: list[int], output, head: str, exclusive: bool) -> torch.Tensor:
+    """(batch, 1) score that at least one of several classes is there, of what a network returns."""
+    scores = pick(raw, output)
+    if head == "probabilities":
+        return joint_probability(scores, columns, exclusive)
+    return joint_log_odds(scores, columns, head)
 
 
 def joint_probability(p: torch.Tensor, columns: list[int], exclusive: bool) -> torch.Tensor:

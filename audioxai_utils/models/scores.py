@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .outputs import of_larger_scores, pick
+from .outputs import ROUNDING, of_larger_scores, pick
 from .reading import Reading, reading_of
 from .untouched import evaluation_mode
 from .wrapping import is_scripted, net_dtype
@@ -88,11 +88,18 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
     Raises
     ------
     ValueError
-        Naming what to do. Nothing is said of a network that takes one clip at a time, or whose answer to the
-        louder row is not finite.
+        Naming what to do. Nothing is said of batches to a network that takes one clip at a time, or whose
+        answer to the louder row is not finite.
     """
     if not bool(columns.isfinite().all()):
         return  # said by who reads them
+    rounding = max(ROWS_AGREE, 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps)
+
+    def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+        return bool(((found - expected).abs() <= rounding * columns.abs().max()).all())
+
+    if not agree(plain(given), columns):  # a state may be kept for batches of one size alone
+        raise _changing(plain.net)
     beside = given[:1] + 20 if given.ndim == 4 else given[:1] * 10  # the same, 20 dB louder
     try:
         together = plain(torch.cat([given[:1], beside]))
@@ -100,26 +107,42 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
         if is_scripted(plain.net):
             raise
         return  # takes one clip at a time: methods that ask about more say so
-    if not bool(together.isfinite().all()):
-        return  # the louder one is too loud for this network: it tells nothing of the first
-    rounding = max(ROWS_AGREE, 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps)
-    if bool(((together[0] - columns[0]).abs() <= rounding * columns.abs().max()).all()):
-        return
-    if is_scripted(plain.net):  # traced in training mode, batch norm and dropout stay so
-        raise ValueError(
-            "net is a ScriptModule whose scores of a clip change with the others of its batch, or by chance: "
-            "it was made in training mode; call .eval() on the module before torch.jit.trace or freeze"
-        )
-    again = plain(torch.cat([given[:1], beside]))
-    if not bool(((again - together).abs() <= rounding * columns.abs().max()).all()):
-        raise ValueError(
-            "the network's answer to a clip changes from one call to the next, as by dropout or noise that "
-            "stays on in evaluation mode, or by a state that it keeps; turn that off"
-        )
+    if not bool(together.isfinite().all()) or agree(together[0], columns[0]):
+        return  # one that is too loud for this network tells nothing of the first
+    if is_scripted(plain.net) or not agree(plain(torch.cat([given[:1], beside])), together):
+        raise _changing(plain.net)
     raise ValueError(
         "the network's answer to a clip changes with the others in its batch, as by a maximum over all rows "
         "(top_db); let it take each row by itself, torch.cat([net(row[None]) for row in x])"
     )
+
+
+def _changing(net: nn.Module) -> ValueError:
+    """The refusal of a network that does not say the same of the same clip."""
+    if is_scripted(net):  # traced in training mode, batch norm and dropout stay so
+        return ValueError(
+            "net is a ScriptModule whose scores of a clip change with the others of its batch, or by chance: "
+            "it was made in training mode; call .eval() on the module before torch.jit.trace or freeze"
+        )
+    return ValueError(
+        "the network's answer to a clip changes from one call to the next, as by dropout or noise that "
+        "stays on in evaluation mode, or by a state that it keeps; turn that off"
+    )
+
+
+def rows_sum_to_one(plain: Scores, given: torch.Tensor) -> bool:
+    """Whether a network's rows sum to 1 for other sounds too: noise, and ``given``'s first softer and louder.
+
+    A sure tagger's labels of one clip, .999 and nothing else, do so by chance. Pictures (batch, 1, F, T) or
+    waveforms (batch, samples).
+    """
+    first, picture = given[:1], given.ndim == 4
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
+    others = [10 * noise - 80, 20 * noise - 40] if picture else [noise / 1000, noise / 10]
+    others += [first + 10 * n if picture else first * 10 ** (n / 2) for n in (-4, -2, 1, 2)]
+    sums = torch.cat([plain(each).sum(1) for each in others])
+    return bool(((sums - 1).abs() < ROUNDING)[sums.isfinite()].all())
 
 
 @torch.no_grad()
@@ -134,7 +157,7 @@ def warn_of_probabilities(target: Callable, output, classifier, waveform: torch.
     asked = Scores(
         classifier.net, prepare, lambda raw: of_larger_scores(target, raw, output).nan_to_num(-1), Reading()
     )
-    with evaluation_mode(classifier.net):
+    with evaluation_mode(classifier.parts):
         numbers = asked(given)[0]
     if bool(((numbers >= 0) & (numbers <= 1)).all()):
         warnings.warn(
@@ -174,8 +197,10 @@ def taken(given: torch.Tensor) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (RuntimeError, AssertionError, IndexError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         reason = ([*str(error).strip().splitlines(), type(error).__name__])[0][:150]
+        if isinstance(error, KeyError):  # which says the key alone
+            reason = f"KeyError {reason}"
         kind = "the picture" if given.ndim == 4 else "the waveform"
         raise ValueError(
             f"net does not take what input= makes of {kind} {tuple(given.shape)}: {reason}; see the axes and "

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .wrapping import BlackBox
+
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
@@ -18,10 +20,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     The flags are set one by one and ``eval()`` is not called: what a module's own ``train`` does besides,
     merge weights or refuse, cannot be taken back.
     """
-    flags = [(each, each.training) for each in model.modules() if hasattr(each, "training")]  # not frozen
+    modules = _parts(model)
+    flags = [(each, each.training) for each in modules if hasattr(each, "training")]  # not frozen
     buffers = [
         (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module.named_buffers(recurse=False)
         if not isinstance(buffer, nn.UninitializedBuffer)
     ]
@@ -38,6 +41,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
                 if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
                     setattr(module, name, buffer)
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    """A model's modules, and those of the networks that its black boxes call."""
+    own = list(model.modules())
+    called = [used for each in own if isinstance(each, BlackBox) for used in each.uses]
+    return list(dict.fromkeys([*own, *(module for used in called for module in used.modules())]))
 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:

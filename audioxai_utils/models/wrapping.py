@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from .using import modules_used
+
 AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # the child that holds what torch.compile was given
 ONNX_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
@@ -48,12 +50,13 @@ class BlackBox(nn.Module):
     """A function from a tensor to scores, that answers and shows neither gradients nor layers.
 
     It is called with a tensor of its own without gradient, as it is on its device, and may return a tensor, a
-    NumPy array, or a tuple or dict of them. A copy of the module shares the function.
+    NumPy array, or a tuple or dict of them. A copy of the module shares the function. Modules that the
+    function uses, ``uses``, are no parts of it, but in evaluation mode with it.
     """
 
     def __init__(self, function: Callable) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.uses = function, tuple(modules_used(function))
 
     def __deepcopy__(self, memo: dict) -> BlackBox:
         return BlackBox(self.function)
@@ -95,13 +98,21 @@ class OnnxSession:
         # a fixed batch, or any
         size = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(values)
         padded = np.concatenate([values, np.repeat(values[-1:], -len(values) % size, axis=0)])
-        parts = [
-            self.session.run(None, {self.input.name: padded[i : i + size]})
-            for i in range(0, len(padded), size)
-        ]
+        parts = [self._run(padded[i : i + size]) for i in range(0, len(padded), size)]
         names = [each.name for each in self.session.get_outputs()]
         found = {name: np.concatenate(rows)[: len(values)] for name, rows in zip(names, zip(*parts))}
         return found if len(names) > 1 else found[names[0]]
+
+    def _run(self, values: np.ndarray) -> list[np.ndarray]:
+        """The session's outputs; its refusals, which share no class and have many lines, as a ValueError."""
+        try:
+            return self.session.run(None, {self.input.name: values})
+        except Exception as error:
+            reason = " ".join(str(error).split())[:150]
+            raise ValueError(
+                f"the ONNX session does not take {values.shape}, its input is {self.input.shape}: {reason}; "
+                "see the axes and the length that it was made for"
+            ) from error
 
 
 def is_differentiable(model: nn.Module) -> bool:
