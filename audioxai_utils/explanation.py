@@ -255,6 +255,8 @@ def _prove(method: str, bound: Bound, target: torch.Tensor) -> None:
     """Prove the model's gradient on the clip, and that a method by layers finds the layers it needs."""
     if is_differentiable(bound.model):  # else the proof says what is missing
         check_layers(method, bound.model)
+    if bound.by_sound and not bound.batch.power.any():
+        raise ValueError(f"waveform is silent: a sound of no level has no gradient for {method}")
     gradient_check(bound.model, bound.batch.db, target)
 
 

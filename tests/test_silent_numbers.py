@@ -236,3 +236,13 @@ def test_a_copied_function_calls_copies_and_the_function_itself_is_as_it_was():
         copied.used[0].weight.mul_(3)
         torch.testing.assert_close(copied(x), 3 * whole(x))
         torch.testing.assert_close(whole(x), 2 * norm(x))
+
+
+def test_silence_has_no_gradient_in_a_model_of_waveforms_and_is_not_called_a_wrong_one():
+    net = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 4, 64, stride=16), nn.ReLU(), nn.Flatten())
+    net.append(nn.LazyLinear(3))
+    classifier = AudioClassifier(net, CLASSES, RATE, head="softmax")
+    with pytest.raises(ValueError, match="waveform is silent: a sound of no level has no gradient for sal"):
+        explain(classifier, torch.zeros_like(clip()), RATE, method="saliency", masks=["bin"])
+    with pytest.warns(UserWarning, match="occlusion is zero everywhere"):
+        explain(classifier, torch.zeros_like(clip()), RATE, method="occlusion", masks=["bin"])
