@@ -246,3 +246,24 @@ def test_silence_has_no_gradient_in_a_model_of_waveforms_and_is_not_called_a_wro
         explain(classifier, torch.zeros_like(clip()), RATE, method="saliency", masks=["bin"])
     with pytest.warns(UserWarning, match="occlusion is zero everywhere"):
         explain(classifier, torch.zeros_like(clip()), RATE, method="occlusion", masks=["bin"])
+
+
+@pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
+def test_percentages_get_no_second_softmax(head):
+    net = Around(cnn(), lambda y: 100 * y.softmax(1))
+    with pytest.raises(ValueError, match="sum to 100, which are percentages: divide them by 100"):
+        explain(described(net, head=head), clip(), RATE, method="saliency", masks=["bin"])
+    shares = described(net, output=lambda y: y / 100, head="probabilities")
+    found = explain(shares, clip(), RATE, method="occlusion", masks=["bin"])
+    assert float(found.probabilities.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_weights_that_were_made_in_inference_mode_are_refused_in_a_line():
+    with torch.inference_mode():
+        net = cnn()
+    with pytest.raises(ValueError, match="net's weights were made in torch.inference_mode"):
+        described(net, head="softmax")
+    classifier = described(cnn(), head="softmax")
+    with torch.inference_mode():  # the call alone may stand in it
+        found = explain(classifier, clip(), RATE, method="saliency", masks=["bin"])
+    assert torch.isfinite(found.attribution).all()

@@ -125,6 +125,12 @@ def check_columns(scores: torch.Tensor, head: str | None) -> tuple[str, bool]:
         raise ValueError("model returns NaN or infinite logits for this sound; it cannot be explained")
     n, unit = scores.shape[1], bool(((scores >= -1e-6) & (scores <= 1 + 1e-3)).all())
     sums = n > 1 and bool(((scores.sum(1) - 1).abs() < ROUNDING).all())
+    shares = n > 1 and bool((scores >= 0).all() & ((scores.sum(1) - 100).abs() < 0.1).all())
+    if shares and head != "probabilities":
+        raise ValueError(
+            "the model returns rows that sum to 100, which are percentages: divide them by 100, as by "
+            "output=lambda y: y / 100, and give head='probabilities'"
+        )
     if head is None:
         look = (
             "one column" if n == 1 else "outputs in [0, 1]" if unit else "rows that sum to 1" if sums else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
 from .using import modules_used
@@ -34,8 +35,13 @@ def as_module(net) -> nn.Module:
     ------
     TypeError
         It cannot be called.
+    ValueError
+        Its weights can have no gradient.
     """
     if isinstance(net, nn.Module):
+        made = (values for values in net.parameters() if not isinstance(values, UninitializedParameter))
+        if any(values.is_inference() for values in made):
+            raise ValueError("net's weights were made in torch.inference_mode; make them in torch.no_grad()")
         return unwrapped(net)
     if hasattr(net, "get_inputs") and hasattr(net, "run"):
         return BlackBox(OnnxSession(net))
