@@ -180,43 +180,48 @@ def attack(
     -------
     Tensor (n, samples)
     """
-    soft, rows = softened(model), torch.arange(len(waveform), device=waveform.device)
-
-    def relevance(net: nn.Module, sound: torch.Tensor, graph: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Share (n,) of the absolute gradient on the chosen bins, and logits."""
-        picture = decibels(sound, spectrogram)
-        logits = net(picture if graph else picture.requires_grad_())
-        (slope,) = torch.autograd.grad(logits[rows, target].sum(), picture, create_graph=graph)
-        return slope.abs(), logits
-
+    soft = softened(model)
     with torch.enable_grad():
-        first, _ = relevance(model, waveform, False)
+        first, _ = _relevance(model, spectrogram, waveform, target)
         n_bins = torch.full((len(waveform),), max(1, round(TOP * first[0].numel())), device=first.device)
         chosen = first_bins(bin_ranks(first), n_bins).to(first)
-
-        def share(slope: torch.Tensor) -> torch.Tensor:
-            return (slope * chosen).sum((1, 2, 3)) / slope.sum((1, 2, 3)).clamp_min(1e-30)
-
-        generator = torch.Generator().manual_seed(seed)
-        change = with_noise(waveform, level_db, generator) - waveform
+        change = with_noise(waveform, level_db, torch.Generator().manual_seed(seed)) - waveform
         best, lowest = waveform + change, torch.full((len(waveform),), torch.inf).to(waveform)
         for step in range(n_steps + 1):
-            slope, logits = relevance(model, waveform + change, False)
-            better = (logits.argmax(1) == target) & (share(slope) < lowest)
-            lowest = torch.where(better, share(slope), lowest)
+            slope, logits = _relevance(model, spectrogram, waveform + change, target)
+            share = _share(slope, chosen)
+            better = (logits.argmax(1) == target) & (share < lowest)
+            lowest = torch.where(better, share, lowest)
             best = torch.where(better[:, None], waveform + change, best)
-            if step == n_steps:
-                break
-            moved = change.clone().requires_grad_()
-            (down,) = torch.autograd.grad(
-                share(relevance(soft, waveform + moved, True)[0]).sum(), moved, allow_unused=True
-            )
-            if down is None:
-                break
-            stride = STEP * change.norm(dim=1, keepdim=True)
-            down = down / down.norm(dim=1, keepdim=True).clamp_min(1e-30)
-            change = at_level(change - stride * down, waveform, level_db)
+            if step < n_steps:
+                down = _descent(soft, spectrogram, waveform, change, target, chosen)
+                change = at_level(change - STEP * change.norm(dim=1, keepdim=True) * down, waveform, level_db)
     return best.detach()
+
+
+def _relevance(
+    net: nn.Module, spectrogram: nn.Module, sound: torch.Tensor, target: torch.Tensor, graph: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Absolute input gradient (n, 1, F, T) of the targets' scores, and all scores (n, classes)."""
+    picture = decibels(sound, spectrogram)
+    scores = net(picture if graph else picture.requires_grad_())
+    explained = scores.gather(1, target[:, None]).sum()
+    return torch.autograd.grad(explained, picture, create_graph=graph)[0].abs(), scores
+
+
+def _share(slope: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Share (n,) of the relevance (n, 1, F, T) that lies on the chosen bins."""
+    return (slope * chosen).sum((1, 2, 3)) / slope.sum((1, 2, 3)).clamp_min(1e-30)
+
+
+def _descent(soft, spectrogram, waveform, change, target, chosen) -> torch.Tensor:
+    """Direction (n, samples) of length 1 that lowers the share; 0 where the gradient has no slope."""
+    moved = change.clone().requires_grad_()
+    share = _share(_relevance(soft, spectrogram, waveform + moved, target, True)[0], chosen)
+    (down,) = torch.autograd.grad(share.sum(), moved, allow_unused=True)
+    if down is None:
+        return torch.zeros_like(change)
+    return down / down.norm(dim=1, keepdim=True).clamp_min(1e-30)
 
 
 def softened(model: nn.Module) -> nn.Module:
