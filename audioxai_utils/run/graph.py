@@ -22,7 +22,8 @@ JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so o
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
 CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
 WILDCARDS = (*CONDITION, "shard")
-ALONE = ("09_own_model", "12_planted_causes", "14_other_sounds")  # read nothing of the study
+PLANTED = "12_planted_causes"
+ALONE = ("09_own_model", PLANTED, "14_other_sounds")  # read nothing of the study
 LONG = ("10_localisation", "11_noise_levels", "13_sound_quality")  # they train or explain anew
 MAIN = (
     "01_data_and_noise",
@@ -162,6 +163,12 @@ class Graph:
 
     # How it is run
 
+    def whole_threads(self, notebook: str, n_jobs: int) -> int:
+        """`threads` of a notebook of the whole study; half of the cores where it measures planted causes,
+        which have a process each.
+        """
+        return self.threads(2 if notebook == PLANTED and self.settings.measures_planted else n_jobs)
+
     def threads(self, n_jobs: int = 1) -> int:
         """Threads of each of ``n_jobs`` steps that may run at once; on SLURM each has a job of its own."""
         return self.cores if self.job_cores else max(1, self.cores // max(1, min(n_jobs, self.at_once)))
@@ -175,6 +182,10 @@ class Graph:
         """
         order = (*MAIN, *LONG)
         return len(order) + 1 - order.index(notebook) if notebook in order else int(notebook not in ALONE)
+
+    def wants_gpu(self, notebook: str) -> bool:
+        """Whether a notebook computes anything that a GPU speeds up."""
+        return notebook not in ON_CPU or (notebook == PLANTED and self.settings.measures_planted)
 
     def gpu_share(self) -> int:
         """1 where a step may take a GPU, whose steps are then limited to ``JOBS_PER_GPU``; else 0.

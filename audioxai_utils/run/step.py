@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from ..study.settings import FILE
 from . import machine
-from .graph import JOBS_PER_GPU, ON_CPU, Graph, Step
+from .graph import JOBS_PER_GPU, Graph, Step
 from .progress import duration, tell
 from .records import write_step
 from .watch import watch_run
@@ -129,7 +129,7 @@ def graph_of(results_dir: Path) -> Graph | None:
 
 def take_gpu(step: Step, graph: Graph | None, results_dir: Path) -> None:
     """Spread the steps of a run that ask for a GPU over those that there are."""
-    if graph and graph.settings.device != "cpu" and step.notebook not in ON_CPU:
+    if graph and graph.settings.device != "cpu" and graph.wants_gpu(step.notebook):
         machine.take_gpu(results_dir / "logs", JOBS_PER_GPU)
 
 

@@ -192,6 +192,11 @@ class Settings:
         return self.pretrained[0] if self.weights else "cnn14"
 
     @property
+    def measures_planted(self) -> bool:
+        """Whether notebook 12 measures its tables of planted causes itself: it has what they are made of."""
+        return self.sizes.planted and self.dataset == "esc50" and self.network == constants.TAGGER
+
+    @property
     def weights(self) -> str | None:
         """File of the pretrained weights, ``download`` where they are still to be fetched; None where there
         are none.

@@ -10,6 +10,7 @@ networks    classifiers that hear a plant: heads on a pretrained tagger, a small
 material    the clips of ESC-50 that are used
 prepare     all cases of them, written to a folder
 measures    how well a map points at the plant, against chance and decoy
+benchmark   all cases made, judged and joined by a run, or the published tables
 judge       every method on every case of a folder, resumable, on any device
 fills       what masks keep and remove under several fills, for the metrics that are to be judged
 agreement   which metric ranks methods as the truth does, and the regret of choosing by it

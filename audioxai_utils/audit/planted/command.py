@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
-    start, one = (
-        partial(Bench.read, given.folder),
-        partial(_one, parts=parts, effort=effort, device=given.device),
-    )
-    n_failed = run(names, start, one, given.workers, stop)
+    n_failed = judge_cases(given.folder, parts, names, effort, given.device, given.workers, stop)
     if given.join:
         join(bench, parts, Path(given.join))
     return int(n_failed > 0)
@@ -67,6 +64,22 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     given.methods = [name for name in given.methods if name not in given.skip]
     return given
+
+
+def judge_cases(
+    folder: str | Path,
+    parts: Path,
+    names: Sequence[str],
+    effort: Effort,
+    device: str = "cpu",
+    n_workers: int = 1,
+    stop: float | None = None,
+) -> int:
+    """Judge the named cases of a folder that ``parts`` does not hold yet; the number in which something
+    failed. ``stop`` is as in `workers.run`.
+    """
+    one = partial(_one, parts=parts, effort=effort, device=device)
+    return run(names, partial(Bench.read, folder), one, n_workers, stop)
 
 
 def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> tuple[str, bool]:

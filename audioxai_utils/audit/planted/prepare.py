@@ -1,13 +1,14 @@
 """Make the cases of ESC-50: plant, train, prove, write.
 
 ``python -m audioxai_utils.audit.planted.prepare ESC50 mn04_as_mAP_432.pt FOLDER`` makes those of the
-pretrained tagger and of small Cnn14s; with ``--workers`` several plants at once.
+pretrained tagger and of small Cnn14s; with ``--workers`` several plants at once. Started again, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from ...audio.spectrograms import get_spectrogram
 from ...evaluation.scoring import probabilities
 from . import networks
-from .bench import packed
+from .bench import Bench, packed
 from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
 from .material import SHORTCUT, Material, copy_clips, read_material
 from .plants import PLANTS
@@ -150,6 +151,47 @@ def _one(kind: str, plant: str, device: str) -> list[Made]:
     return PREPARE[kind](_material, plant, device)
 
 
+def make_cases(
+    esc50: str | Path,
+    weights: str | Path,
+    folder: str | Path,
+    classifiers: Sequence[str] = tuple(PREPARE),
+    plants: Sequence[str] = tuple(PLANTS),
+    device: str = "cpu",
+    n_workers: int = 1,
+) -> None:
+    """Make the cases that the folder does not hold yet, a plant of a classifier at a time in each process.
+
+    Parameters
+    ----------
+    esc50, weights : path
+        Folder of ESC-50, and the tagger's file.
+    folder : path
+        Of the cases; see `Bench`.
+    """
+    bench = read_material(esc50, weights).bench
+    if (Path(folder) / "bench.json").is_file():
+        stored = Bench.read(folder)
+        bench.cases, bench.parts = stored.cases, stored.parts
+    jobs = jobs_left(bench.cases, classifiers, plants)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context, _start, (esc50, weights)) as pool:
+        for job in as_completed([pool.submit(_one, *job, device) for job in jobs]):
+            for case, parts in job.result():
+                bench.cases.append(case)
+                bench.parts[case.name] = parts
+                print(said(case), flush=True)
+            bench.write(folder, weights)
+
+
+def jobs_left(
+    cases: Sequence[Case], classifiers: Sequence[str], plants: Sequence[str]
+) -> list[tuple[str, str]]:
+    """(classifier, plant) pairs of which no case is there; those of a pair are written together."""
+    there = {(case.classifier, case.plant) for case in cases}
+    return [(kind, plant) for kind in classifiers for plant in plants if (kind, plant) not in there]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Make the cases and write them, or copy the clips that are needed."""
     parser = argparse.ArgumentParser(prog="prepare", description=__doc__)
@@ -167,16 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.copy:
         print(f"{copy_clips(given.esc50, given.folder)} clips copied to {given.folder}")
         return
-    jobs = [(kind, plant, given.device) for kind in given.classifiers for plant in given.plants]
-    bench = read_material(given.esc50, given.weights).bench
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(given.workers, context, _start, (given.esc50, given.weights)) as pool:
-        for job in as_completed([pool.submit(_one, *job) for job in jobs]):
-            for case, parts in job.result():
-                bench.cases.append(case)
-                bench.parts[case.name] = parts
-                print(said(case), flush=True)
-            bench.write(Path(given.folder), given.weights)
+    chosen = (given.classifiers, given.plants, given.device, given.workers)
+    make_cases(given.esc50, given.weights, given.folder, *chosen)
 
 
 def said(case: Case) -> str:
