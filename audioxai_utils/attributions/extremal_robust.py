@@ -48,6 +48,8 @@ def extremal_robust(
     area: float | None = None,
     n_steps: int = 100,
     area_weight: float = 2.0,
+    grid: tuple[int, int] = (32, 64),
+    noise: float = 1.0,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> torch.Tensor:
@@ -57,14 +59,16 @@ def extremal_robust(
     ----------
     background : Tensor (n, 1, frequency, time), optional
         Reference clips in dB, of which a bin's mean, low quantile and spread are taken. Default: the clip.
-    area, area_weight, n_steps, seed, batch_size
+    area, area_weight, grid, noise, n_steps, seed, batch_size
         As in ``extremal``.
     """
     at_least(1, batch_size=batch_size)
     if background is not None:
         background = checked_background(background, db, model)
-    grid = tuple(min(cells, extent) for cells, extent in zip((32, 64), db.shape[2:]))
-    plan = Plan("both", grid, area, n_steps, 3, 0.3, area_weight, 0.5, 1, 1.0, seed)
+    if len(grid) != 2:
+        raise ValueError(f"grid must be (frequency, time) cells; got {grid}")
+    grid = tuple(min(cells, extent) for cells, extent in zip(grid, db.shape[2:]))
+    plan = Plan("both", grid, area, n_steps, 3, 0.3, area_weight, 0.5, 1, noise, seed)
     fast = inference_copy(model, db)
     parts = [
         _optimise(fast, db[rows], target[rows], plan, background)

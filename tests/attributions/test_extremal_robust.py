@@ -76,3 +76,15 @@ def test_what_it_refuses():
         METHODS["extremal_robust"](Patch(), CLIPS, ZERO, background=BACKGROUND[..., :5])
     with pytest.raises(ValueError, match="area"):
         METHODS["extremal_robust"](Patch(), CLIPS, ZERO, area=1.5)
+    with pytest.raises(ValueError, match="grid must be"):
+        METHODS["extremal_robust"](Patch(), CLIPS, ZERO, grid=(4, 4, 4))
+    with pytest.raises(ValueError, match="noise must be 0 or more"):
+        METHODS["extremal_robust"](Patch(), CLIPS, ZERO, noise=-1.0)
+
+
+def test_a_coarser_grid_gives_a_smoother_mask():
+    def steepness(cells: tuple[int, int]) -> float:
+        found = METHODS["extremal_robust"](Patch(), CLIPS, ZERO, n_steps=20, area=0.3, grid=cells)
+        return float(found.diff(dim=2).abs().amax() + found.diff(dim=3).abs().amax())
+
+    assert steepness((4, 8)) < 0.5 * steepness((32, 64))
