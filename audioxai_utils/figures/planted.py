@@ -139,3 +139,50 @@ def agreement_by_area(agreed, metrics: Sequence[str] = ("FF", "FidIn", "AD", "AG
     grid[0, 0].set_ylabel("rank correlation with the truth")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(FILLS))
     return figure
+
+
+FRONT_ROWS = {  # (method, mask) -> label, colour, line style
+    ("extremal_robust", "minmax"): ("optimised for any fill, soft", "#CC79A7", "-"),
+    ("extremal_robust", "bin"): ("optimised for any fill, cut", "#CC79A7", "--"),
+    ("lime", "topK"): ("LIME", method_colour("lime"), "-"),
+    ("gradcam", "topK"): ("Grad-CAM", method_colour("gradcam"), "-"),
+    ("level", "topK"): ("loudest bins", "#777777", "-"),
+    ("random", "topK"): ("random bins", "#bbbbbb", "-"),
+}
+
+
+@styled
+def area_front(front):
+    """Share of clips that keep their class against the kept area: scored under the worst of three fills, and
+    heard, in the network that was explained and in another one.
+
+    Parameters
+    ----------
+    front : pandas.DataFrame
+        `published.mask_front`. Stars are the study's ``bin`` masks of LIME and Grad-CAM; bars are 95 %
+        intervals over the clips.
+    """
+    shown = front[front["grid"].isin(["", "32x64"])]
+    figure, grid = new_figure(1, 4, (11, 3.0), sharey=True)
+    names = {"explained": "explained network", "other": "another architecture"}
+    panels = [(network, heard) for network in names for heard in (False, True)]
+    for ax, (network, heard) in zip(grid[0], panels):
+        here = shown[(shown["network"] == network) & ((shown["fill"] == "heard") == heard)]
+        here = here.loc[here.groupby(["method", "mask", "area"])["FidIn"].idxmin()]
+        for (method, mask), (words, colour, style) in FRONT_ROWS.items():
+            line = here[(here["method"] == method) & (here["mask"] == mask)].sort_values("area")
+            bars = [line["FidIn"] - line["FidIn_low"], line["FidIn_high"] - line["FidIn"]]
+            look = {"color": colour, "linestyle": style, "elinewidth": 0.7, "marker": "o", "ms": 3}
+            ax.errorbar(100 * line["area"], line["FidIn"], yerr=bars, label=words, **look)
+        for method in ("lime", "gradcam"):
+            star = here[(here["method"] == method) & (here["mask"] == "bin")]
+            bars = [star["FidIn"] - star["FidIn_low"], star["FidIn_high"] - star["FidIn"]]
+            look = {"color": method_colour(method), "fmt": "*", "ms": 9, "elinewidth": 0.7}
+            look["label"] = f"{label(method)} + bin"
+            ax.errorbar(100 * star["area"], star["FidIn"], yerr=bars, **look)
+        ax.set_title(f"{names[network]}, {'heard' if heard else 'worst fill'}")
+        ax.set(xlabel="mean of the mask (%)", xlim=(0, 100), ylim=(0, 1.03))
+        ax.grid(color="#e8e8e8", linewidth=0.6)
+    grid[0, 0].set_ylabel("FidIn")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure

@@ -82,13 +82,15 @@ def rule_tables(means: pd.DataFrame, known: pd.DataFrame) -> dict[tuple[str, str
 
 def correlations(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
     """Spearman's rho over the methods in each case (cases,); NaN where a side is the same for all."""
-    found = []
-    for first, second in zip(values.to_numpy(float), known.to_numpy(float)):
-        defined = ~(np.isnan(first) | np.isnan(second))
-        ranks = [rankdata(side[defined]) - (defined.sum() + 1) / 2 for side in (first, second)]
-        size = np.sqrt(np.prod([np.square(rank).sum() for rank in ranks]))
-        found.append(ranks[0] @ ranks[1] / size if size > 0 else np.nan)
-    return np.array(found)
+    missing = np.isnan(values.to_numpy(float)) | np.isnan(known.to_numpy(float))
+    ranks = [
+        rankdata(np.where(missing, np.nan, side.to_numpy(float)), axis=1, nan_policy="omit")
+        for side in (values, known)
+    ]
+    middle = ((~missing).sum(axis=1, keepdims=True) + 1) / 2
+    first, second = (np.nan_to_num(rank - middle) for rank in ranks)
+    size = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.divide((first * second).sum(axis=1), size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def regrets(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
