@@ -7,7 +7,7 @@ import pytest
 from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_METHODS, STUDY_METRICS
 from audioxai_utils.evaluation.frames import CONDITION
 from audioxai_utils.evaluation.overview import equal_area
-from audioxai_utils.published import our_accuracies, our_controls, our_methods, our_scores
+from audioxai_utils.published import our_accuracies, our_cnn14, our_controls, our_methods, our_scores
 from audioxai_utils.study.ours import restore
 
 
@@ -69,3 +69,15 @@ def test_all_methods_stand_beside_the_controls_at_one_area(tmp_path):
     removes = methods["FF"] > rows.loc[["random", "energy"], "FF"].max() + 0.02
     assert set(methods.index[keeps & removes]) == {"extremal", "extremal_20", "extremal_robust"}
     assert (rows["FidIn_low"] <= rows["FidIn"]).all() and (rows["FidIn"] <= rows["FidIn_high"]).all()
+
+
+def test_the_studys_own_network_has_all_of_its_clips_masks_and_controls():
+    scores = our_cnn14()
+    own = scores[scores["control"] == ""]
+    n = own.groupby(["protocol", "method", "mask"], observed=True)["clip"].nunique()
+    assert (n == 400).all() and len(n) == 2 * len(STUDY_METHODS) * len(MASK_NAMES)
+    assert set(own["clip"]) == set(our_scores().query("spectrogram_type == 'mel_db'")["clip"])
+    np.testing.assert_allclose(own["FF"], own["p_clip"] - own["p_removed"], atol=2e-4)
+    accuracy = our_accuracies().set_index("classifier").loc["Cnn14 of a quarter of the width, from scratch"]
+    assert 100 * own["correct"].mean() == pytest.approx(accuracy["test_acc"])
+    assert {"random", "energy", "all_ones"} < set(scores["control"])
