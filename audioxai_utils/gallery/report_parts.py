@@ -140,6 +140,12 @@ def findings(study) -> HTML:
     return HTML(table_html(table.rename(columns=names), "What the audit found"))
 
 
+def planted(study) -> Markdown | HTML:
+    """What planted causes say of methods and metrics, the lines that notebook 12 found."""
+    table = read_table(study.results, "planted_found")
+    return HTML(MISSING) if table is None else Markdown("\n".join(table["found"]))
+
+
 def trusted(study) -> HTML:
     """Which methods can be trusted for this classifier: the checks of `audit.trust`, in words and numbers."""
     try:

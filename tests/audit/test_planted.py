@@ -317,6 +317,23 @@ def test_figures_and_sentences_show_the_numbers():
     difference = f"a difference of {(cases['shap'] - cases['lime']).mean():.2f} ("
     assert difference in sentences.against_lime(named)[0]
     assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
+    assert sentences.conclusions(points, agreed) == []
+    own = agreed.iloc[[0]].assign(mask="bin", metric="FF", fill=agreement.STUDY_FILL)
+    (line,) = sentences.conclusions(named, own)
+    more = (cases["lime"] - cases["shap"]).mean()
+    assert (
+        f"(average precision {more:+.2f}, " in line
+        and "FF tells which explanation is right **survives**" in line
+    )
+    assert f"SHAP is number {sentences.place_of(named, 'shap')[0]} of 4 methods" in line
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [(0.1, 0.2, "survives"), (-0.2, -0.1, "does not survive"), (-0.1, 0.1, "is not borne out")],
+)
+def test_a_conclusion_survives_where_its_interval_is_above_zero(low, high, said):
+    assert sentences.survives(low, high) == f"**{said}**"
 
 
 # Does a mask hold under any fill

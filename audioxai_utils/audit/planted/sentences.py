@@ -39,7 +39,34 @@ def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, wa
         ``warning.warnings_of`` of them.
     """
     lines = [*best_methods(points), *against_lime(points), best_rule(agreed), regret(chosen), warns(warned)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *conclusions(points, agreed)])
+
+
+def conclusions(points: pd.DataFrame, agreed: pd.DataFrame) -> list[str]:
+    """Which of the published study's conclusions survive planted causes, as one line; none without its
+    methods and its mask.
+    """
+    cases = points.pivot_table("average_precision", "case", "method", "mean", observed=True)
+    own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
+    if not {"shap", "lime"} <= set(cases.columns) or own.empty:
+        return []
+    more, low, high = mean_with_interval((cases["lime"] - cases["shap"]).to_numpy(float))
+    places = {method: place_of(points, method) for method in ("shap", "lime")}
+    rho = own.iloc[0]
+    return [
+        "- Of the published conclusions, that LIME explains better than SHAP "
+        f"{survives(low, high)} (average precision {more:+.2f}, {low:.2f} to {high:.2f}; SHAP is number "
+        f"{places['shap'][0]} of {places['shap'][1]} methods, LIME number {places['lime'][0]}); that FF "
+        f"tells which explanation is right {survives(rho['spearman_low'], rho['spearman_high'])} "
+        f"(ρ = {rho['spearman']:.2f}, {rho['spearman_low']:.2f} to {rho['spearman_high']:.2f})."
+    ]
+
+
+def survives(low: float, high: float) -> str:
+    """What an interval says of a conclusion that wants the value above 0."""
+    if low > 0:
+        return "**survives**"
+    return "**does not survive**" if high < 0 else "**is not borne out**"
 
 
 def best_methods(points: pd.DataFrame) -> list[str]:
