@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+LOOK = 0.2  # seconds between two looks at how far the work is
+
 
 def run(
     names: Sequence[str],
@@ -17,6 +19,7 @@ def run(
     one: Callable[[Any, str], tuple[str, bool]],
     n_workers: int,
     stop: float | None = None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> int:
     """Work on every name; the number that failed, or were in the hands of a process that died.
 
@@ -30,19 +33,27 @@ def run(
         Processes, each with one thread.
     stop : float, optional
         Seconds since the epoch after which no piece is begun.
+    tell : callable, optional
+        Given the pieces that are over and all of them whenever one more is; then only a piece in which
+        something failed prints its line.
     """
     context = multiprocessing.get_context("spawn")
-    taken, failed = context.Value("i", 0), context.Value("i", 0)
-    given = (list(names), start, one, stop, taken, failed)
+    taken, over, failed = (context.Value("i", 0) for _ in range(3))
+    given = (list(names), start, one, stop, taken, over, failed, tell is not None)
     workers = [context.Process(target=_work, args=given) for _ in range(min(n_workers, len(names)))]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    told, living = 0, workers
+    while living:
+        living[0].join(timeout=LOOK)
+        living = [worker for worker in workers if worker.is_alive()]
+        while tell is not None and told < over.value:
+            told += 1
+            tell(told, len(names))
     return failed.value + sum(worker.exitcode != 0 for worker in workers)
 
 
-def _work(names: list[str], start, one, stop: float | None, taken, failed) -> None:
+def _work(names: list[str], start, one, stop: float | None, taken, over, failed, quiet: bool) -> None:
     torch.set_num_threads(1)
     state = start()
     while True:
@@ -61,4 +72,6 @@ def _work(names: list[str], start, one, stop: float | None, taken, failed) -> No
             line, went_well = f"{name} failed", False
         with failed.get_lock():
             failed.value += not went_well
-        print(line, flush=True)
+            over.value += 1
+        if not (quiet and went_well):
+            print(line, flush=True)

@@ -26,7 +26,14 @@ def study(tmp_path):
     """What the benchmark asks of a study."""
     root, weights = tmp_path / "esc50", tmp_path / "mn04.pt"
     settings = SimpleNamespace(weights=str(weights), measures_planted=True)
-    return SimpleNamespace(dataset=SimpleNamespace(root=root), settings=settings, device="cpu")
+    told = []
+    return SimpleNamespace(
+        dataset=SimpleNamespace(root=root),
+        settings=settings,
+        device="cpu",
+        told=told,
+        progress=lambda *given: told.append(given),
+    )
 
 
 @pytest.fixture
@@ -42,8 +49,9 @@ def one_case(monkeypatch):
     return made
 
 
-def test_what_a_run_measures_is_read_as_what_is_published_and_gone_on_with(study, one_case, tmp_path):
+def test_what_a_run_measures_is_read_as_what_is_published_and_gone_on_with(study, one_case, tmp_path, capfd):
     found = benchmark.measured(study, tmp_path, FEW)
+    assert study.told == [("planted causes judged", 1, 1)] and not capfd.readouterr().out
     assert set(found.cases) == set(published.planted_cases())
     assert set(found.points) == set(published.planted_points())
     assert set(found.scores) == set(published.planted_scores())

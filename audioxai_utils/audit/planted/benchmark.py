@@ -6,6 +6,7 @@ The paper profile measures them where it has what they are made of, ESC-50 and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -71,10 +72,13 @@ def measured(study: Study, folder: Path, effort: Effort = EFFORT, **chosen) -> T
     n_workers, parts = torch.get_num_threads(), folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     working = {"device": study.device, "n_workers": n_workers}
-    prepare.make_cases(study.dataset.root, study.settings.weights, folder / "cases", **chosen, **working)
+    tell = partial(study.progress, "planted causes made")
+    given = (study.dataset.root, study.settings.weights, folder / "cases")
+    prepare.make_cases(*given, **chosen, **working, tell=tell)
     bench = Bench.read(folder / "cases")
     names = [case.name for case in bench.counted()]
-    command.judge_cases(folder / "cases", parts, names, effort, **working)
+    tell = partial(study.progress, "planted causes judged")
+    command.judge_cases(folder / "cases", parts, names, effort, **working, tell=tell)
     lost = [name for name in names if not (parts / f"{name}.json").is_file()]
     if lost:
         raise RuntimeError(f"{len(lost)} of {len(names)} cases could not be judged: {', '.join(lost)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -74,12 +74,13 @@ def judge_cases(
     device: str = "cpu",
     n_workers: int = 1,
     stop: float | None = None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> int:
     """Judge the named cases of a folder that ``parts`` does not hold yet; the number in which something
-    failed. ``stop`` is as in `workers.run`.
+    failed. ``stop`` and ``tell`` are as in `workers.run`.
     """
     one = partial(_one, parts=parts, effort=effort, device=device)
-    return run(names, partial(Bench.read, folder), one, n_workers, stop)
+    return run(names, partial(Bench.read, folder), one, n_workers, stop, tell)
 
 
 def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -159,6 +159,7 @@ def make_cases(
     plants: Sequence[str] = tuple(PLANTS),
     device: str = "cpu",
     n_workers: int = 1,
+    tell: Callable[[int, int], None] | None = None,
 ) -> None:
     """Make the cases that the folder does not hold yet, a plant of a classifier at a time in each process.
 
@@ -168,6 +169,8 @@ def make_cases(
         Folder of ESC-50, and the tagger's file.
     folder : path
         Of the cases; see `Bench`.
+    tell : callable, optional
+        Given the plants of classifiers that are over and all of them, in the place of a line a case.
     """
     bench = read_material(esc50, weights).bench
     if (Path(folder) / "bench.json").is_file():
@@ -176,12 +179,15 @@ def make_cases(
     jobs = jobs_left(bench.cases, classifiers, plants)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_workers, context, _start, (esc50, weights)) as pool:
-        for job in as_completed([pool.submit(_one, *job, device) for job in jobs]):
+        for n_over, job in enumerate(as_completed([pool.submit(_one, *job, device) for job in jobs]), 1):
             for case, parts in job.result():
                 bench.cases.append(case)
                 bench.parts[case.name] = parts
-                print(said(case), flush=True)
+                if tell is None:
+                    print(said(case), flush=True)
             bench.write(folder, weights)
+            if tell is not None:
+                tell(n_over, len(jobs))
 
 
 def jobs_left(
