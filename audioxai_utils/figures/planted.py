@@ -8,7 +8,7 @@ import numpy as np
 
 from ..audit.planted.agreement import CONTROLS, with_intervals
 from ..audit.planted.fills import FILLS
-from ..audit.planted.sentences import label
+from ..audit.planted.sentences import FILL_LABELS, label
 from .drawing import label_axes, new_figure, show_db, show_map, styled
 from .style import axes_of, method_colour
 
@@ -18,13 +18,6 @@ MEASURES = {
     "auc_decoy": ("AUC of cause against decoy", 0.5),
 }
 FILL_COLOURS = dict(zip(FILLS, ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73")))
-FILL_LABELS = {
-    "floor": "silence",
-    "minimum": "clip minimum",
-    "mean": "training mean",
-    "quantile": "low quantile of the bin",
-    "noise": "training mean with noise",
-}
 
 
 @styled
@@ -50,7 +43,7 @@ def planted_clip(known, spectrogram, clip: int = 0):
 
 @styled
 def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
-    """Means of each method over cases with 95 % intervals; a marker a classifier, controls below.
+    """Means of each method over cases with 95 % intervals over plants; a marker a classifier, controls below.
 
     Methods that were not judged in all cases are left out.
 
@@ -59,7 +52,8 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
     points : pandas.DataFrame
         `published.planted` or what `audit.planted.judge.joined` returns. Dashed lines are chance.
     """
-    cases = points.groupby(["classifier", "case", "method"], observed=True)[[*measures, "truth_share"]].mean()
+    keys = ["classifier", "plant", "case", "method"]
+    cases = points.groupby(keys, observed=True)[[*measures, "truth_share"]].mean()
     means = with_intervals(cases.reset_index(), ["classifier", "method"], measures)
     order = means.groupby("method")[measures[0]].mean().sort_values()
     methods = [name for name in order.index if name in CONTROLS]
@@ -112,7 +106,7 @@ def agreement_by_area(agreed, metrics: Sequence[str] = ("FF", "FidIn", "AD", "AG
     Parameters
     ----------
     agreed : pandas.DataFrame
-        From `audit.planted.agreement.agreement`; bands are 95 % intervals over cases.
+        From `audit.planted.agreement.agreement`; bands are 95 % intervals over plants.
     """
     figure, grid = new_figure(1, len(metrics), (2.5 * len(metrics) + 0.6, 3.1), sharey=True)
     for ax, metric in zip(grid[0], metrics):

@@ -322,18 +322,29 @@ def test_figures_and_sentences_show_the_numbers():
     (line,) = sentences.conclusions(named, own)
     more = (cases["lime"] - cases["shap"]).mean()
     assert (
-        f"(average precision {more:+.2f}, " in line
-        and "FF tells which explanation is right **survives**" in line
+        f"average precision {more:+.2f} (" in line
+        and "tells which explanation is right **is confirmed**" in line
     )
-    assert f"SHAP is number {sentences.place_of(named, 'shap')[0]} of 4 methods" in line
+    assert f"number {sentences.place_of(named, 'shap')[0]} and LIME number" in line and "of 4 methods" in line
 
 
 @pytest.mark.parametrize(
-    "low, high, said",
-    [(0.1, 0.2, "survives"), (-0.2, -0.1, "does not survive"), (-0.1, 0.1, "is not borne out")],
+    "low, high, said", [(0.1, 0.2, "confirmed"), (-0.2, -0.1, "reversed"), (-0.1, 0.1, "not confirmed")]
 )
-def test_a_conclusion_survives_where_its_interval_is_above_zero(low, high, said):
-    assert sentences.survives(low, high) == f"**{said}**"
+def test_a_conclusion_is_confirmed_where_its_interval_is_above_zero(low, high, said):
+    assert sentences.verdict(low, high) == f"**is {said}**"
+
+
+def test_plants_are_resampled_with_all_of_their_cases():
+    values, plants = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 2.0]), ["a", "a", "a", "b", "b", "c"]
+    mean, low, high = agreement.mean_with_interval(values, plants)
+    drawn = np.random.default_rng(1).integers(3, size=(20000, 3))
+    sums, sizes = np.array([3.0, 0.0, 2.0])[drawn].sum(1), np.array([3, 2, 1])[drawn].sum(1)
+    assert mean == pytest.approx(5 / 6) and (sums / sizes).min() <= low < mean < high <= (sums / sizes).max()
+    alone = agreement.mean_with_interval(values)
+    assert high - low > alone[2] - alone[1]  # three plants know less than six cases
+    each = agreement.mean_with_interval(values, range(6))
+    assert each == pytest.approx(alone, abs=0.03)
 
 
 # Does a mask hold under any fill

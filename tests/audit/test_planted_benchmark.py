@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pandas as pd
 import planted_bench
 import pytest
+import torch
 
 from audioxai_utils import published
 from audioxai_utils.audit.planted import benchmark, prepare
+from audioxai_utils.audit.planted.bench import Bench
 from audioxai_utils.audit.planted.cases import Case
 from audioxai_utils.audit.planted.judge import Effort, joined
 from audioxai_utils.run import machine
@@ -63,6 +66,24 @@ def test_what_a_run_measures_is_read_as_what_is_published_and_gone_on_with(study
     pd.testing.assert_frame_equal(found.points, again.points)
     pd.testing.assert_frame_equal(again.points, joined(tmp_path / "parts", "points"))
     assert (tmp_path / "parts" / "cnn14_tone.json").stat().st_mtime_ns == written and len(one_case) == 2
+
+
+def test_methods_that_failed_are_named(tmp_path):
+    for name, failed in (("a", {}), ("b", {"lime": "ValueError: no"}), ("c", {"lime": "ValueError: no"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"seconds": {}, "failed": failed}))
+    assert benchmark.source_of(["a"], tmp_path, "cuda") == "This run measured them: 1 cases, on CUDA."
+    assert "Errors were met by lime (in 2 cases)" in benchmark.source_of(["a", "b", "c"], tmp_path, "cpu")
+
+
+def test_a_case_that_was_not_listed_is_written_over(tmp_path):
+    bench = planted_bench.bench(planted_bench.sounds())
+    tmp_path.joinpath("cnn14_tone.pt").write_bytes(b"half of a file")
+    bench.write(tmp_path)
+    state = Bench.read(tmp_path).parts["cnn14_tone"]["model"]
+    assert all(torch.equal(value, bench.parts["cnn14_tone"]["model"][name]) for name, value in state.items())
+    before = tmp_path.joinpath("cnn14_tone.pt").stat().st_mtime_ns
+    bench.write(tmp_path)
+    assert tmp_path.joinpath("cnn14_tone.pt").stat().st_mtime_ns == before
 
 
 def test_a_case_that_cannot_be_judged_is_named(study, one_case, tmp_path, monkeypatch):

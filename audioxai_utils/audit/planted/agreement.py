@@ -1,7 +1,8 @@
 """Which metric tells the truth: does it rank methods as planted causes do, and what does choosing by it cost?
 
 Truth is a measure of `measures.localised`, its mean over a case's clips. Everything is computed case by case
-over the methods; intervals are over cases, which are resampled whole.
+over the methods. Cases of one plant, at several levels and in both roles, are no independent draws: for
+intervals plants are resampled, each with all of its cases.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ...constants import STUDY_METRICS
-from ...evaluation.bootstrap import column_means, interval, resampled_means
+from ...evaluation.bootstrap import column_means, interval, resample_counts, resampled_means
 from ...evaluation.comparisons import lower_is_better
 
 CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
@@ -115,28 +116,43 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
     Returns
     -------
     DataFrame
-        metric, mask, fill, n_cases, spearman and regret with ``_low`` and ``_high`` (95 %, over cases), the
-        highest correlation first. Cases that a rule cannot rank are left out of its correlation.
+        metric, mask, fill, n_cases, spearman and regret with ``_low`` and ``_high`` (95 %, over plants), the
+        highest correlation first. Cases that a rule cannot rank are left out of its correlation; ``n_cases``
+        are those that it ranks.
     """
     known, rows = truths(points, truth), []
+    plants = plants_of(points).loc[known.index.astype(str)].to_numpy()
     for rule, values in rule_tables(means, known).items():
-        row = dict(zip(RULE, rule))
-        for name, of_cases in (
-            ("spearman", correlations(values, known)),
-            ("regret", regrets(values, known)),
-        ):
-            row["n_cases"] = int((~np.isnan(of_cases)).sum())
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases)))
+        ranked = correlations(values, known)
+        row = dict(zip(RULE, rule)) | {"n_cases": int((~np.isnan(ranked)).sum())}
+        for name, of_cases in (("spearman", ranked), ("regret", regrets(values, known))):
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases, plants)))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)
 
 
-def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of what is defined and its 95 % interval; NaN where nothing is."""
-    values = np.asarray(values, float)[~np.isnan(values)]
+def plants_of(frame: pd.DataFrame) -> pd.Series:
+    """Plant of each case of rows that have both."""
+    return frame.astype({"case": str, "plant": str}).drop_duplicates("case").set_index("case")["plant"]
+
+
+def mean_with_interval(values: np.ndarray, groups: Sequence | None = None) -> tuple[float, float, float]:
+    """Mean of what is defined and its 95 % interval; NaN where nothing is.
+
+    With ``groups``, one a value, these are resampled, each with all of its values.
+    """
+    values, defined = np.asarray(values, float), ~np.isnan(values)
+    values = values[defined]
     if not len(values):
         return float("nan"), float("nan"), float("nan")
-    low, high = interval(resampled_means(values, N_RESAMPLES), len(values))
+    if groups is None:
+        means, n = resampled_means(values, N_RESAMPLES), len(values)
+    else:
+        codes, names = pd.factorize(np.asarray(groups)[defined])
+        n = len(names)
+        drawn = np.concatenate(list(resample_counts(n, N_RESAMPLES)))[:, codes]  # (resamples, values)
+        means = (drawn @ values / drawn.sum(axis=1))[:, None]
+    low, high = interval(means, n)
     return float(column_means(values)[0]), float(low[0]), float(high[0])
 
 
@@ -199,16 +215,17 @@ def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> p
 def against_the_study(chosen: pd.DataFrame, way: str = WAYS[0]) -> tuple[float, float, float]:
     """How much less a way regrets than the study's geometric mean, paired over cases, with its interval."""
     wide = chosen.pivot(index="case", columns="way", values="regret")
-    return mean_with_interval((wide[STUDY_WAY] - wide[way]).to_numpy(float))
+    plants = plants_of(chosen).loc[wide.index.astype(str)]
+    return mean_with_interval((wide[STUDY_WAY] - wide[way]).to_numpy(float), plants)
 
 
 def with_intervals(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Means of columns over the rows of each group with ``_low`` and ``_high``, 95 %."""
+    """Means of columns over the cases of each group with ``_low`` and ``_high``, 95 % over their plants."""
     rows = []
     for key, part in frame.groupby(list(by), sort=False, observed=True):
         row = dict(zip(by, key))
         for name in values:
-            found = mean_with_interval(part[name].to_numpy(float))
+            found = mean_with_interval(part[name].to_numpy(float), part["plant"].astype(str))
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
         rows.append(row)
     return pd.DataFrame(rows)

@@ -123,7 +123,11 @@ class Bench:
     # On file
 
     def write(self, folder: str | Path, weights: str | Path | None = None) -> None:
-        """Write to a folder what is not there yet; ``weights`` is the tagger's file, which is copied."""
+        """Write to a folder what is not there yet; ``weights`` is the tagger's file, which is copied.
+
+        A case is there once ``bench.json``, which is written last, lists it: what an interrupted run left of
+        others is written over.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {}
@@ -134,11 +138,16 @@ class Bench:
         if not (folder / "sounds.npz").exists():
             with atomic_path(folder / "sounds.npz") as path:
                 np.savez_compressed(path, **arrays)
+        listed = folder / "bench.json"
+        stored = json.loads(listed.read_text(encoding="utf-8"))["cases"] if listed.is_file() else []
+        there = {each["name"] for each in stored}
         for case in self.cases:
-            if not (folder / f"{case.name}.pt").exists():
-                torch.save(self.parts[case.name], folder / f"{case.name}.pt")
+            if case.name not in there:
+                with atomic_path(folder / f"{case.name}.pt") as path:
+                    torch.save(self.parts[case.name], path)
         if weights is not None and not (folder / WEIGHTS).exists():
-            shutil.copyfile(weights, folder / WEIGHTS)
+            with atomic_path(folder / WEIGHTS) as path:
+                shutil.copyfile(weights, path)
         record = {
             "names": {
                 role: {kind: list(sounds.names) for kind, sounds in group.items()}
@@ -148,7 +157,7 @@ class Bench:
             "classes": list(self.classes),
             "cases": [case.to_dict() for case in self.cases],
         }
-        write_json(folder / "bench.json", record)
+        write_json(listed, record)
 
     @classmethod
     def read(cls, folder: str | Path) -> Bench:

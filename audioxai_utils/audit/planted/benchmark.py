@@ -5,6 +5,9 @@ The paper profile measures them where it has what they are made of, ESC-50 and t
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +16,10 @@ import pandas as pd
 import torch
 
 from ... import published
+from ...attributions import METHODS
 from ...audio.datasets import fingerprint
-from ...study.sources import digest
+from ...audio.inputs import file_digest
+from ...study.sources import digest, method_modules
 from ...study.study import Study
 from . import command, prepare
 from .bench import Bench
@@ -63,7 +68,9 @@ def tables(study: Study) -> Tables:
     if not study.settings.measures_planted:
         found = (published.planted_cases(), published.planted_points(), published.planted_scores())
         return Tables(*found, "These are the published tables of this package.")
-    key = f"{fingerprint(study.dataset)}-{digest(__name__)}"  # of other sounds or other code: another folder
+    code = digest(__name__, *method_modules(name for name in METHODS if name in EFFORT.methods))
+    weights = file_digest(study.settings.weights)[:12]
+    key = f"{fingerprint(study.dataset)}-{weights}-{code}"  # of other sounds, weights or code: another folder
     return measured(study, study.results / "planted" / key)
 
 
@@ -85,5 +92,13 @@ def measured(study: Study, folder: Path, effort: Effort = EFFORT, **chosen) -> T
     command.join(bench, parts, folder)
     points, scores = (pd.read_parquet(folder / f"{name}.parquet") for name in ("planted", "planted_metrics"))
     cases = pd.read_csv(folder / "planted_cases.csv", keep_default_na=False, na_values=[""])
-    source = f"This run measured them: {len(names)} cases, on {study.device.upper()}."
-    return Tables(cases, points, scores, source)
+    return Tables(cases, points, scores, source_of(names, parts, study.device))
+
+
+def source_of(names: Sequence[str], parts: Path, device: str) -> str:
+    """That the run measured the tables, on how many cases, and which methods gave no map in some."""
+    records = [json.loads((parts / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    failed = Counter(method for record in records for method in record["failed"])
+    without = ", ".join(f"{method} (in {n} cases)" for method, n in failed.items())
+    said = f" Errors were met by {without}; the cases' records say which." if failed else ""
+    return f"This run measured them: {len(names)} cases, on {device.upper()}.{said}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .agreement import mean_with_interval
+from .agreement import mean_with_interval, plants_of
 from .fills import FILLS
 
 METRICS = ("FidIn", "AD")
@@ -26,10 +26,11 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
     -------
     DataFrame
         method, fill, area, FidIn and AD, means over the cases; ``<metric>_more`` with ``_low`` and ``_high``
-        is the difference to LIME in the same cases, 95 %.
+        is the difference to LIME in the same cases, 95 % over their plants.
     """
     kept = scores[scores["mask"] == mask]
     kept = kept.assign(area=1 - kept["SPS"]).astype({"method": str, "fill": str, "case": str})
+    plants = plants_of(kept)
     rows = []
     for method in methods:
         for fill in FILLS:
@@ -38,7 +39,8 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
             for metric in (*METRICS, "area"):
                 more = (here[metric][method] - here[metric][BASIS]).to_numpy(float)
                 names = (f"{metric}_more", f"{metric}_low", f"{metric}_high")
-                row |= {metric: here[metric][method].mean()} | dict(zip(names, mean_with_interval(more)))
+                found = mean_with_interval(more, plants.loc[here.index])
+                row |= {metric: here[metric][method].mean()} | dict(zip(names, found))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -53,5 +55,5 @@ def sentence(table: pd.DataFrame) -> str:
     return (
         f"keeps the class on {table['FidIn'].min():.0%} of the clips or more under every fill, LIME on "
         f"{lime[0]:.0%}, at {first['area']:.0%} of the bins where LIME has {lime[1]:.0%}; "
-        f"{' and '.join(said)} (paired over cases, 95 %)."
+        f"{' and '.join(said)} (paired, 95 % over the plants)."
     )

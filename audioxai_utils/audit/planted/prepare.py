@@ -171,6 +171,11 @@ def make_cases(
         Of the cases; see `Bench`.
     tell : callable, optional
         Given the plants of classifiers that are over and all of them, in the place of a line a case.
+
+    Raises
+    ------
+    Exception
+        Of the first plant that failed, once all others are written.
     """
     bench = read_material(esc50, weights).bench
     if (Path(folder) / "bench.json").is_file():
@@ -179,7 +184,11 @@ def make_cases(
     jobs = jobs_left(bench.cases, classifiers, plants)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_workers, context, _start, (esc50, weights)) as pool:
+        failed = []
         for n_over, job in enumerate(as_completed([pool.submit(_one, *job, device) for job in jobs]), 1):
+            if job.exception():
+                failed.append(job.exception())
+                continue
             for case, parts in job.result():
                 bench.cases.append(case)
                 bench.parts[case.name] = parts
@@ -188,6 +197,8 @@ def make_cases(
             bench.write(folder, weights)
             if tell is not None:
                 tell(n_over, len(jobs))
+    if failed:
+        raise failed[0]
 
 
 def jobs_left(

@@ -8,13 +8,22 @@ from ...words import method_label
 from .agreement import (
     CONTROLS,
     STUDY_FILL,
+    TRUTH,
     against_the_study,
     mean_with_interval,
+    plants_of,
     truths,
     with_intervals,
 )
 from .warning import summarised
 
+FILL_LABELS = {
+    "floor": "silence",
+    "minimum": "clip minimum",
+    "mean": "training mean",
+    "quantile": "low quantile of the bin",
+    "noise": "training mean with noise",
+}
 LABELS = {
     "shap_silence": "SHAP against silence",
     "integrated_gradients_references": "Integrated gradients, references",
@@ -43,30 +52,41 @@ def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, wa
 
 
 def conclusions(points: pd.DataFrame, agreed: pd.DataFrame) -> list[str]:
-    """Which of the published study's conclusions survive planted causes, as one line; none without its
+    """Which of the published study's conclusions planted causes confirm, as one line; none without its
     methods and its mask.
     """
-    cases = points.pivot_table("average_precision", "case", "method", "mean", observed=True)
     own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
-    if not {"shap", "lime"} <= set(cases.columns) or own.empty:
+    if not {"shap", "lime"} <= set(points["method"]) or own.empty:
         return []
-    more, low, high = mean_with_interval((cases["lime"] - cases["shap"]).to_numpy(float))
+    found = {measure: difference(points, "lime", "shap", measure) for measure in (TRUTH, "auc_decoy")}
+    low, high = found[TRUTH][1:]
+    more = ", ".join(
+        f"{words} {found[measure][0]:+.2f} ({found[measure][1]:+.2f} to {found[measure][2]:+.2f})"
+        for measure, words in ((TRUTH, "average precision"), ("auc_decoy", "AUC of cause against decoy"))
+    )
     places = {method: place_of(points, method) for method in ("shap", "lime")}
     rho = own.iloc[0]
     return [
-        "- Of the published conclusions, that LIME explains better than SHAP "
-        f"{survives(low, high)} (average precision {more:+.2f}, {low:.2f} to {high:.2f}; SHAP is number "
-        f"{places['shap'][0]} of {places['shap'][1]} methods, LIME number {places['lime'][0]}); that FF "
-        f"tells which explanation is right {survives(rho['spearman_low'], rho['spearman_high'])} "
-        f"(ρ = {rho['spearman']:.2f}, {rho['spearman_low']:.2f} to {rho['spearman_high']:.2f})."
+        f"- Of the published conclusions, that LIME explains better than SHAP {verdict(low, high)}: {more}; "
+        f"SHAP is number {places['shap'][0]} and LIME number {places['lime'][0]} of {places['lime'][1]} "
+        f"methods. That FF of the `bin` mask tells which explanation is right "
+        f"{verdict(rho['spearman_low'], rho['spearman_high'])}: ρ = {rho['spearman']:.2f} "
+        f"({rho['spearman_low']:+.2f} to {rho['spearman_high']:+.2f})."
     ]
 
 
-def survives(low: float, high: float) -> str:
-    """What an interval says of a conclusion that wants the value above 0."""
+def verdict(low: float, high: float) -> str:
+    """What a 95 % interval says of a conclusion that wants the value above 0."""
     if low > 0:
-        return "**survives**"
-    return "**does not survive**" if high < 0 else "**is not borne out**"
+        return "**is confirmed**"
+    return "**is reversed**" if high < 0 else "**is not confirmed**"
+
+
+def difference(points: pd.DataFrame, first: str, second: str, measure: str = TRUTH):
+    """Mean difference of a measure between two methods over the cases with its interval over the plants."""
+    cases = points.pivot_table(measure, "case", "method", "mean", observed=True)
+    plants = plants_of(points).loc[cases.index.astype(str)]
+    return mean_with_interval((cases[first] - cases[second]).to_numpy(float), plants)
 
 
 def best_methods(points: pd.DataFrame) -> list[str]:
@@ -83,10 +103,12 @@ def best_methods(points: pd.DataFrame) -> list[str]:
         level = means.loc["level", "average_precision"]
         n_clips = here.groupby(["case", "clip"], observed=True).ngroups
         found = ", ".join(f"{label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
+        above = [label(m) for m in order.index[::-1] if difference(here, m, "level")[1] > 0]
         lines.append(
             f"- {classifier}, {here['case'].nunique()} cases, {n_clips} clips: {found} find the cause best "
             f"(average precision; loudness alone {level:.2f}, chance {here['truth_share'].mean():.2f}), "
-            f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f})."
+            f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f}); surely better than loudness: "
+            f"{', '.join(above) or 'none'}."
         )
     return lines
 
@@ -95,11 +117,11 @@ def against_lime(points: pd.DataFrame, first: str = "shap", second: str = "lime"
     """What the study's winner and the method that it calls unsuitable find, over all cases; none without
     either.
     """
-    cases = points.pivot_table("average_precision", "case", "method", "mean", observed=True)
+    cases = points.pivot_table(TRUTH, "case", "method", "mean", observed=True)
     if not {first, second} <= set(cases.columns):
         return []
     ratios = points.groupby("method", observed=True)["decoy_ratio"].median()
-    more, low, high = mean_with_interval((cases[first] - cases[second]).to_numpy(float))
+    more, low, high = difference(points, first, second)
     return [
         f"- Over all {len(cases)} cases {label(first)} has {cases[first].mean():.2f} and {label(second)} "
         f"{cases[second].mean():.2f}, a difference of {more:.2f} ({low:.2f} to {high:.2f}); a bin of the "
@@ -117,7 +139,7 @@ def best_rule(agreed: pd.DataFrame) -> str:
     """The metric, mask and fill that rank methods most nearly as the causes do, and the study's own FF."""
     everywhere = agreed[agreed["n_cases"] == agreed["n_cases"].max()]
     top = everywhere.dropna(subset="spearman").iloc[0]
-    named = " ".join(filter(None, (top["metric"], top["mask"], top["fill"])))
+    named = rule_words(top["metric"], top["mask"], top["fill"])
     own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
     found = "; ".join(
         f"FF of the study's `bin` mask at silence has {row['spearman']:.2f} "
@@ -125,9 +147,18 @@ def best_rule(agreed: pd.DataFrame) -> str:
         for _, row in own.iterrows()
     )
     return (
-        f"- {named} ranks methods most nearly as the causes do: ρ = {top['spearman']:.2f} "
-        f"({top['spearman_low']:.2f} to {top['spearman_high']:.2f}) over {top['n_cases']} cases; {found}."
+        f"- Of {len(everywhere)} metrics {named} ranks methods most nearly as the causes do: "
+        f"ρ = {top['spearman']:.2f} ({top['spearman_low']:.2f} to {top['spearman_high']:.2f}) over "
+        f"{top['n_cases']} cases; {found}."
     )
+
+
+def rule_words(metric: str, mask: str, fill: str) -> str:
+    """A metric of a mask under a fill, in words."""
+    if not mask:
+        return "the likeness to the control's map"
+    where = f"at {mask.removeprefix('topK_')} % of the bins" if mask.startswith("topK_") else f"of `{mask}`"
+    return f"{metric} {where}" + (f" with the {FILL_LABELS[fill]} as fill" if fill in FILL_LABELS else "")
 
 
 def regret(chosen: pd.DataFrame) -> str:
@@ -150,5 +181,5 @@ def warns(warned: pd.DataFrame) -> str:
     first = table.iloc[0]
     return (
         f"- {label(first['method'])} warns most surely: significant in {first['warns']:.0%} of the "
-        f"cases with the clips at hand, {first['needed']:.0f} clips needed (median)."
+        f"cases with the clips at hand, {first['needed']:.0f} clips needed (median, paired t-test)."
     )
