@@ -156,7 +156,7 @@ def area_front(front):
         `published.mask_front`. Stars are the study's ``bin`` masks of LIME and Grad-CAM; bars are 95 %
         intervals over the clips.
     """
-    shown = front[front["grid"].isin(["", "32x64"])]
+    shown = front[front["grid"].isin(["", "32x64"]) & ~(front["noise"] > 1)]  # the method's own settings
     figure, grid = new_figure(1, 4, (11, 3.0), sharey=True)
     names = {"explained": "explained network", "other": "another architecture"}
     panels = [(network, heard) for network in names for heard in (False, True)]

@@ -124,9 +124,10 @@ def planted_scores() -> pd.DataFrame:
 def mask_front() -> pd.DataFrame:
     """How many clips keep their class at which area: masks optimised for any fill beside others.
 
-    100 clips of ESC-50, clean mel; columns are ``method``, ``mask``, ``grid`` and ``noise`` (dB) of
-    `extremal_robust`, the mean ``area``, ``network`` (the explained mn04 with a probe, or an ``other``
-    architecture, asked on the clips on which it agrees), ``fill``, ``n_clips``, FidIn and AD with intervals.
+    100 clips of ESC-50, clean mel (`benchmarks/mask_front.py`). Columns are ``method``, ``mask``, ``grid``
+    and ``noise`` (dB) of `extremal_robust`, the mean ``area``, ``network`` (the explained mn04 with a probe,
+    or an ``other`` architecture, asked on the clips on which it agrees), ``fill``, ``n_clips``, FidIn and AD
+    with intervals, and ``<metric>_more`` than LIME's ``bin`` mask has on the same clips.
     """
     return _read("ours/mask_front.csv").fillna({"grid": ""}).copy()
 
