@@ -150,7 +150,7 @@ def test_the_metric_to_trust_is_that_of_the_published_tables():
 def test_the_mask_for_any_fill_is_that_of_the_published_table():
     table = holding.held_under_fills(published.planted_scores(), ["extremal_robust"])
     said = holding.sentence(table).replace("%", " %")
-    assert f"`extremal_robust` {said.split(';')[0]} " in PAGE
+    assert f"`extremal_robust` {said.split(';')[0]}, of clips with a planted cause" in PAGE
     assert "worse under no fill" in said
     front = published.mask_front().query("method == 'extremal_robust' and mask == 'minmax' and area == 0.1")
     own = front.query("network == 'explained' and grid == '32x64'")
@@ -159,7 +159,7 @@ def test_the_mask_for_any_fill_is_that_of_the_published_table():
         and set(own["fill"]) > {"heard", "silence"}
         and (own["n_clips"] == 100).all()
     )
-    assert "with `area=0.1` does on all of 100 clips" in PAGE
+    assert "(`minmax`, `area=0.1`) keeps the class of 100 in 100 under three fills and by ear" in PAGE
     assert (front.query("network == 'other'")["FidIn"] < 0.7).all()
 
 
