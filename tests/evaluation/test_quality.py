@@ -54,6 +54,18 @@ def test_the_clean_sound_itself_is_best():
     assert all(float(each.abs().max()) < 1e-9 for each in whole.values())
 
 
+def test_sdr_of_several_sounds_with_several_threads_is_that_of_each():
+    sounds = torch.randn(4, 16000, generator=torch.Generator().manual_seed(0))
+    estimates, before = sounds + 0.3 * sounds.flip(0), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = quality.sdr(estimates, sounds)
+    finally:
+        torch.set_num_threads(before)
+    alone = [quality.sdr(estimates[i : i + 1], sounds[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(found, torch.cat(alone))
+
+
 def test_sdr_lets_the_sound_be_filtered_and_si_sdr_does_not():
     """A delay of three samples is a filter; noise of a tenth of the power is 10 dB below in both."""
     reference = noise(1, 16000, seed=5)
