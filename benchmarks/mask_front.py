@@ -12,7 +12,6 @@ asked on the clips on which it agrees. The table is `published.mask_front`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from audioxai_utils.evaluation.scoring import decibels, probabilities
 from audioxai_utils.evaluation.selection import bin_ranks, first_bins
 from audioxai_utils.models.cnn14 import Cnn14
 from audioxai_utils.models.inference import inference_copy
+from audioxai_utils.models.training import train_classifier
 from audioxai_utils.study.condition import Condition
 from audioxai_utils.study.profiles import PROFILES
 
@@ -42,13 +42,9 @@ def second_network(condition: Condition, path: Path) -> torch.nn.Module:
     study, db = condition.study, condition.spectrograms
     if not path.is_file():
         sides = [study.split(condition.spectrogram_type, side)[:2] for side in ("train", "validation")]
-        from audioxai_utils.models.training import train_classifier
-
         torch.manual_seed(study.settings.seed + 1)
         fresh = Cnn14(db.shape[2], len(study.dataset.classes), SIZES.width, SIZES.dropout)
-        run = train_classifier(
-            fresh, *sides, dataclasses.replace(SIZES), study.settings.seed + 1, study.device
-        )
+        run = train_classifier(fresh, *sides, SIZES, study.settings.seed + 1, study.device)
         torch.save(run.model.state_dict(), path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     width = state["conv_block1.conv1.weight"].shape[0] / 64
