@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,7 +15,7 @@ from audioxai_utils import published
 from audioxai_utils.audit.planted import benchmark, prepare
 from audioxai_utils.audit.planted.bench import Bench
 from audioxai_utils.audit.planted.cases import Case
-from audioxai_utils.audit.planted.judge import Effort, joined
+from audioxai_utils.audit.planted.judge import Effort, joined, judge_to
 from audioxai_utils.run import machine
 from audioxai_utils.run.graph import PLANTED, Graph
 from audioxai_utils.study.settings import Settings
@@ -73,6 +73,26 @@ def test_methods_that_failed_are_named(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps({"seconds": {}, "failed": failed}))
     assert benchmark.source_of(["a"], tmp_path, "cuda") == "This run measured them: 1 cases, on CUDA."
     assert "Errors were met by lime (in 2 cases)" in benchmark.source_of(["a", "b", "c"], tmp_path, "cpu")
+
+
+def test_what_was_judged_with_another_effort_is_refused(tmp_path):
+    (case,) = (bench := planted_bench.bench(planted_bench.sounds())).cases
+    few = Effort(8, 1, 0, 0, ("saliency",))
+    assert (
+        judge_to(bench, case, tmp_path, few)[1] and "there already" in judge_to(bench, case, tmp_path, few)[0]
+    )
+    with pytest.raises(ValueError, match="judged with another effort"):
+        judge_to(bench, case, tmp_path, replace(few, n_samples=9))
+
+
+def test_cases_of_other_sounds_are_not_gone_on_with(tmp_path, monkeypatch):
+    planted_bench.bench(planted_bench.sounds()).write(tmp_path)
+    other = planted_bench.bench(planted_bench.sounds())
+    monkeypatch.setattr(prepare, "read_material", lambda *given: SimpleNamespace(bench=other))
+    prepare.make_cases("esc50", "mn04.pt", tmp_path, ("cnn14",), ("tone",))  # there, and the same sounds
+    other.tests["cnn14"].samples[0, 0] += 1
+    with pytest.raises(ValueError, match="cases of other sounds"):
+        prepare.make_cases("esc50", "mn04.pt", tmp_path, ("cnn14",), ("hum",))
 
 
 def test_a_case_that_was_not_listed_is_written_over(tmp_path):

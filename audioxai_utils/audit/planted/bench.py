@@ -120,6 +120,16 @@ class Bench:
         names = list(PLANTS)
         return sorted(proved, key=lambda c: (order[c.name], c.swapped, names.index(c.plant), c.name))
 
+    def sounds_equal(self, other: Bench) -> bool:
+        """Whether both have the same clips, so that a case of one means the same in the other."""
+        groups = ((self.tests, other.tests), (self.references, other.references))
+        return all(
+            own.keys() == theirs.keys()
+            and all(own[kind].names == theirs[kind].names for kind in own)
+            and all(np.array_equal(own[kind].samples, theirs[kind].samples) for kind in own)
+            for own, theirs in groups
+        )
+
     # On file
 
     def write(self, folder: str | Path, weights: str | Path | None = None) -> None:

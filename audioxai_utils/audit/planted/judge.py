@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -241,15 +242,24 @@ def judge_to(
 ) -> tuple[str, bool]:
     """Judge a case and write two Parquet files and a record, unless they are there; a line that says how, and
     whether no method failed.
+
+    Raises
+    ------
+    ValueError
+        What is there was judged with another effort.
     """
-    if (folder / f"{case.name}.json").is_file():
+    path, own = folder / f"{case.name}.json", json.loads(json.dumps(asdict(effort)))
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8")).get("effort", own)
+        if there != own:
+            raise ValueError(f"{path} was judged with another effort, {there}; choose another folder")
         return f"{case.name}: there already", True
     started = time.perf_counter()
     with tensor_float32(False, torch.device(device)):
         points, scores, record = judge(bench, case, effort, device)
     save_parquet(lighter(points), folder / f"{case.name}.points.parquet")
     save_parquet(lighter(scores), folder / f"{case.name}.scores.parquet")
-    write_json(folder / f"{case.name}.json", record)
+    write_json(path, record | {"effort": own})
     failed = "".join(f"; {name} failed: {text}" for name, text in record["failed"].items())
     line = f"{case.name}: {points['clip'].nunique()} clips, {time.perf_counter() - started:.0f} s{failed}"
     return line, not failed

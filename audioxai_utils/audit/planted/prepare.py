@@ -174,12 +174,16 @@ def make_cases(
 
     Raises
     ------
+    ValueError
+        The folder's cases are of other sounds.
     Exception
         Of the first plant that failed, once all others are written.
     """
     bench = read_material(esc50, weights).bench
     if (Path(folder) / "bench.json").is_file():
         stored = Bench.read(folder)
+        if not bench.sounds_equal(stored):
+            raise ValueError(f"folder: {folder} holds cases of other sounds; choose another folder")
         bench.cases, bench.parts = stored.cases, stored.parts
     jobs = jobs_left(bench.cases, classifiers, plants)
     context = multiprocessing.get_context("spawn")
