@@ -17,7 +17,7 @@ MEASURES = {
     "average_precision": ("average precision", None),
     "auc_decoy": ("AUC of cause against decoy", 0.5),
 }
-FILL_COLOURS = dict(zip(FILLS, ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73")))
+FILL_COLOURS = dict(zip(FILLS, ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7")))
 
 
 @styled

@@ -187,7 +187,6 @@ def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> p
         pd.DataFrame({rule: of(values, known) for rule, values in tables.items()}, index=known.index)
         for of in (regrets, correlations)
     )
-    lost, close = lost.dropna(axis=1), close.dropna(axis=1)  # rules that can choose, or rank, in every case
     study = pd.Series(regrets(geometric_mean(means, known), known), known.index)
     plants = points.drop_duplicates("case").set_index("case")["plant"].astype(str).loc[known.index]
     fixed = known.sub(known.max(axis=1), axis=0).mul(-1)  # regret of always taking one method
@@ -196,14 +195,17 @@ def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> p
         others = plants.index[plants != plant]
         if not len(others):
             continue
-        closest, least = close.loc[others].mean().idxmax(), lost.loc[others].mean().idxmin()
-        method = fixed.loc[others].mean().idxmin()
+        # rules that can rank, or choose, in all of these; whether they can in the case itself is not asked
+        closest = close.loc[others].dropna(axis=1).mean().idxmax()
+        least = lost.loc[others].dropna(axis=1).mean().idxmin()
+        method, by_lot = fixed.loc[others].mean().idxmin(), fixed.loc[case].mean()
+        of_rules = lost.loc[case].fillna(by_lot)
         found = (
-            (" ".join(filter(None, closest)), lost.loc[case, closest]),
-            (" ".join(filter(None, least)), lost.loc[case, least]),
+            (" ".join(filter(None, closest)), of_rules[closest]),
+            (" ".join(filter(None, least)), of_rules[least]),
             ("", study[case]),
             (method, fixed.loc[case, method]),
-            ("", fixed.loc[case].mean()),
+            ("", by_lot),
         )
         rows += [
             {"case": case, "plant": plant, "way": way, "choice": choice, "regret": regret}

@@ -1,7 +1,8 @@
 """What masks keep and remove under several fills: the scores of the metrics that are to be judged.
 
 Masks of equal area come from a map's order, ``bin`` and ``minmax`` are the study's. The area under the
-probability of what is kept, against area, is insertion; of what is removed, deletion.
+probability of what is kept, against area, is insertion; of what is removed, deletion. ``heard`` is no fill of
+the picture: kept and removed part are turned back into sound, and the model is asked about that.
 
 References
 ----------
@@ -17,15 +18,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...audio.spectrograms import SpectrogramBatch, kept_audio
 from ...evaluation.masks import apply_mask, build_masks
 from ...evaluation.metrics import complexity, faithfulness, sparseness
-from ...evaluation.scoring import probabilities
+from ...evaluation.scoring import decibels, probabilities
 from ...models.reading import reading_of
 from ...numerics import largest
 
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of topK masks
 STUDY_MASKS = ("bin", "minmax")
-FILLS = ("floor", "minimum", "mean", "quantile", "noise")
+HEARD = "heard"
+FILLS = ("floor", "minimum", "mean", "quantile", "noise", HEARD)
+AT_ONCE, SOUNDS_AT_ONCE = 128, 32  # masks; bounds memory, not results
 LEAST_POINTS = 4  # of equal area, for a curve
 MASKS = (*(f"topK_{area * 100:g}" for area in AREAS), *STUDY_MASKS)
 
@@ -59,22 +63,53 @@ def fill_levels(
     return dict(zip(FILLS, levels))
 
 
+def repeated(clip: SpectrogramBatch, n: int) -> SpectrogramBatch:
+    """One clip ``n`` times, without copies."""
+    parts = (part.expand(n, -1, -1, -1) for part in (clip.db, clip.power, clip.phase))
+    return SpectrogramBatch(*parts, clip.length)
+
+
+def _filled(model, db: torch.Tensor, masks: torch.Tensor, level: torch.Tensor) -> list[torch.Tensor]:
+    """Probabilities of pictures with what masks keep, what they remove, and nothing: (n, n, 1) rows."""
+    halves = [apply_mask(db, part, level) for part in masks.split(AT_ONCE)]
+    kept, removed = (torch.cat([probabilities(model, part) for part in half]) for half in zip(*halves))
+    return [kept, removed, probabilities(model, level.expand(db.shape).contiguous())]
+
+
+def _heard(model, clip: SpectrogramBatch, masks: torch.Tensor, spectrogram) -> list[torch.Tensor]:
+    """Probabilities of the sounds that masks keep and remove, and of silence: (n, n, 1) rows."""
+
+    def asked(part: torch.Tensor) -> torch.Tensor:
+        sound = kept_audio(repeated(clip, len(part)), part, spectrogram)
+        return probabilities(model, decibels(sound, spectrogram))
+
+    parts = masks.split(SOUNDS_AT_ONCE)
+    return [
+        torch.cat([asked(part) for part in parts]),
+        torch.cat([asked(1 - part) for part in parts]),
+        asked(torch.zeros_like(masks[:1])),
+    ]
+
+
 @torch.inference_mode()
 def scored(
     model,
-    db: torch.Tensor,
+    spectrogram,
+    clip: SpectrogramBatch,
     target: int,
     maps: dict[str, torch.Tensor],
     known: torch.Tensor,
     fills: Sequence[str] = FILLS,
     names: Sequence[str] = MASKS,
 ) -> pd.DataFrame:
-    """Scores of every mask of one clip's maps under every fill.
+    """Scores of every mask of one clip's maps under every fill, and heard.
 
     Parameters
     ----------
     model : nn.Module
-    db : torch.Tensor (1, 1, F, T)
+    spectrogram : Spectrogram
+    clip : SpectrogramBatch
+        A single clip.
     target : int
     maps : dict of str to torch.Tensor (1, 1, F, T)
         By method.
@@ -89,7 +124,7 @@ def scored(
         method, mask, fill, FF, AI, AG, FidIn, AD, SPS, COMP, area; and a row for each method and fill with
         mask ``all`` and the columns insertion and deletion.
     """
-    masks = masks_of(torch.cat(list(maps.values())).float(), names)
+    db, masks = clip.db, masks_of(torch.cat(list(maps.values())).float(), names)
     stacked = torch.cat(list(masks.values())).to(db)  # (masks of all methods, 1, F, T)
     rows = pd.DataFrame(
         [(method, mask) for mask in masks for method in maps], columns=["method", "mask"]
@@ -98,15 +133,13 @@ def scored(
         COMP=complexity(stacked).cpu().numpy(),
         area=stacked.double().mean(dim=(1, 2, 3)).cpu().numpy(),
     )
-    p, frames = probabilities(model, db), []
-    for fill, level in fill_levels(db, reading_of(model).floor, known).items():
-        if fill not in fills:
-            continue
-        kept, removed = (
-            torch.cat([probabilities(model, part) for part in halves])
-            for halves in zip(*(apply_mask(db, part, level) for part in stacked.split(128)))
+    p, frames, levels = probabilities(model, db), [], fill_levels(db, reading_of(model).floor, known)
+    for fill in fills:
+        kept, removed, nothing = (
+            _heard(model, clip, stacked, spectrogram)
+            if fill == HEARD
+            else _filled(model, db, stacked, levels[fill])
         )
-        nothing = probabilities(model, level.expand(db.shape).contiguous())
         targets = torch.full((len(kept),), target, device=db.device)
         scores = faithfulness(p.expand_as(kept), kept, removed, "audited", targets)
         frame = rows.assign(fill=fill, **{name: value.cpu().numpy() for name, value in scores.items()})

@@ -25,17 +25,18 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
     Returns
     -------
     DataFrame
-        method, fill, area, FidIn and AD, means over the cases; ``<metric>_more`` with ``_low`` and ``_high``
-        is the difference to LIME in the same cases, 95 % over their plants.
+        method, fill, n_cases, area, FidIn and AD, means over the cases that were scored under the fill;
+        ``<metric>_more`` with ``_low`` and ``_high`` is the difference to LIME in the same cases, 95 % over
+        their plants.
     """
     kept = scores[scores["mask"] == mask]
     kept = kept.assign(area=1 - kept["SPS"]).astype({"method": str, "fill": str, "case": str})
     plants = plants_of(kept)
     rows = []
     for method in methods:
-        for fill in FILLS:
+        for fill in (fill for fill in FILLS if (kept["fill"] == fill).any()):
             here = kept[kept["fill"] == fill].pivot(index="case", columns="method", values=[*METRICS, "area"])
-            row = {"method": method, "fill": fill}
+            row = {"method": method, "fill": fill, "n_cases": len(here)}
             for metric in (*METRICS, "area"):
                 more = (here[metric][method] - here[metric][BASIS]).to_numpy(float)
                 names = (f"{metric}_more", f"{metric}_low", f"{metric}_high")

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from ...attributions import METHODS
-from ...audio.spectrograms import SpectrogramBatch, kept_audio
+from ...audio.spectrograms import kept_audio
 from ...evaluation.controls import clip_seed, si_sdr
 from ...evaluation.selection import bin_ranks, first_bins
 from ...files import save_parquet, write_json
@@ -23,7 +23,7 @@ from ...models.reading import reading_of
 from ...numerics import tensor_float32
 from .bench import Bench
 from .cases import Case, Mixtures, Truth, power_at, truth
-from .fills import FILLS, MASKS, scored
+from .fills import FILLS, HEARD, MASKS, repeated, scored
 from .measures import control_maps, localised, rank_correlation
 from .plants import PLANTS
 
@@ -53,7 +53,7 @@ class Effort:
     n_samples: int = 1000
     n_clips: int = 10
     n_compared: int = 10  # clips of each case explained with the control too
-    n_heard: int = 4  # clips whose sound is made
+    n_heard: int = 4  # clips whose sound is made: SI-SDR and heard scores
     methods: tuple[str, ...] = field(default_factory=judged_methods)
     fills: tuple[str, ...] = FILLS
     masks: tuple[str, ...] = MASKS
@@ -145,8 +145,10 @@ def judge(bench: Bench, case: Case, effort: Effort = Effort(), device: str = "cp
         about["clip"] = bench.tests[case.classifier].names[case.clips[i]]
         own = {name: values[i : i + 1].to(device) for name, values in maps.items()}
         points.append(points_of(clips, i, own, other, i < effort.n_heard).assign(**about))
-        chosen = (bench.parts[case.name]["fills"].to(device), effort.fills, effort.masks)
-        scores.append(scored(fast, clips.db[i : i + 1], case.target, own, *chosen).assign(**about))
+        fills = [fill for fill in effort.fills if fill != HEARD or i < effort.n_heard]
+        chosen = (bench.parts[case.name]["fills"].to(device), fills, effort.masks)
+        clip = clips.spectrogram(clips.waveform[i : i + 1])
+        scores.append(scored(fast, clips.spectrogram, clip, case.target, own, *chosen).assign(**about))
     record["seconds"]["judging"] = time.perf_counter() - started
     return pd.concat(points, ignore_index=True), pd.concat(scores, ignore_index=True), record
 
@@ -229,8 +231,7 @@ def ratios_of(clips: Clips, i: int, masks: torch.Tensor) -> torch.Tensor:
     if PLANTS[clips.case.plant].absent:
         return torch.full((len(masks),), float("nan"))
     batch, n = clips.spectrogram(clips.waveform[i : i + 1]), len(masks)
-    parts = (part.expand(n, -1, -1, -1) for part in (batch.db, batch.power, batch.phase))
-    sounds = kept_audio(SpectrogramBatch(*parts, batch.length), masks, clips.spectrogram)
+    sounds = kept_audio(repeated(batch, n), masks, clips.spectrogram)
     return si_sdr(sounds, clips.mixed.cause[i : i + 1].to(sounds).expand(n, -1))
 
 

@@ -15,6 +15,7 @@ from .agreement import (
     truths,
     with_intervals,
 )
+from .fills import HEARD
 from .warning import summarised
 
 FILL_LABELS = {
@@ -23,6 +24,7 @@ FILL_LABELS = {
     "mean": "training mean",
     "quantile": "low quantile of the bin",
     "noise": "training mean with noise",
+    HEARD: "by ear",
 }
 LABELS = {
     "shap_silence": "SHAP against silence",
@@ -158,6 +160,8 @@ def rule_words(metric: str, mask: str, fill: str) -> str:
     if not mask:
         return "the likeness to the control's map"
     where = f"at {mask.removeprefix('topK_')} % of the bins" if mask.startswith("topK_") else f"of `{mask}`"
+    if fill == HEARD:
+        return f"{metric} {where}, by ear"
     return f"{metric} {where}" + (f" with the {FILL_LABELS[fill]} as fill" if fill in FILL_LABELS else "")
 
 
