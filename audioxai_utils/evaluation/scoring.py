@@ -17,7 +17,7 @@ from ..audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 from ..constants import FAITHFULNESS_METRICS
 from ..models.reading import reading_of
 from ..models.untouched import evaluation_mode
-from ..numerics import tensor_float32
+from ..numerics import at_once, tensor_float32
 from .controls import si_sdr
 from .masks import apply_mask
 from .metrics import (
@@ -31,8 +31,6 @@ from .metrics import (
     sparseness,
 )
 
-CHUNK = {"cpu": 32, "cuda": 64}  # spectrograms classified at once; bounds memory, not results
-
 
 @torch.no_grad()  # inference mode would leave its tensors in what a network keeps from call to call
 def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
@@ -44,7 +42,7 @@ def probabilities(model: nn.Module, db: torch.Tensor, chunk: int | None = None) 
     """
     reading = reading_of(model)
     with evaluation_mode(model), tensor_float32(False, db.device):
-        parts = db.split(chunk or CHUNK.get(db.device.type, 32))
+        parts = db.split(at_once(chunk, db.device))
         return torch.cat([reading.probabilities(_checked(model(part))) for part in parts])
 
 

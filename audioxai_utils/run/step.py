@@ -124,7 +124,9 @@ class Details:
 def graph_of(results_dir: Path) -> Graph | None:
     """The graph of the run in a folder; None where none was started."""
     path = results_dir / FILE
-    return Graph(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Graph(json.loads(path.read_text(encoding="utf-8")) | {"results_dir": str(results_dir)})
 
 
 def take_gpu(step: Step, graph: Graph | None, results_dir: Path) -> None:

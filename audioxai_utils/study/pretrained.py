@@ -23,7 +23,7 @@ from ..models.probe import Probed, fit_probe, pooled_features
 from ..models.reading import Reading
 from ..models.scores import Scores
 from ..models.training import TrainingRun, train_classifier
-from ..numerics import to_device
+from ..numerics import at_once, to_device
 from .profiles import Profile
 
 NETWORK = TAGGER
@@ -41,7 +41,6 @@ FINE_TUNING = {  # what is another one than in the profile where the whole tagge
     "frozen_norms": True,
     "averaging": 0.0,
 }
-CHUNK = 32  # clips whose features are computed at once
 
 
 def spectrogram_of(network: str, spectrogram_type: str, dtype: torch.dtype) -> Spectrogram:
@@ -181,5 +180,6 @@ def features_of(network: EfficientAT, spectrogram_type: str, db: torch.Tensor, d
     """The tagger's features (clips, n_features) of dB spectrograms (clips, 1, F, T), on the CPU."""
     prepare, front_end = front_end_of(spectrogram_type)
     network, front_end = network.to(device), front_end.to(device, db.dtype)
-    parts = (prepare(to_device(part, torch.device(device))) for part in db.split(CHUNK))
+    place = torch.device(device)
+    parts = (prepare(to_device(part, place)) for part in db.split(at_once(None, place)))
     return pooled_features(network, parts, front_end).cpu()

@@ -288,7 +288,7 @@ class Settings:
 
     @classmethod
     def read(cls, results_dir: str | Path) -> Settings:
-        """The options of a results folder.
+        """The options of a results folder, which is where it is, wherever it was made.
 
         Raises
         ------
@@ -303,7 +303,8 @@ class Settings:
                 f"{path}: no run was started in this folder; start one with ./run_all.sh --results"
             )
         try:
-            return cls.of(json.loads(path.read_text(encoding="utf-8")))
+            stored = cls.of(json.loads(path.read_text(encoding="utf-8")))
+            return replace(stored, results_dir=os.path.abspath(results_dir))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} must hold a run's settings ({error}); delete it and run again"

@@ -7,6 +7,7 @@ import pytest
 import tiny_study
 import torch
 
+from audioxai_utils import numerics
 from audioxai_utils.attributions.gradient_check import gradient_check
 from audioxai_utils.models.efficientat import EfficientAT
 from audioxai_utils.models.frontends import LogMel
@@ -72,7 +73,7 @@ def test_features_do_not_depend_on_the_chunk(study, monkeypatch):
     db, _, _ = study.split("stft_db", "train")
     network = study.new_model("stft_db").net.network
     whole = features_of(network, "stft_db", db, "cpu")
-    monkeypatch.setattr("audioxai_utils.study.pretrained.CHUNK", 2)
+    monkeypatch.setitem(numerics.BATCH_SIZE, "cpu", 2)
     torch.testing.assert_close(features_of(network, "stft_db", db, "cpu"), whole, rtol=1e-4, atol=1e-5)
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 
+import pandas as pd
 import pytest
 import torch
 
@@ -35,6 +37,16 @@ def test_options_come_back_from_their_file(tmp_path):
     made.write(started="now")
     assert Settings.read(tmp_path) == made and made.methods == ("lime",)
     assert json.loads((tmp_path / settings.FILE).read_text())["started"] == "now"
+
+
+def test_a_run_is_where_its_folder_is(tmp_path):
+    """A copy, or a folder that was moved, neither reads nor changes what lies at its former place."""
+    Settings("smoke", results_dir=str(tmp_path / "first")).write()
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    study = open_study(tmp_path / "copy")
+    study.save("accuracy", pd.DataFrame({"n": [1]}))
+    assert study.results == tmp_path / "copy" and (tmp_path / "copy" / "tables" / "accuracy.csv").is_file()
+    assert not (tmp_path / "first" / "tables").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"profile": "fast"}', '{"n_clips": "three"}'])
