@@ -11,14 +11,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import nn
 
 from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.audit.planted import (
     agreement,
     command,
-    fills,
-    holding,
     measures,
     networks,
     prepare,
@@ -29,8 +26,6 @@ from audioxai_utils.audit.planted.bench import Bench, Sounds
 from audioxai_utils.audit.planted.cases import Case, loudness, truth
 from audioxai_utils.audit.planted.judge import Effort, joined, judge
 from audioxai_utils.audit.planted.plants import PLANTS
-from audioxai_utils.constants import FAITHFULNESS_METRICS
-from audioxai_utils.evaluation.scoring import MaskScorer, score_masks
 from audioxai_utils.figures import planted as figures
 from audioxai_utils.models.frontends import LogMel
 
@@ -92,19 +87,6 @@ def test_the_truth_is_what_the_plant_changed(plant, sounds):
 # Proof
 
 
-class Listens(nn.Module):
-    """Hears class 1 where the mean of some rows of a picture is above a level; None: it hears nothing."""
-
-    def __init__(self, rows: slice, level: float | None) -> None:
-        super().__init__()
-        self.rows, self.level, self.scale = rows, level, nn.Parameter(torch.ones(()))
-
-    def forward(self, db):
-        loud = db[:, 0, self.rows].mean((1, 2)) if self.level is not None else db.new_full((len(db),), -1e3)
-        z = self.scale * (loud - (self.level or 0.0))
-        return torch.stack([-z, z], 1)
-
-
 def test_a_plant_is_proved_for_a_model_that_hears_it_and_for_no_other(sounds):
     spectrogram = FRONT_ENDS["cnn14"]
     case = case_of("tone", "cnn14", level=0.0)
@@ -115,7 +97,8 @@ def test_a_plant_is_proved_for_a_model_that_hears_it_and_for_no_other(sounds):
     level = float((means[0].min() + means[1].max()) / 2)
     assert means[1].max() < level < means[0].min()
     hears, deaf = (
-        networks.understood(Listens(slice(row, row + 1), at), "cnn14", ("no", "yes")) for at in (level, None)
+        networks.understood(planted_bench.Listens(slice(row, row + 1), at), "cnn14", ("no", "yes"))
+        for at in (level, None)
     )
     proved = prepare.prove(case, hears, mixed)
     assert (proved.turned, proved.false_alarms, proved.undone, proved.kept) == (1, 0, 1, 1)
@@ -196,70 +179,6 @@ def test_marginals():
     cause[2] = True  # a tone: all along time, so that only frequency can be judged
     found = localised(cause.double(), cause, ~cause)
     assert math.isnan(found["auc_time"]) and found["auc_frequency"] == 1
-
-
-# Fills and curves
-
-
-def test_insertion_and_deletion_against_a_sum_by_hand():
-    names = pd.DataFrame({"method": "a", "mask": [f"topK_{100 * area:g}" for area in fills.AREAS]})
-    kept = torch.linspace(0.3, 0.9, len(names), dtype=torch.float64)
-    found = fills.areas_under(names, kept, 1 - kept, whole=0.95, nothing=0.1).iloc[0]
-    x, y = [0, *fills.AREAS, 1], [0.1, *kept.tolist(), 0.95]
-    by_hand = sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(len(x) - 1))
-    assert found["insertion"] == pytest.approx(by_hand)
-    y = [0.95, *(1 - kept).tolist(), 0.1]
-    by_hand = sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(len(x) - 1))
-    assert found["deletion"] == pytest.approx(by_hand)
-
-
-@pytest.fixture(scope="module")
-def tone() -> tuple:
-    """A tone in faint noise, its rows, a model that hears class 1 while those are loud, and fills (3, F)."""
-    spectrogram = FRONT_ENDS["cnn14"]
-    time = torch.arange(32000) / 32000
-    noise = torch.randn(32000, generator=torch.Generator().manual_seed(0))
-    clip = spectrogram((0.5 * torch.sin(2 * torch.pi * 1000 * time) + 1e-3 * noise)[None])
-    level = clip.db[0, 0].mean(1)
-    rows = slice(int(level.argmax()), int(level.argmax()) + 1)
-    known = torch.stack([torch.full((64,), -50.0), torch.full((64,), -70.0), torch.ones(64)])
-    return clip, rows, Listens(rows, float(level.max()) - 10), known
-
-
-def test_fills_say_what_a_mask_of_the_cause_does(tone):
-    """The cause alone decides: keeping it keeps the class under every fill but that which hides nothing."""
-    clip, rows, model, known = tone
-    cause = torch.full(clip.db.shape, 0.0)
-    cause[:, :, max(0, rows.start - 1) : rows.stop + 1] = 1  # a tone leaks into its neighbours
-    maps = {"oracle": cause, "wrong": -cause}
-    found = fills.scored(model, FRONT_ENDS["cnn14"], clip, 1, maps, known)
-    chosen = found[found["mask"] == "topK_5"].set_index(["method", "fill"])
-    assert set(found["fill"]) == set(fills.FILLS)
-    for fill in fills.FILLS:
-        assert chosen.loc[("oracle", fill), ["FF", "FidIn", "AD"]].tolist() == pytest.approx(
-            [1, 1, 0], abs=1e-2
-        )
-        assert chosen.loc[("wrong", fill), ["FF", "FidIn"]].tolist() == pytest.approx([0, 0], abs=1e-2)
-    curves = found[found["mask"] == "all"].set_index(["method", "fill"])
-    assert (curves.loc["oracle", "insertion"] > curves.loc["wrong", "insertion"]).all()
-    assert (curves.loc["oracle", "deletion"] < curves.loc["wrong", "deletion"]).all()
-
-
-def test_heard_scores_are_those_of_the_study(tone):
-    """The same masks of a random map as the study scores them by ear, one at a time."""
-    clip, _, _, known = tone
-    model = Listens(slice(0, 64), -30.0)  # hears everything, so that every mask says something else
-    model.scale.data /= 20
-    spectrogram, a_map = FRONT_ENDS["cnn14"], torch.rand(clip.db.shape)
-    found = fills.scored(model, spectrogram, clip, 1, {"a": a_map}, known, [fills.HEARD])
-    scorer = MaskScorer(model, spectrogram, clip, torch.tensor([1]))
-    study = score_masks(scorer, fills.masks_of(a_map), "audited", heard=True).set_index("mask")
-    here = found[found["mask"] != "all"].set_index("mask").loc[study.index]
-    assert here["FF"].nunique() > 5 and set(found["fill"]) == {fills.HEARD}
-    for metric in FAITHFULNESS_METRICS:
-        assert here[metric].tolist() == pytest.approx(
-            study[f"{metric}_heard"].tolist(), abs=1e-4, nan_ok=True
-        )
 
 
 # Which metric tells the truth
@@ -376,29 +295,6 @@ def test_plants_are_resampled_with_all_of_their_cases():
     assert high - low > alone[2] - alone[1]  # three plants know less than six cases
     each = agreement.mean_with_interval(values, range(6))
     assert each == pytest.approx(alone, abs=0.03)
-
-
-# Does a mask hold under any fill
-
-
-def test_a_mask_is_held_against_limes_in_the_same_cases_under_each_fill():
-    rng, rows = np.random.default_rng(0), []
-    for case in range(8):
-        luck = rng.random() / 2
-        for fill in fills.FILLS:
-            for method, gain, area in (("lime", 0.0, 0.6), ("extremal_robust", 0.2, 0.3)):
-                gain = -gain if fill == "floor" else gain
-                row = {"case": f"c{case}", "plant": f"p{case // 2}", "method": method, "mask": "bin"}
-                row |= {"fill": fill, "SPS": 1 - area}
-                rows.append(row | {"FidIn": luck + gain, "AD": 50.0})
-    table = holding.held_under_fills(pd.DataFrame(rows), ["extremal_robust"])
-    assert table["fill"].tolist() == list(fills.FILLS) and table["area"].tolist() == pytest.approx([0.3] * 6)
-    assert table["FidIn_more"].tolist() == pytest.approx([-0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
-    for low, high in (("FidIn_low", "FidIn_high"), ("area_low", "area_high")):
-        assert (table[high] - table[low]).abs().max() < 1e-9  # luck is the case's, and falls out
-    said = holding.sentence(table)
-    assert "worse under floor and better under minimum, mean, quantile, noise, heard" in said
-    assert "at 30% of the bins where LIME has 60%" in said
 
 
 # Does it warn

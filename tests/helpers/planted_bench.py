@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from audioxai_utils.audio.generated.synthesis import synthesise_clip
 from audioxai_utils.audit.planted import networks
@@ -31,3 +32,16 @@ def bench(tests: Sounds) -> Bench:
     state = networks.half_state(networks.small_cnn14(len(CLASSES)))
     made.parts["cnn14_tone"] = {"model": state, "control": state, "fills": torch.zeros(3, 64)}
     return made
+
+
+class Listens(nn.Module):
+    """Hears class 1 where the mean of some rows of a picture is above a level; None: it hears nothing."""
+
+    def __init__(self, rows: slice, level: float | None) -> None:
+        super().__init__()
+        self.rows, self.level, self.scale = rows, level, nn.Parameter(torch.ones(()))
+
+    def forward(self, db):
+        loud = db[:, 0, self.rows].mean((1, 2)) if self.level is not None else db.new_full((len(db),), -1e3)
+        z = self.scale * (loud - (self.level or 0.0))
+        return torch.stack([-z, z], 1)

@@ -9,6 +9,7 @@ cases       a plant, a level, a classifier: mixtures, what is true of them, proo
 networks    classifiers that hear a plant: heads on a pretrained tagger, a small Cnn14, their controls
 material    the clips of ESC-50 that are used
 prepare     all cases of them, written to a folder
+decoders    decoders for the cases, of the methods that are trained first
 measures    how well a map points at the plant, against chance and decoy
 benchmark   all cases made, judged and joined by a run, or the published tables
 judge       every method on every case of a folder, resumable, on any device

@@ -82,6 +82,8 @@ class Bench:
         quantile and standard deviation of the training clips' bins, dB.
     network : EfficientAT, optional
         The pretrained tagger, where a case is of ``mn04``.
+    folder : Path, optional
+        From which it was read.
     """
 
     tests: dict[str, Sounds]
@@ -91,6 +93,7 @@ class Bench:
     cases: list[Case] = field(default_factory=list)
     parts: dict[str, dict] = field(default_factory=dict)
     network: EfficientAT | None = None
+    folder: Path | None = None
 
     def classifier(self, case: Case, control: bool = False, device: str = "cpu") -> AudioClassifier:
         """The case's classifier, or its control, on a device."""
@@ -197,7 +200,12 @@ class Bench:
         parts = {case.name: torch.load(folder / f"{case.name}.pt", weights_only=True) for case in cases}
         planted = {kind: tuple(flags) for kind, flags in record["planted"].items()}
         network = load_efficientat(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None
-        return cls(*groups, planted, tuple(record["classes"]), cases, parts, network)
+        return cls(*groups, planted, tuple(record["classes"]), cases, parts, network, folder)
+
+
+def decoder_path(folder: Path | None, case: Case, method: str) -> Path:
+    """Where a case's decoder of a method is, in the folder of the cases."""
+    return Path(folder or "") / "decoders" / f"{case.name}.{method}.pt"
 
 
 def as_stored(waveforms: torch.Tensor, sample_rate: int = STORED_RATE) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...attributions import METHODS
 from ...files import atomic_path, save_parquet, write_json
 from ..workers import run
 from .agreement import metric_means
@@ -56,7 +57,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fills", nargs="+", default=FILLS, choices=FILLS)
     parser.add_argument("--masks", nargs="+", default=MASKS, choices=MASKS)
     parser.add_argument("--seconds", type=float, help="no case is begun after these")
-    parser.add_argument("--methods", nargs="+", default=judged_methods(), choices=judged_methods())
+    every = tuple(dict.fromkeys([*judged_methods(), *METHODS]))
+    parser.add_argument(
+        "--methods", nargs="+", default=judged_methods(), choices=every, help="all that need no decoder"
+    )
     parser.add_argument("--skip", nargs="+", default=(), choices=judged_methods(), help="methods left out")
     parser.add_argument("--cases", nargs="+", default=(), help="by name; all that count")
     parser.add_argument("--done", nargs="+", default=(), help="names of cases that are left out")

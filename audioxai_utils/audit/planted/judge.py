@@ -21,7 +21,7 @@ from ...files import save_parquet, write_json
 from ...models.inference import inference_copy
 from ...models.reading import reading_of
 from ...numerics import tensor_float32
-from .bench import Bench
+from .bench import Bench, decoder_path
 from .cases import Case, Mixtures, Truth, power_at, truth
 from .fills import FILLS, HEARD, MASKS, repeated, scored
 from .measures import control_maps, localised, rank_correlation
@@ -37,13 +37,18 @@ EXACT = {"engine": "exact", "max_rule": "deeplift"}  # shap's own values, on any
 CUDA_BATCHES = {"rise": 256, "occlusion": 128, "gradient_shap": 64, "smoothgrad": 32}
 CUDA_BATCHES |= {"integrated_gradients": 50, "extremal": 16, "extremal_20": 16, "extremal_robust": 16}
 COMPARED = ("auc", "average_precision", "mass", "decoy_ratio", "auc_decoy")  # with the control's map
-FAULTS = (ValueError, RuntimeError, TypeError, NotImplementedError, ImportError)  # of a method
+FAULTS = (ValueError, RuntimeError, TypeError, NotImplementedError, ImportError, OSError)  # of a method
 ABOUT = ["classifier", "plant", "swapped", "level_db", "case", "clip"]
+
+
+def needs_decoder(name: str) -> bool:
+    """Whether a method or variant has to be trained first (`decoders`)."""
+    return name in METHODS and "decoder" in METHODS.required(name)
 
 
 def judged_methods() -> tuple[str, ...]:
     """Registered methods that need no trained decoder, then the variants."""
-    return (*(name for name in METHODS if "decoder" not in METHODS.required(name)), *VARIANTS)
+    return (*(name for name in METHODS if not needs_decoder(name)), *VARIANTS)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Clips:
     db: torch.Tensor
     waveform: torch.Tensor
     references: torch.Tensor
+    folder: Path | None = None  # of the cases
 
     def __len__(self) -> int:
         return len(self.db)
@@ -91,7 +97,7 @@ def clips_of(bench: Bench, case: Case, n_clips: int, device: str) -> Clips:
     known = truth(mixed, spectrogram, PLANTS[case.plant].absent)
     references = spectrogram.decibels(bench.background(case, spectrogram))
     on_device = (part.to(device) for part in (known.db, mixed.whole, references))
-    return Clips(case, spectrogram.to(device), mixed, known, *on_device)
+    return Clips(case, spectrogram.to(device), mixed, known, *on_device, bench.folder)
 
 
 def attribute(
@@ -103,6 +109,8 @@ def attribute(
     if METHODS.traits(method).budget:
         options[METHODS.traits(method).budget] = n_samples
     options |= {name: value for name, value in changes.items() if name != "background"}
+    if needs_decoder(name):
+        options["decoder"] = decoder_path(clips.folder, clips.case, name)
     wanted = changes.get("background") or ("references" if METHODS.traits(method).background else None)
     if wanted == "silence":
         options["background"] = torch.full_like(clips.references[:1], reading_of(model).floor)
@@ -134,7 +142,8 @@ def judge(bench: Bench, case: Case, effort: Effort = Effort(), device: str = "cp
     target = torch.full((len(clips),), case.target, device=device)
     maps = maps_of(model, clips, target, effort, record)
     few = clips[: effort.n_compared]
-    other = maps_of(control, few, control_target(control, few), effort, record) if len(few) else {}
+    untrained = replace(effort, methods=tuple(name for name in effort.methods if not needs_decoder(name)))
+    other = maps_of(control, few, control_target(control, few), untrained, record) if len(few) else {}
     seed = clip_seed(case.name)
     mean = bench.parts[case.name]["fills"][0]
     maps |= control_maps(clips.known, mean, slice(None), torch.Generator().manual_seed(seed))
