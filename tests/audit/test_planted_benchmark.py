@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from audioxai_utils import published
-from audioxai_utils.audit.planted import benchmark, prepare
+from audioxai_utils.audio.spectrograms import get_spectrogram
+from audioxai_utils.audit.planted import benchmark, example, prepare
 from audioxai_utils.audit.planted.bench import Bench
 from audioxai_utils.audit.planted.cases import Case
 from audioxai_utils.audit.planted.judge import Effort, joined, judge_to
@@ -145,3 +146,16 @@ def test_the_paper_profile_measures_where_it_can_and_gets_a_gpu_and_cores_for_it
     assert settings.measures_planted == measures == graph.wants_gpu(PLANTED)
     assert not graph.wants_gpu("14_other_sounds") and graph.wants_gpu("03_attributions")
     assert (graph.whole_threads(PLANTED, 16) > graph.whole_threads("14_other_sounds", 16)) == measures
+
+
+def test_the_example_is_trained_once_and_read_as_it_was(tmp_path, monkeypatch):
+    small = replace(example.TRAINING, epochs=1)
+    made = example.generated_case("tone", -6.0, n_train=1, profile=small)
+    monkeypatch.setattr(example, "generated_case", lambda plant, level_db: made)
+    example.stored_case(tmp_path, "tone", -6.0)
+    monkeypatch.setattr(example, "generated_case", None)  # it is not made again
+    again = example.stored_case(tmp_path, "tone", -6.0)
+    (case,) = again.cases
+    assert str(again.cases) == str(made.cases) and again.sounds_equal(made)
+    db = get_spectrogram("mel_db").decibels(again.tests["cnn14"].waveforms[:2])
+    assert torch.equal(*(bench.classifier(case).model(db) for bench in (made, again)))

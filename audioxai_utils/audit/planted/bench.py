@@ -27,7 +27,7 @@ from .networks import FAMILIES, PLANT_CLASSES, full_state, half_state, headed, s
 from .plants import PLANTS
 
 STORED_RATE = 16000  # Hz
-WEIGHTS = "mn04.pt"
+WEIGHTS, LISTED = "mn04.pt", "bench.json"  # the second is written last
 REFERENCES = 10  # clips with which Deep SHAP and others compare
 
 
@@ -151,7 +151,7 @@ class Bench:
         if not (folder / "sounds.npz").exists():
             with atomic_path(folder / "sounds.npz") as path:
                 np.savez_compressed(path, **arrays)
-        listed = folder / "bench.json"
+        listed = folder / LISTED
         stored = json.loads(listed.read_text(encoding="utf-8"))["cases"] if listed.is_file() else []
         there = {each["name"] for each in stored}
         for case in self.cases:
@@ -176,9 +176,9 @@ class Bench:
     def read(cls, folder: str | Path) -> Bench:
         """What `write` wrote; FileNotFoundError where it is not."""
         folder = Path(folder)
-        if not (folder / "bench.json").is_file():
+        if not (folder / LISTED).is_file():
             raise FileNotFoundError(f"folder: {folder} holds no bench.json; prepare cases there first")
-        record = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / LISTED).read_text(encoding="utf-8"))
         arrays = np.load(folder / "sounds.npz")
         groups = []
         for role in ("tests", "references"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,13 +11,22 @@ import torch
 from ...audio.generated.sound_events import SAMPLE_RATE
 from ...audio.generated.synthesis import TARGETS, synthesise_clip
 from ...audio.spectrograms import get_spectrogram
+from ...study.sources import digest
 from . import networks
-from .bench import Bench, Sounds, as_stored
+from .bench import LISTED, Bench, Sounds, as_stored
 from .cases import Case
 from .prepare import db_of, mixed_on, parts_of, prove
 
 STEADY = ("rain", "sea_waves", "crackling_fire", "helicopter", "chainsaw")  # the control's second class
 TRAINING = replace(networks.SMALL, epochs=20, batch_size=8, crop=0.3, mixup=0.0, averaging=0.0)
+
+
+def stored_case(folder: Path, plant: str = "tone", level_db: float = -6.0) -> Bench:
+    """`generated_case`, trained once and kept in a folder; changed code trains anew."""
+    place = folder / f"{plant}_{level_db:+.0f}-{digest(__name__)}"
+    if not (place / LISTED).is_file():
+        generated_case(plant, level_db).write(place)
+    return Bench.read(place)
 
 
 def generated_case(

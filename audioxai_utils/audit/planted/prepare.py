@@ -17,7 +17,7 @@ import torch
 from ...audio.spectrograms import get_spectrogram
 from ...evaluation.scoring import probabilities
 from . import networks
-from .bench import Bench, packed
+from .bench import LISTED, Bench, packed
 from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
 from .material import SHORTCUT, Material, copy_clips, read_material
 from .plants import PLANTS
@@ -180,7 +180,7 @@ def make_cases(
         Of the first plant that failed, once all others are written.
     """
     bench = read_material(esc50, weights).bench
-    if (Path(folder) / "bench.json").is_file():
+    if (Path(folder) / LISTED).is_file():
         stored = Bench.read(folder)
         if not bench.sounds_equal(stored):
             raise ValueError(f"folder: {folder} holds cases of other sounds; choose another folder")
