@@ -247,6 +247,35 @@ def test_choosing_is_decided_on_other_plants():
     assert regret["by lot"] > 0 and found["case"].nunique() == 6
 
 
+def test_ear_and_fills_are_compared_in_the_cases_that_were_heard():
+    points, scores = a_benchmark(1.0)
+    few = scores[scores["case"].isin(["case0", "case1", "case4"])]
+    ear = few.assign(fill="heard", FF=few["FF"].where(few["mask"] == "topK_5", -few["FF"]))
+    means = agreement.case_means(points, pd.concat([scores, ear]))
+    found = agreement.by_ear(points, means)
+    rho = found.set_index(["metric", "mask", "fill"])["spearman"]
+    assert (found.loc[found["metric"].isin(["FF", "AD"]), "n_cases"] == 3).all()
+    assert rho["FF", "topK_5", "heard"] == rho["FF", "topK_5", "floor"] == rho["FF", "bin", "floor"] == 1
+    assert rho["FF", "bin", "heard"] == -1
+    text = sentences.heard(found)
+    assert text.startswith("- By ear, in 3 cases, FF at 5 % of the bins ranks methods most nearly")
+    assert (
+        "(of the picture: silence 1.00 (1.00 to 1.00)); FF of the study's `bin` mask by ear has -1.00" in text
+    )
+    assert agreement.by_ear(points, agreement.case_means(points, scores)).empty
+
+
+def test_a_rule_is_chosen_without_a_look_at_the_case_that_is_held_out():
+    """FF is the truth in all cases but those of one plant, where it is not defined: there it chooses by lot."""
+    points, scores = a_benchmark(1.0)
+    scores.loc[scores["case"].isin(["case2", "case5"]), "FF"] = np.nan
+    found = agreement.held_out(points, agreement.case_means(points, scores))
+    wide = found.pivot(index="case", columns="way", values="regret")
+    held = wide.loc[["case2", "case5"]]
+    assert held[agreement.WAYS[0]].tolist() == pytest.approx(held["by lot"].tolist())
+    assert (held["by lot"] > 0).all()
+
+
 def test_figures_and_sentences_show_the_numbers():
     points, scores = a_benchmark(1.0, 8)
     points = points.assign(auc=points["average_precision"], auc_decoy=0.5, truth_share=0.1, control_auc=0.4)
@@ -259,7 +288,7 @@ def test_figures_and_sentences_show_the_numbers():
     assert line.get_xdata().tolist() == [5] and line.get_ydata().tolist() == pytest.approx([1])
     labels = [text.get_text() for text in figures.pointing(points).axes[0].get_yticklabels()]
     assert labels[0] in ("Random", "Level") and {"a", "b", "c", "d"} == set(labels[2:])
-    text = sentences.summary(points, agreed, chosen, warning.warnings_of(points))
+    text = sentences.summary(points, agreed, agreed.head(0), chosen, warning.warnings_of(points))
     assert "ρ = 1.00 (1.00 to 1.00) over 8 cases" in text and "rule that ranks best elsewhere 0.00" in text
     assert sentences.place_of(points, "a")[1] == 4 and sentences.against_lime(points) == []
     named = points.assign(method=points["method"].replace({"a": "shap", "b": "lime"}), decoy_ratio=2.0)

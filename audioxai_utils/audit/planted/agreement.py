@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from ...constants import STUDY_METRICS
 from ...evaluation.bootstrap import column_means, interval, resample_counts, resampled_means
 from ...evaluation.comparisons import lower_is_better
+from .fills import HEARD
 
 CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
 CURVES = ("insertion", "deletion")
@@ -129,6 +130,15 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases, plants)))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)
+
+
+def by_ear(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
+    """`agreement` in the cases alone that were scored by ear too, so that fills and ear are told apart by
+    nothing else; without rows where there are none.
+    """
+    cases = set(means.loc[means["fill"] == HEARD, "case"].astype(str))
+    chosen = (frame[frame["case"].astype(str).isin(cases)] for frame in (points, means))
+    return agreement(*chosen, truth) if cases else agreement(points, means, truth).head(0)
 
 
 def plants_of(frame: pd.DataFrame) -> pd.Series:

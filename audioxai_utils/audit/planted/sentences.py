@@ -40,17 +40,24 @@ def label(method: str) -> str:
     return LABELS.get(method) or method_label(method)
 
 
-def summary(points: pd.DataFrame, agreed: pd.DataFrame, chosen: pd.DataFrame, warned: pd.DataFrame) -> str:
+def summary(
+    points: pd.DataFrame,
+    agreed: pd.DataFrame,
+    by_ear: pd.DataFrame,
+    chosen: pd.DataFrame,
+    warned: pd.DataFrame,
+) -> str:
     """The findings as Markdown, a line each.
 
     Parameters
     ----------
     points : DataFrame
-        Rows of clips and methods; then ``agreement.agreement``, ``agreement.held_out`` and
-        ``warning.warnings_of`` of them.
+        Rows of clips and methods; then ``agreement.agreement``, ``agreement.by_ear``, ``agreement.held_out``
+        and ``warning.warnings_of`` of them.
     """
-    lines = [*best_methods(points), *against_lime(points), best_rule(agreed), regret(chosen), warns(warned)]
-    return "\n".join([*lines, *conclusions(points, agreed)])
+    lines = [*best_methods(points), *against_lime(points), best_rule(agreed)]
+    lines += [heard(by_ear)] if len(by_ear) else []
+    return "\n".join([*lines, regret(chosen), warns(warned), *conclusions(points, agreed)])
 
 
 def conclusions(points: pd.DataFrame, agreed: pd.DataFrame) -> list[str]:
@@ -143,16 +150,37 @@ def best_rule(agreed: pd.DataFrame) -> str:
     top = everywhere.dropna(subset="spearman").iloc[0]
     named = rule_words(top["metric"], top["mask"], top["fill"])
     own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
-    found = "; ".join(
-        f"FF of the study's `bin` mask at silence has {row['spearman']:.2f} "
-        f"({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
-        for _, row in own.iterrows()
-    )
+    found = "; ".join(f"FF of the study's `bin` mask at silence has {_rho(row)}" for _, row in own.iterrows())
     return (
         f"- Of {len(everywhere)} metrics {named} ranks methods most nearly as the causes do: "
-        f"ρ = {top['spearman']:.2f} ({top['spearman_low']:.2f} to {top['spearman_high']:.2f}) over "
-        f"{top['n_cases']} cases; {found}."
+        f"ρ = {_rho(top)} over {top['n_cases']} cases; {found}."
     )
+
+
+def heard(table: pd.DataFrame) -> str:
+    """Whether the metrics by ear rank methods as the causes do, beside those of the picture.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From ``agreement.by_ear``, with rows.
+    """
+    rules = table.dropna(subset="spearman")
+    top = rules[rules["fill"] == HEARD].iloc[0]
+    same = rules[(rules["metric"] == top["metric"]) & (rules["mask"] == top["mask"])].set_index("fill")
+    others = ", ".join(
+        f"{FILL_LABELS[fill]} {_rho(same.loc[fill])}" for fill in (STUDY_FILL, "mean") if fill in same.index
+    )
+    own = rules[(rules["metric"] == "FF") & (rules["mask"] == "bin") & (rules["fill"] == HEARD)]
+    study = "".join(f"; FF of the study's `bin` mask by ear has {_rho(row)}" for _, row in own.iterrows())
+    return (
+        f"- By ear, in {top['n_cases']} cases, {rule_words(top['metric'], top['mask'], '')} ranks methods "
+        f"most nearly as the causes do: ρ = {_rho(top)} (of the picture: {others}){study}."
+    )
+
+
+def _rho(row: pd.Series) -> str:
+    return f"{row['spearman']:.2f} ({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
 
 
 def rule_words(metric: str, mask: str, fill: str) -> str:
