@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
-from .agreement import CONTROLS
+from .agreement import CONTROLS, with_intervals
 from .plants import PLANTS
 
 LEVEL = 0.05
@@ -64,10 +64,13 @@ def clips_needed(difference: np.ndarray) -> float:
 
 
 def summarised(found: pd.DataFrame) -> pd.DataFrame:
-    """Per method: share of cases in which it warns with the clips at hand, and the median of clips needed."""
-    grouped = found.assign(warns=found["p"] < LEVEL).groupby("method", sort=False, observed=True)
+    """Per method: share of cases in which it warns with the clips at hand, with ``_low`` and ``_high`` (95 %,
+    over plants), and the median of clips needed.
+    """
+    warns = found.assign(warns=(found["p"] < LEVEL).astype(float))
+    table = with_intervals(warns, ["method"], ["warns"]).set_index("method")
     needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)
-    table = pd.DataFrame({"warns": grouped["warns"].mean(), "needed": needed["needed"].median()})
+    table["needed"] = needed["needed"].median()
     return table.sort_values(["warns", "needed"], ascending=[False, True]).reset_index()
 
 
@@ -77,12 +80,13 @@ def by_level(found: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        level_db, method, n_cases, warns and needed; the plainest level first.
+        level_db, method, n_cases, warns with its bounds and needed; the plainest level first.
     """
     sounds = found[~found["plant"].astype(str).map(lambda name: PLANTS[name].absent)]
     parts = [
         summarised(part).assign(level_db=level, n_cases=part["case"].nunique())
         for level, part in sounds.groupby("level_db", sort=False, observed=True)
     ]
-    table = pd.concat(parts, ignore_index=True)[["level_db", "method", "n_cases", "warns", "needed"]]
+    columns = ["level_db", "method", "n_cases", "warns", "warns_low", "warns_high", "needed"]
+    table = pd.concat(parts, ignore_index=True)[columns]
     return table.sort_values("level_db", ascending=False, kind="stable", ignore_index=True)
