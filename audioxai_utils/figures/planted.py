@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..audit.planted.agreement import CONTROLS, with_intervals
+from ..audit.planted.agreement import CONTROLS, judged_everywhere, with_intervals
 from ..audit.planted.fills import FILLS
 from ..audit.planted.sentences import FILL_LABELS, label
 from .drawing import label_axes, new_figure, show_db, show_map, styled
@@ -57,8 +57,8 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
     means = with_intervals(cases.reset_index(), ["classifier", "method"], measures)
     order = means.groupby("method")[measures[0]].mean().sort_values()
     methods = [name for name in order.index if name in CONTROLS]
-    n_cases = points.groupby("method", observed=True)["case"].nunique()
-    methods += [name for name in order.index if name not in CONTROLS and n_cases[name] == n_cases.max()]
+    everywhere = judged_everywhere(points)
+    methods += [name for name in order.index if name not in CONTROLS and everywhere[name]]
     figure, grid = new_figure(
         1, len(measures), (3.1 * len(measures) + 1.4, 0.24 * len(methods) + 1), sharey=True
     )

@@ -265,6 +265,20 @@ def test_ear_and_fills_are_compared_in_the_cases_that_were_heard():
     assert agreement.by_ear(points, agreement.case_means(points, scores)).empty
 
 
+def test_what_was_judged_in_some_cases_stands_beside_the_others_in_the_same():
+    points, _ = a_benchmark(1.0)
+    slow = points[(points["method"] == "a") & points["case"].isin(["case1", "case2"])].assign(method="slow")
+    both = pd.concat([points, slow])
+    assert "slow" not in agreement.truths(both) and agreement.truths(both).equals(agreement.truths(points))
+    some = agreement.in_some_cases(both)
+    assert set(some["case"]) == {"case1", "case2"} and set(some["method"]) == {*points["method"], "slow"}
+    table = sentences.means_table(some, ["average_precision"])
+    assert table.loc["slow", "average_precision"] == table.loc["a", "average_precision"]
+    mean = slow["average_precision"].mean()
+    assert table.loc["slow", "average_precision"].startswith(f"{mean:.2f} (")
+    assert agreement.in_some_cases(points).empty
+
+
 def test_a_rule_is_chosen_without_a_look_at_the_case_that_is_held_out():
     """FF is the truth in all cases but those of one plant, where it is not defined: there it chooses by lot."""
     points, scores = a_benchmark(1.0)

@@ -64,10 +64,25 @@ def _lower(metric: str) -> bool:
 
 
 def truths(points: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
-    """(cases, methods) table of a measure's means over the clips, without the controls."""
+    """(cases, methods) table of a measure's means over the clips; methods judged in all cases alone."""
     kept = points[~points["method"].isin(CONTROLS)]
     table = kept.pivot_table(index="case", columns="method", values=truth, aggfunc="mean", observed=True)
-    return table.dropna(axis=1, how="all")
+    everywhere = judged_everywhere(points)
+    return table[[name for name in table if everywhere[name]]].dropna(axis=1, how="all")
+
+
+def judged_everywhere(points: pd.DataFrame) -> pd.Series:
+    """Whether each method was judged in every case in which any was."""
+    n_cases = points.groupby("method", observed=True)["case"].nunique()
+    return n_cases == points["case"].nunique()
+
+
+def in_some_cases(points: pd.DataFrame) -> pd.DataFrame:
+    """Rows of those cases alone in which all methods were judged; none where that is every case."""
+    everywhere = judged_everywhere(points)
+    per_case = points.groupby("case", observed=True)["method"].nunique()
+    complete = per_case.index[per_case == len(everywhere)]
+    return points[points["case"].isin(complete)] if not everywhere.all() else points.head(0)
 
 
 # Rules: a metric, on a mask, under a fill

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from ...evaluation.overview import printed
 from ...words import method_label
 from .agreement import (
     CONTROLS,
     STUDY_FILL,
     TRUTH,
     against_the_study,
+    judged_everywhere,
     mean_with_interval,
     plants_of,
     truths,
@@ -38,6 +42,15 @@ LABELS = {
 def label(method: str) -> str:
     """Printed name of a method, a variant or a control."""
     return LABELS.get(method) or method_label(method)
+
+
+def means_table(points: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Means of measures over the cases with 95 % intervals over plants, as text; a row for each method, the
+    highest of ``average_precision`` first.
+    """
+    cases = points.groupby(["plant", "case", "method"], observed=True)[list(measures)].mean().reset_index()
+    table = with_intervals(cases, ["method"], measures).sort_values("average_precision", ascending=False)
+    return printed(table.assign(method=table["method"].map(label))).set_index("method")
 
 
 def summary(
@@ -106,8 +119,11 @@ def best_methods(points: pd.DataFrame) -> list[str]:
     for classifier, here in points.groupby("classifier", sort=False, observed=True):
         means = here.groupby(["case", "method"], observed=True)[["average_precision", "auc_decoy"]].mean()
         means = means.groupby("method", observed=True).mean()
-        everywhere = here.groupby("method", observed=True)["case"].nunique() == here["case"].nunique()
-        order = means[everywhere].drop(index=list(CONTROLS), errors="ignore").sort_values("average_precision")
+        order = (
+            means[judged_everywhere(here)]
+            .drop(index=list(CONTROLS), errors="ignore")
+            .sort_values("average_precision")
+        )
         best, worst = order.index[::-1][:3], order.index[0]
         level = means.loc["level", "average_precision"]
         n_clips = here.groupby(["case", "clip"], observed=True).ngroups
