@@ -8,7 +8,7 @@ its saliency map most.
 References
 ----------
 Ghorbani et al. (2019), Interpretation of neural networks is fragile, sections 2 and 3: random perturbations
-and the top-k attack. The levels are of this module.
+and the top-k attack; arXiv:2606.14466 (2026), for the question put to audio. The levels are of this module.
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ def test_a_trained_method_is_judged_with_its_decoder_and_named_without(sounds, t
     assert path == decoder_path(tmp_path, case, "lmac_ft") and decoder_path(tmp_path, case, "lmac").is_file()
     made = path.stat().st_mtime_ns
     assert decoders.train(material, bench, case, "lmac_ft", epochs=1).stat().st_mtime_ns == made
+    assert decoders.train(material, bench, case, "lmac_ft", epochs=2).stat().st_mtime_ns > made
+    other = Material(bench, (sounds, labels), {"train": (planted_bench.sounds("chainsaw"), labels)})
+    keys = {decoders.trained_for(m, bench, case, decoders.Recipe(), None) for m in (material, other)}
+    assert len(keys) == 2  # other clips want another decoder
     points, scores, record = judge(bench, case, effort)
     own = points[points["method"] == "lmac_ft"]
     assert not record["failed"] and own["auc"].between(0, 1).all() and own["control_auc"].isna().all()

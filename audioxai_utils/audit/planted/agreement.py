@@ -148,12 +148,17 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
 
 
 def by_ear(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
-    """`agreement` in the cases alone that were scored by ear too, so that fills and ear are told apart by
-    nothing else; without rows where there are none.
+    """`agreement` in the cases and of the methods alone that were scored by ear too, so that nothing
+    else tells fills and ear apart; without rows where there are none.
     """
-    cases = set(means.loc[means["fill"] == HEARD, "case"].astype(str))
-    chosen = (frame[frame["case"].astype(str).isin(cases)] for frame in (points, means))
-    return agreement(*chosen, truth) if cases else agreement(points, means, truth).head(0)
+    heard = means.loc[means["fill"] == HEARD, ["case", "method"]].astype(str)
+    if heard.empty:
+        return agreement(points, means, truth).head(0)
+    points, means = (
+        frame[np.logical_and.reduce([frame[name].astype(str).isin(heard[name]) for name in heard])]
+        for frame in (points, means)
+    )
+    return agreement(points, means, truth)
 
 
 def plants_of(frame: pd.DataFrame) -> pd.Series:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,10 +18,11 @@ from pathlib import Path
 import torch
 
 from ...attributions import METHODS, decoder_training
+from ...attributions.decoder import Recipe
 from ...attributions.sound_decoder import SoundRecipe
 from ...models.scores import FromWaveform
 from ..workers import run
-from .bench import Bench, decoder_path
+from .bench import Bench, Sounds, decoder_path
 from .cases import Case
 from .material import Material, read_material
 from .prepare import db_of, mixed_on
@@ -28,9 +30,14 @@ from .prepare import db_of, mixed_on
 TRAINED = tuple(name for name in METHODS if METHODS.traits(name).recipe is not None)
 
 
+def training_clips(material: Material, case: Case) -> tuple[Sounds, torch.Tensor]:
+    """Clips that a case's classifier was trained on, before anything was added, and their labels."""
+    return material.train if case.classifier == "mn04" else material.splits["train"]
+
+
 def trained_on(material: Material, case: Case, spectrogram) -> torch.Tensor:
     """Waveforms (n, samples) of the clips that a case's classifier was trained on."""
-    sounds, labels = material.train if case.classifier == "mn04" else material.splits["train"]
+    sounds, labels = training_clips(material, case)
     mixed = mixed_on(sounds, case, spectrogram, "cpu")
     if case.classifier == "mn04":
         return torch.cat([mixed.whole, mixed.without_cause])
@@ -40,7 +47,8 @@ def trained_on(material: Material, case: Case, spectrogram) -> torch.Tensor:
 def train(
     material: Material, bench: Bench, case: Case, method: str, epochs: int | None = None, device: str = "cpu"
 ) -> Path:
-    """Train a method's decoder for a case, unless it is there; its file.
+    """Train a method's decoder for a case, unless there is one for this classifier, on these clips, by this
+    recipe; its file.
 
     Parameters
     ----------
@@ -50,21 +58,32 @@ def train(
         At most; default the recipe's.
     """
     path, traits = decoder_path(bench.folder, case, method), METHODS.traits(method)
-    if path.is_file():
-        return path
     start = train(material, bench, case, traits.after, epochs, device) if traits.after else None
+    recipe = replace(traits.recipe, epochs=min(traits.recipe.epochs, epochs or traits.recipe.epochs))
+    key = trained_for(material, bench, case, recipe, start)
+    if path.is_file() and decoder_training.decoder_info(path).get("trained_for") == key:
+        return path
     classifier = bench.classifier(case, device=device)
     model, spectrogram = classifier.model, copy.deepcopy(classifier.spectrogram).cpu()
     given = trained_on(material, case, spectrogram)
-    recipe = replace(traits.recipe, epochs=min(traits.recipe.epochs, epochs or traits.recipe.epochs))
     if isinstance(recipe, SoundRecipe):
         model = FromWaveform(classifier.spectrogram, model)
     else:
         given = db_of(given, spectrogram)
     fitted = decoder_training.train_decoder(model, given, recipe, start=start)
     path.parent.mkdir(exist_ok=True)
-    decoder_training.save_decoder(fitted, path, n_clips=len(given))
+    decoder_training.save_decoder(fitted, path, n_clips=len(given), trained_for=key)
     return path
+
+
+def trained_for(material: Material, bench: Bench, case: Case, recipe: Recipe, start: Path | None) -> str:
+    """Digest of what a decoder is trained for, on and by: case, classifier, clips, recipe and start."""
+    content = hashlib.sha256(repr((case, recipe)).encode())
+    for values in bench.parts[case.name]["model"].values():
+        content.update(values.cpu().numpy().tobytes())
+    content.update(training_clips(material, case)[0].samples.tobytes())
+    content.update(decoder_training.decoder_info(start)["trained_for"].encode() if start else b"")
+    return content.hexdigest()[:16]
 
 
 def _one(state: tuple[Material, Bench], name: str, methods: Sequence[str], epochs: int | None, device: str):

@@ -1,7 +1,8 @@
 """How well maps point at a cause whose bins are known: against chance, against its decoy, in sound.
 
 A map is a score of every bin. Equal scores, which segments and silent gradients have, are in no order: they
-count as if it were drawn, and what is reported is the expectation over all orders.
+count as if it were drawn, and what is reported is the expectation over all orders. Average precision alone
+takes equal scores at once, as scikit-learn does, which gives large groups of them less.
 
 References
 ----------

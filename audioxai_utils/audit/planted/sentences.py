@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from ...evaluation.overview import printed
@@ -46,10 +47,17 @@ def label(method: str) -> str:
 
 def means_table(points: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Means of measures over the cases with 95 % intervals over plants, as text; a row for each method, the
-    highest of ``average_precision`` first.
+    highest of the first measure first. Of ``decoy_ratio`` it is the geometric mean.
     """
+    if points.empty:
+        return pd.DataFrame(columns=list(measures))
+    ratios = [name for name in measures if name == "decoy_ratio"]
+    points = points.assign(**{name: np.log(points[name].astype(float)) for name in ratios})
     cases = points.groupby(["plant", "case", "method"], observed=True)[list(measures)].mean().reset_index()
-    table = with_intervals(cases, ["method"], measures).sort_values("average_precision", ascending=False)
+    table = with_intervals(cases, ["method"], measures).sort_values(measures[0], ascending=False)
+    for name in ratios:
+        bounds = [name, f"{name}_low", f"{name}_high"]
+        table[bounds] = np.exp(table[bounds])
     return printed(table.assign(method=table["method"].map(label))).set_index("method")
 
 
@@ -145,12 +153,13 @@ def against_lime(points: pd.DataFrame, first: str = "shap", second: str = "lime"
     cases = points.pivot_table(TRUTH, "case", "method", "mean", observed=True)
     if not {first, second} <= set(cases.columns):
         return []
-    ratios = points.groupby("method", observed=True)["decoy_ratio"].median()
+    ratios = np.exp(np.log(points["decoy_ratio"].astype(float)).groupby(points["method"].astype(str)).mean())
     more, low, high = difference(points, first, second)
     return [
         f"- Over all {len(cases)} cases {label(first)} has {cases[first].mean():.2f} and {label(second)} "
         f"{cases[second].mean():.2f}, a difference of {more:.2f} ({low:.2f} to {high:.2f}); a bin of the "
-        f"cause has {ratios[first]:.1f} and {ratios[second]:.1f} times the decoy's relevance (median)."
+        f"cause has {ratios[first]:.1f} and {ratios[second]:.1f} times the decoy's relevance (geometric "
+        "means)."
     ]
 
 

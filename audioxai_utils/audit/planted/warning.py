@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
-from .agreement import CONTROLS, with_intervals
+from .agreement import CONTROLS, judged_everywhere, with_intervals
 from .plants import PLANTS
 
 LEVEL = 0.05
@@ -64,9 +64,10 @@ def clips_needed(difference: np.ndarray) -> float:
 
 
 def summarised(found: pd.DataFrame) -> pd.DataFrame:
-    """Per method: share of cases in which it warns with the clips at hand, with ``_low`` and ``_high`` (95 %,
-    over plants), and the median of clips needed.
+    """Per method that was judged in all cases: share of them in which it warns with the clips at hand, with
+    ``_low`` and ``_high`` (95 %, over plants), and the median of clips needed.
     """
+    found = found[found["method"].map(judged_everywhere(found)).astype(bool)]
     warns = found.assign(warns=(found["p"] < LEVEL).astype(float))
     table = with_intervals(warns, ["method"], ["warns"]).set_index("method")
     needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)

@@ -52,7 +52,7 @@ def with_iou(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(points: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method: means of `SHOWN` with ``_low`` and ``_high`` (95 %, over labels).
+    """A row for each method: means of `SHOWN` over labels with ``_low`` and ``_high`` (95 %, over scenes).
 
     The best IoU is first, controls are last.
     """
@@ -62,7 +62,7 @@ def table(points: pd.DataFrame) -> pd.DataFrame:
         row = {"method": method, "n": len(part)}
         for name in SHOWN:
             keys = (name, f"{name}_low", f"{name}_high")
-            row |= dict(zip(keys, mean_with_interval(part[name].to_numpy(float))))
+            row |= dict(zip(keys, mean_with_interval(part[name].to_numpy(float), part["scene"].astype(str))))
         rows.append(row)
     means = pd.DataFrame(rows)
     means = means.assign(control=means["method"].isin(CONTROLS))
