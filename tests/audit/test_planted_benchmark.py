@@ -152,9 +152,9 @@ def test_the_example_is_trained_once_and_read_as_it_was(tmp_path, monkeypatch):
     small = replace(example.TRAINING, epochs=1)
     made = example.generated_case("tone", -6.0, n_train=1, profile=small)
     monkeypatch.setattr(example, "generated_case", lambda plant, level_db: made)
-    example.stored_case(tmp_path, "tone", -6.0)
+    assert example.stored_case(folder=tmp_path) is made
     monkeypatch.setattr(example, "generated_case", None)  # it is not made again
-    again = example.stored_case(tmp_path, "tone", -6.0)
+    again = example.stored_case(folder=tmp_path)
     (case,) = again.cases
     assert str(again.cases) == str(made.cases) and again.sounds_equal(made)
     db = get_spectrogram("mel_db").decibels(again.tests["cnn14"].waveforms[:2])

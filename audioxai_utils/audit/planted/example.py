@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from ...audio.generated.sound_events import SAMPLE_RATE
 from ...audio.generated.synthesis import TARGETS, synthesise_clip
 from ...audio.spectrograms import get_spectrogram
+from ...constants import default_data_root
 from ...study.sources import digest
 from . import networks
 from .bench import LISTED, Bench, Sounds, as_stored
@@ -21,11 +23,17 @@ STEADY = ("rain", "sea_waves", "crackling_fire", "helicopter", "chainsaw")  # th
 TRAINING = replace(networks.SMALL, epochs=20, batch_size=8, crop=0.3, mixup=0.0, averaging=0.0)
 
 
-def stored_case(folder: Path, plant: str = "tone", level_db: float = -6.0) -> Bench:
-    """`generated_case`, trained once and kept in a folder; changed code trains anew."""
-    place = folder / f"{plant}_{level_db:+.0f}-{digest(__name__)}"
+def stored_case(plant: str = "tone", level_db: float = -6.0, folder: Path | None = None) -> Bench:
+    """`generated_case`, trained once and kept beside the generated sounds for all runs, or in a folder;
+    changed code trains anew.
+    """
+    place = folder or default_data_root("generated").with_name("planted_example")
+    place /= f"{plant}_{level_db:+.0f}-{digest(__name__)}"
     if not (place / LISTED).is_file():
-        generated_case(plant, level_db).write(place)
+        made = generated_case(plant, level_db)
+        with suppress(OSError):  # where nothing can be kept it is trained every time
+            made.write(place)
+        return made
     return Bench.read(place)
 
 
