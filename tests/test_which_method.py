@@ -147,6 +147,32 @@ def test_the_metric_to_trust_is_that_of_the_published_tables():
     assert f"is not shown ({less}, {low} to {high}; same place)" in PAGE and low.startswith("-")
 
 
+def test_what_is_told_by_ear_is_that_of_the_published_tables():
+    page = " ".join((REPOSITORY / "docs" / "esc50.md").read_text(encoding="utf-8").split())
+    points = published.planted_points()
+    table = agreement.by_ear(points, agreement.case_means(points, published.planted_scores()))
+    rho = table.set_index(["metric", "mask", "fill"])
+    small = {
+        fill: [rho.loc[("AD", f"topK_{area}", fill), "spearman"] for area in (2, 5, 10)]
+        for fill in ("heard", "floor", "mean")
+    }
+    low, high = (short(edge(small["heard"])) for edge in (min, max))
+    others = [short(edge(small[fill])) for fill in ("floor", "mean") for edge in (min, max)]
+    told = "AD at 2 to 10 % of the bins has ρ = {} to {} (.02 to .65) as heard, {} to {} with silence, {} to {} with"
+    assert told.format(low, high, *others) in page
+    bounds = rho.loc[
+        [("AD", f"topK_{area}", "heard") for area in (2, 5, 10)], ["spearman_low", "spearman_high"]
+    ]
+    assert [short(bounds.min().iloc[0]), short(bounds.max().iloc[1])] == [".02", ".65"]
+    heard = rho.loc[("FF", "bin", "heard")]
+    assert heard["n_cases"] == 13 and "**By ear**, in 13 of the cases" in page
+    own = [short(heard[name]).replace("-0", "-") for name in ("spearman", "spearman_low", "spearman_high")]
+    assert (
+        "heard ({}, {} to {}) or not ({})".format(*own, short(rho.loc[("FF", "bin", "floor"), "spearman"]))
+        in page
+    )
+
+
 def test_the_mask_for_any_fill_is_that_of_the_published_table():
     table = holding.held_under_fills(published.planted_scores(), ["extremal_robust"])
     said = holding.sentence(table).replace("%", " %")

@@ -190,7 +190,7 @@ def heard(table: pd.DataFrame) -> str:
     table : DataFrame
         From ``agreement.by_ear``, with rows.
     """
-    rules = table.dropna(subset="spearman")
+    rules = table[table["n_cases"] == table["n_cases"].max()].dropna(subset="spearman")
     top = rules[rules["fill"] == HEARD].iloc[0]
     same = rules[(rules["metric"] == top["metric"]) & (rules["mask"] == top["mask"])].set_index("fill")
     others = ", ".join(
