@@ -268,10 +268,11 @@ def test_ear_and_fills_are_compared_in_the_cases_that_were_heard():
 def test_what_was_judged_in_some_cases_stands_beside_the_others_in_the_same():
     points, _ = a_benchmark(1.0)
     slow = points[(points["method"] == "a") & points["case"].isin(["case1", "case2"])].assign(method="slow")
-    both = pd.concat([points, slow])
+    both = pd.concat([points, points.assign(clip=1), slow])
     assert "slow" not in agreement.truths(both) and agreement.truths(both).equals(agreement.truths(points))
     some = agreement.in_some_cases(both)
     assert set(some["case"]) == {"case1", "case2"} and set(some["method"]) == {*points["method"], "slow"}
+    assert (some["clip"] == 0).all() and len(some) == 12
     table = sentences.means_table(some, ["average_precision"])
     assert table.loc["slow", "average_precision"] == table.loc["a", "average_precision"]
     mean = slow["average_precision"].mean()

@@ -78,11 +78,10 @@ def judged_everywhere(points: pd.DataFrame) -> pd.Series:
 
 
 def in_some_cases(points: pd.DataFrame) -> pd.DataFrame:
-    """Rows of those cases alone in which all methods were judged; none where that is every case."""
+    """Rows of those clips alone on which all methods were judged; none where that is so in every case."""
     everywhere = judged_everywhere(points)
-    per_case = points.groupby("case", observed=True)["method"].nunique()
-    complete = per_case.index[per_case == len(everywhere)]
-    return points[points["case"].isin(complete)] if not everywhere.all() else points.head(0)
+    n_methods = points.groupby(["case", "clip"], observed=True)["method"].transform("nunique")
+    return points.head(0) if everywhere.all() else points[n_methods == len(everywhere)]
 
 
 # Rules: a metric, on a mask, under a fill
