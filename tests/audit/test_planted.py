@@ -257,12 +257,20 @@ def test_ear_and_fills_are_compared_in_the_cases_that_were_heard():
     assert (found.loc[found["metric"].isin(["FF", "AD"]), "n_cases"] == 3).all()
     assert rho["FF", "topK_5", "heard"] == rho["FF", "topK_5", "floor"] == rho["FF", "bin", "floor"] == 1
     assert rho["FF", "bin", "heard"] == -1
-    text = sentences.heard(found)
+    (text,) = sentences.heard(found)
     assert text.startswith("- By ear, in 3 cases, FF at 5 % of the bins ranks methods most nearly")
     assert (
         "(of the picture: silence 1.00 (1.00 to 1.00)); FF of the study's `bin` mask by ear has -1.00" in text
     )
-    assert agreement.by_ear(points, agreement.case_means(points, scores)).empty
+    none = agreement.by_ear(points, agreement.case_means(points, scores))
+    assert none.empty and sentences.heard(none) == []
+    deaf = agreement.case_means(points, pd.concat([scores, ear.assign(FF=0.5, AD=50.0)]))
+    assert sentences.heard(agreement.by_ear(points, deaf)) == []  # heard, and nothing told apart
+    ear.loc[ear["case"] == "case4", ["FF", "AD"]] = np.nan  # by ear they rank in fewer cases than by picture
+    (text,) = sentences.heard(
+        agreement.by_ear(points, agreement.case_means(points, pd.concat([scores, ear])))
+    )
+    assert text.startswith("- By ear, in 2 cases, FF at 5 %")
 
 
 def test_what_was_judged_in_some_cases_stands_beside_the_others_in_the_same():

@@ -21,6 +21,7 @@ from ...attributions import METHODS, decoder_training
 from ...attributions.decoder import Recipe
 from ...attributions.sound_decoder import SoundRecipe
 from ...models.scores import FromWaveform
+from ...study.sources import digest
 from ..workers import run
 from .bench import Bench, Sounds, decoder_path
 from .cases import Case
@@ -78,7 +79,7 @@ def train(
 
 def trained_for(material: Material, bench: Bench, case: Case, recipe: Recipe, start: Path | None) -> str:
     """Digest of what a decoder is trained for, on and by: case, classifier, clips, recipe and start."""
-    content = hashlib.sha256(repr((case, recipe)).encode())
+    content = hashlib.sha256(repr((case, recipe, digest(decoder_training.__name__))).encode())
     for values in bench.parts[case.name]["model"].values():
         content.update(values.cpu().numpy().tobytes())
     content.update(training_clips(material, case)[0].samples.tobytes())

@@ -77,8 +77,7 @@ def summary(
         and ``warning.warnings_of`` of them.
     """
     lines = [*best_methods(points), *against_lime(points), best_rule(agreed)]
-    lines += [heard(by_ear)] if len(by_ear) else []
-    return "\n".join([*lines, regret(chosen), warns(warned), *conclusions(points, agreed)])
+    return "\n".join([*lines, *heard(by_ear), regret(chosen), warns(warned), *conclusions(points, agreed)])
 
 
 def conclusions(points: pd.DataFrame, agreed: pd.DataFrame) -> list[str]:
@@ -171,37 +170,47 @@ def place_of(points: pd.DataFrame, method: str) -> tuple[int, int]:
 
 def best_rule(agreed: pd.DataFrame) -> str:
     """The metric, mask and fill that rank methods most nearly as the causes do, and the study's own FF."""
-    everywhere = agreed[agreed["n_cases"] == agreed["n_cases"].max()]
-    top = everywhere.dropna(subset="spearman").iloc[0]
+    ranked = ranked_everywhere(agreed)
+    top = ranked.dropna(subset="spearman").iloc[0]
     named = rule_words(top["metric"], top["mask"], top["fill"])
-    own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == STUDY_FILL)]
-    found = "; ".join(f"FF of the study's `bin` mask at silence has {_rho(row)}" for _, row in own.iterrows())
     return (
-        f"- Of {len(everywhere)} metrics {named} ranks methods most nearly as the causes do: "
-        f"ρ = {_rho(top)} over {top['n_cases']} cases; {found}."
+        f"- Of {len(ranked)} metrics {named} ranks methods most nearly as the causes do: "
+        f"ρ = {_rho(top)} over {top['n_cases']} cases{_of_the_study(agreed, STUDY_FILL, 'at silence')}."
     )
 
 
-def heard(table: pd.DataFrame) -> str:
-    """Whether the metrics by ear rank methods as the causes do, beside those of the picture.
+def heard(table: pd.DataFrame) -> list[str]:
+    """Whether the metrics by ear rank methods as the causes do, beside those of the picture; no line where
+    none ranks them.
 
     Parameters
     ----------
     table : DataFrame
-        From ``agreement.by_ear``, with rows.
+        From ``agreement.by_ear``.
     """
-    rules = table[table["n_cases"] == table["n_cases"].max()].dropna(subset="spearman")
-    top = rules[rules["fill"] == HEARD].iloc[0]
-    same = rules[(rules["metric"] == top["metric"]) & (rules["mask"] == top["mask"])].set_index("fill")
+    ear = ranked_everywhere(table[table["fill"] == HEARD]).dropna(subset="spearman")
+    if ear.empty:
+        return []
+    top = ear.iloc[0]
+    same = table[(table["metric"] == top["metric"]) & (table["mask"] == top["mask"])].set_index("fill")
     others = ", ".join(
         f"{FILL_LABELS[fill]} {_rho(same.loc[fill])}" for fill in (STUDY_FILL, "mean") if fill in same.index
     )
-    own = rules[(rules["metric"] == "FF") & (rules["mask"] == "bin") & (rules["fill"] == HEARD)]
-    study = "".join(f"; FF of the study's `bin` mask by ear has {_rho(row)}" for _, row in own.iterrows())
-    return (
+    return [
         f"- By ear, in {top['n_cases']} cases, {rule_words(top['metric'], top['mask'], '')} ranks methods "
-        f"most nearly as the causes do: ρ = {_rho(top)} (of the picture: {others}){study}."
-    )
+        f"most nearly as the causes do: ρ = {_rho(top)} (of the picture: {others})"
+        f"{_of_the_study(table, HEARD, 'by ear')}."
+    ]
+
+
+def ranked_everywhere(agreed: pd.DataFrame) -> pd.DataFrame:
+    """The rules that rank methods in as many cases as any does."""
+    return agreed[agreed["n_cases"] == agreed["n_cases"].max()]
+
+
+def _of_the_study(agreed: pd.DataFrame, fill: str, words: str) -> str:
+    own = agreed[(agreed["metric"] == "FF") & (agreed["mask"] == "bin") & (agreed["fill"] == fill)]
+    return "".join(f"; FF of the study's `bin` mask {words} has {_rho(row)}" for _, row in own.iterrows())
 
 
 def _rho(row: pd.Series) -> str:
