@@ -80,17 +80,24 @@ def class_activation(
         raise ValueError(
             f'feature_axes must be ("frequency", "time") or ("time", "frequency"); got {feature_axes}'
         )
-    chosen = named_layer(model, layer)
-    chosen = find_layer(model, db[:1], target[:1]) if chosen is None else chosen
-    grid = None if isinstance(chosen, (nn.Conv1d, nn.Conv2d)) else patch_grid(model, db[:1])
+    chosen, grid = layer_and_grid(model, db[:1], target[:1], layer)
     axes = tuple(feature_axes) if feature_axes else _axes(model, chosen, grid, db[:1])
     parts = zip(db.split(batch_size), target.split(batch_size))
-    cams = torch.cat([_cam(model, chosen, grid, part, classes) for part, classes in parts])
+    cams = torch.cat([weighted_maps(model, chosen, grid, part.detach(), classes) for part, classes in parts])
     if cams.ndim - 2 != len(axes):
         raise ValueError(f"feature_axes must name the {cams.ndim - 2} axes of the layer's map; got {axes}")
     if len(axes) == 1:
         return cams.unsqueeze(2 if axes == ("time",) else 3)
     return cams if axes == AXES else cams.transpose(2, 3)
+
+
+def layer_and_grid(
+    model: nn.Module, db: torch.Tensor, target: torch.Tensor, layer: nn.Module | str | None = None
+) -> tuple[nn.Module, tuple[int, int] | None]:
+    """The layer that is looked at, found on a clip (1, 1, F, T), and the grid of its tokens if any."""
+    chosen = named_layer(model, layer)
+    chosen = find_layer(model, db, target) if chosen is None else chosen
+    return chosen, None if isinstance(chosen, (nn.Conv1d, nn.Conv2d)) else patch_grid(model, db)
 
 
 def _axes(
@@ -113,20 +120,29 @@ def _axes(
     return axes_by_change(activation, clip)
 
 
-def _cam(
-    model: nn.Module, layer: nn.Module, grid: tuple[int, int] | None, db: torch.Tensor, target: torch.Tensor
+def weighted_maps(
+    model: nn.Module,
+    layer: nn.Module,
+    grid: tuple[int, int] | None,
+    db: torch.Tensor,
+    target: torch.Tensor,
+    graph: bool = False,
 ) -> torch.Tensor:
-    """(batch, 1, rows, columns) or (batch, 1, length)."""
+    """The layer's maps, each weighted by its mean slope: (batch, 1, rows, columns) or (batch, 1, length).
+
+    ``graph``: differentiable in ``db``, which requires a gradient then.
+    """
     with recorded([layer]) as calls:
-        score = model(db.detach().requires_grad_()).gather(1, target[:, None]).sum()
+        score = model(db if graph else db.requires_grad_()).gather(1, target[:, None]).sum()
     if not calls:
         raise ValueError("layer is not called by the model on this clip; name another with layer=")
     activation = calls[-1][1]
     as_map(layer, activation, grid)  # refuses before anything is differentiated
-    (gradient,) = torch.autograd.grad(score, activation, allow_unused=True)
+    (gradient,) = torch.autograd.grad(score, activation, allow_unused=True, create_graph=graph)
     if gradient is None:
         raise ValueError("the explained score does not read the layer; name another with layer=")
-    maps, slopes = (as_map(layer, each.detach(), grid) for each in (activation, gradient))
+    parts = (activation, gradient) if graph else (activation.detach(), gradient.detach())
+    maps, slopes = (as_map(layer, each, grid) for each in parts)
     # (batch, channels, 1, 1)
     weights = slopes.flatten(2).mean(2).view(*slopes.shape[:2], *[1] * (slopes.ndim - 2))
     return (weights * maps).sum(1, keepdim=True).to(db.dtype)

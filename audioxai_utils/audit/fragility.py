@@ -3,18 +3,21 @@
 Noise far below the clip is added; where the class stays, the map of the new sound is held against that of the
 old one by rank correlation. White noise, one draw or several at each level, is what a search that knows
 nothing of the network finds; `attack` follows the network's gradients to a change of that level which moves
-its saliency map most.
+a map most. A method whose map has a slope of its own is attacked at that (`aim_of`), every other one at the
+saliency map, so that what an attack does to it is a bound from one side.
 
 References
 ----------
 Ghorbani et al. (2019), Interpretation of neural networks is fragile, sections 2 and 3: random perturbations
-and the top-k attack; arXiv:2606.14466 (2026), for the question put to audio. The levels are of this module.
+and the top-k attack, on saliency and on integrated gradients; arXiv:2606.14466 (2026), for the question put
+to audio. The levels, and the attack on Grad-CAM, are of this module.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,8 +25,10 @@ import torch
 from torch import nn
 
 from ..attributions import METHODS
+from ..attributions.gradcam import layer_and_grid, weighted_maps
 from ..evaluation.scoring import decibels
 from ..evaluation.selection import bin_ranks, first_bins
+from ..models.reading import reading_of
 from ..models.wrapping import is_differentiable
 from ..words import method_label
 from .planted.agreement import mean_with_interval
@@ -38,11 +43,16 @@ N_STEPS = 10
 STEP = 0.5  # of the change's own size
 TOP = 0.1  # share of the bins from which an attack draws relevance away
 SHARPNESS = 10.0  # of the softplus in the place of a ReLU, which has no second derivative to follow
+PATH_POINTS = (0.125, 0.375, 0.625, 0.875)  # between baseline and clip, midpoints of four parts
 WHITE, ATTACK = "white noise", "attack"
 
 Explain = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Attack = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+Relevance = Callable[
+    [torch.Tensor, torch.Tensor, bool], torch.Tensor
+]  # pictures, classes, whether with graph
+Aim = Callable[[nn.Module, torch.Tensor, torch.Tensor], Relevance]  # of a network, with a picture and a class
 
 
 def of_condition(condition: Condition, methods: Sequence[str] | None = None, **options) -> pd.DataFrame:
@@ -64,14 +74,18 @@ def of_condition(condition: Condition, methods: Sequence[str] | None = None, **o
         condition.study.progress("maps of changed sounds", len(done), len(methods) * n_sounds)
         return torch.cat(maps)
 
-    def attacked(waveform: torch.Tensor, target: torch.Tensor, level_db: float) -> torch.Tensor:
-        pairs = zip(classifier.sound(waveform).split(1), target.split(1))  # one at a time, for the memory
-        transform = classifier.model, classifier.spectrogram
-        return torch.cat([attack(*transform, *pair, level_db) for pair in pairs]).to(waveform)
+    def attacked(aim: Aim, waveform: torch.Tensor, target: torch.Tensor, level_db: float) -> torch.Tensor:
+        if (aim, level_db) not in aimed:
+            pairs = zip(classifier.sound(waveform).split(1), target.split(1))  # one at a time, for the memory
+            transform = classifier.model, classifier.spectrogram
+            aimed[aim, level_db] = torch.cat([attack(*transform, *pair, level_db, aim) for pair in pairs])
+        return aimed[aim, level_db].to(waveform)
 
+    aimed: dict[tuple, torch.Tensor] = {}  # of methods with the same aim once
     if not classifier.by_sound and is_differentiable(classifier.model):
-        options.setdefault("attack", attacked)
-    per_level = options.get("n_draws", N_DRAWS) + ("attack" in options)
+        aims = {name: aim_of(name, classifier.model, own[name]) for name in methods}
+        options.setdefault("attacks", {name: partial(attacked, aim) for name, aim in aims.items()})
+    per_level = options.get("n_draws", N_DRAWS) + ("attacks" in options)
     n_sounds = 1 + per_level * len(options.get("levels", LEVELS))
     found = fragility(
         explain,
@@ -93,7 +107,7 @@ def fragility(
     target: torch.Tensor | None = None,
     levels: Sequence[float] = LEVELS,
     n_draws: int = N_DRAWS,
-    attack: Attack | None = None,
+    attacks: Mapping[str, Attack] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank correlation of maps before and after a change, for each clip, method, level and draw.
@@ -107,8 +121,8 @@ def fragility(
     waveform : Tensor (n, samples)
     target : Tensor (n,), optional
         Classes that are explained; those that the model predicts.
-    attack : callable, optional
-        Waveforms, classes and a level (dB) to changed waveforms, such as `attack` of this module.
+    attacks : mapping of str to callable, optional
+        By method: waveforms, classes and a level (dB) to changed waveforms, such as `attack` of this module.
 
     Returns
     -------
@@ -120,14 +134,12 @@ def fragility(
     before = {name: explain(name, waveform, target) for name in methods}
     generator, frames = torch.Generator().manual_seed(seed), []
     for level in levels:
-        changed = [(WHITE, i, with_noise(waveform, level, generator)) for i in range(n_draws)]
-        if attack:
-            changed.append((ATTACK, 0, attack(waveform, target, level)))
-        for change, draw, sound in changed:
-            held = (predict(sound) == target).tolist()
-            for name in methods:
-                after = explain(name, sound, target)
-                similar = rank_correlation(before[name][:, 0], after[:, 0]).tolist()
+        noisy = [(WHITE, i, with_noise(waveform, level, generator)) for i in range(n_draws)]
+        aimed = {name: [(ATTACK, 0, attacks[name](waveform, target, level))] for name in attacks or {}}
+        for name in methods:
+            for change, draw, sound in noisy + aimed.get(name, []):
+                similar = rank_correlation(before[name][:, 0], explain(name, sound, target)[:, 0]).tolist()
+                held = (predict(sound) == target).tolist()
                 about = {"method": name, "level_db": level, "change": change, "draw": draw}
                 rows = {"clip": range(len(waveform)), "similar": similar, "held": held}
                 frames.append(pd.DataFrame(rows | about))
@@ -155,17 +167,18 @@ def attack(
     waveform: torch.Tensor,
     target: torch.Tensor,
     level_db: float,
+    aim: Aim | None = None,
     *,
     n_steps: int = N_STEPS,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Waveforms changed so that saliency leaves the bins where it was highest, and the class stays.
+    """Waveforms changed so that relevance leaves the places where it was highest, and the class stays.
 
-    From white noise on, gradient steps of the sound lower the share of the absolute gradient that lies on the
-    `TOP` of the bins; after each the change is scaled to its level again. Of all steps at which ``model``
-    still predicts ``target``, the one with the lowest share is taken; where there is none, the noise. Steps
-    follow a copy with softplus for ReLU (Ghorbani et al., section 3); where its gradient has no slope of
-    its own either, the noise stays.
+    From white noise on, gradient steps of the sound lower the share of the relevance that lies on the `TOP`
+    of the bins, or of a layer's cells; after each the change is scaled to its level again. Of all steps at
+    which ``model`` still predicts ``target``, the one with the lowest share is taken; where there is none,
+    the noise. Steps follow a copy with softplus for ReLU (Ghorbani et al., section 3); where its relevance
+    has no slope either, the noise stays.
 
     Parameters
     ----------
@@ -175,49 +188,43 @@ def attack(
     target : Tensor (n,)
     level_db : float
         Power of the change against that of each waveform.
+    aim : callable, optional
+        What is lowered: `aim_at_saliency` (the default), `aim_at_gradcam` or one of `aim_at_path`.
 
     Returns
     -------
     Tensor (n, samples)
     """
-    soft = softened(model)
+    aim, soft = aim or aim_at_saliency, softened(model)
     with torch.enable_grad():
-        first, _ = _relevance(model, spectrogram, waveform, target)
-        n_bins = torch.full((len(waveform),), max(1, round(TOP * first[0].numel())), device=first.device)
-        chosen = first_bins(bin_ranks(first), n_bins).to(first)
+        picture = decibels(waveform, spectrogram).detach()
+        relevance, followed = (aim(net, picture, target) for net in (model, soft))
+        first = relevance(picture, target, False)
+        n_top = torch.full((len(waveform),), max(1, round(TOP * first[0].numel())), device=first.device)
+        chosen = first_bins(bin_ranks(first), n_top).to(first)
         change = with_noise(waveform, level_db, torch.Generator().manual_seed(seed)) - waveform
         best, lowest = waveform + change, torch.full((len(waveform),), torch.inf).to(waveform)
         for step in range(n_steps + 1):
-            slope, logits = _relevance(model, spectrogram, waveform + change, target)
-            share = _share(slope, chosen)
-            better = (logits.argmax(1) == target) & (share < lowest)
+            picture = decibels(waveform + change, spectrogram).detach()
+            share = _share(relevance(picture, target, False), chosen)
+            better = (model(picture).argmax(1) == target) & (share < lowest)
             lowest = torch.where(better, share, lowest)
             best = torch.where(better[:, None], waveform + change, best)
             if step < n_steps:
-                down = _descent(soft, spectrogram, waveform, change, target, chosen)
+                down = _descent(followed, spectrogram, waveform, change, target, chosen)
                 change = at_level(change - STEP * change.norm(dim=1, keepdim=True) * down, waveform, level_db)
     return best.detach()
 
 
-def _relevance(
-    net: nn.Module, spectrogram: nn.Module, sound: torch.Tensor, target: torch.Tensor, graph: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Absolute input gradient (n, 1, F, T) of the targets' scores, and all scores (n, classes)."""
-    picture = decibels(sound, spectrogram)
-    scores = net(picture if graph else picture.requires_grad_())
-    explained = scores.gather(1, target[:, None]).sum()
-    return torch.autograd.grad(explained, picture, create_graph=graph)[0].abs(), scores
+def _share(relevance: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Share (n,) of the relevance (n, ...), 0 or more, that lies on the chosen places."""
+    return (relevance * chosen).flatten(1).sum(1) / relevance.flatten(1).sum(1).clamp_min(1e-30)
 
 
-def _share(slope: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Share (n,) of the relevance (n, 1, F, T) that lies on the chosen bins."""
-    return (slope * chosen).sum((1, 2, 3)) / slope.sum((1, 2, 3)).clamp_min(1e-30)
-
-
-def _descent(soft, spectrogram, waveform, change, target, chosen) -> torch.Tensor:
-    """Direction (n, samples) of length 1 that lowers the share; 0 where the gradient has no slope."""
+def _descent(followed: Relevance, spectrogram, waveform, change, target, chosen) -> torch.Tensor:
+    """Direction (n, samples) of length 1 that lowers the share; 0 where the relevance has no slope."""
     moved = change.clone().requires_grad_()
-    share = _share(_relevance(soft, spectrogram, waveform + moved, target, True)[0], chosen)
+    share = _share(followed(decibels(waveform + moved, spectrogram), target, True), chosen)
     (down,) = torch.autograd.grad(share.sum(), moved, allow_unused=True)
     if down is None:
         return torch.zeros_like(change)
@@ -232,6 +239,56 @@ def softened(model: nn.Module) -> nn.Module:
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.Softplus(SHARPNESS))
     return model
+
+
+# What an attack aims at: relevance (n, ...) of pictures, 0 or more
+
+
+def slope(net: nn.Module, picture: torch.Tensor, target: torch.Tensor, graph: bool = False) -> torch.Tensor:
+    """Input gradient (n, 1, F, T) of the targets' scores; ``graph``: differentiable in the picture."""
+    picture = picture if graph else picture.detach().requires_grad_()
+    return torch.autograd.grad(net(picture).gather(1, target[:, None]).sum(), picture, create_graph=graph)[0]
+
+
+def aim_at_saliency(net: nn.Module, picture: torch.Tensor, target: torch.Tensor) -> Relevance:
+    """The absolute input gradient."""
+    return lambda picture, target, graph: slope(net, picture, target, graph).abs()
+
+
+def aim_at_gradcam(net: nn.Module, picture: torch.Tensor, target: torch.Tensor) -> Relevance:
+    """What speaks for the class in Grad-CAM's layer, on its own grid."""
+    layer, grid = layer_and_grid(net, picture[:1], target[:1])
+
+    def relevance(picture: torch.Tensor, target: torch.Tensor, graph: bool) -> torch.Tensor:
+        return weighted_maps(net, layer, grid, picture, target, graph).clamp_min(0)
+
+    return relevance
+
+
+def aim_at_path(baseline: torch.Tensor | float) -> Aim:
+    """What speaks for the class in integrated gradients from a baseline (1, 1, F, T) or level in dB."""
+
+    def aim(net: nn.Module, picture: torch.Tensor, target: torch.Tensor) -> Relevance:
+        def relevance(picture: torch.Tensor, target: torch.Tensor, graph: bool) -> torch.Tensor:
+            way = picture - baseline
+            slopes = [slope(net, baseline + share * way, target, graph) for share in PATH_POINTS]
+            return (way * torch.stack(slopes).mean(0)).clamp_min(0)
+
+        return relevance
+
+    return aim
+
+
+def aim_of(method: str, model: nn.Module, options: Mapping) -> Aim:
+    """What an attack on a method aims at; of Deep SHAP and its kin the path from the references' mean."""
+    if method in ("gradcam", "guided_gradcam"):
+        return aim_at_gradcam
+    if method in ("integrated_gradients", "shap", "gradient_shap"):
+        references = options.get("background")
+        return aim_at_path(
+            reading_of(model).floor if references is None else references.mean(0, keepdim=True)
+        )
+    return aim_at_saliency
 
 
 # What came out
@@ -270,9 +327,8 @@ def sentence(table: pd.DataFrame) -> str:
     if len(noisy) > 1:
         said += f" and {method_label(noisy.idxmin())} least (ρ = {noisy.min():.2f})"
     aimed = loudest[loudest["change"] == ATTACK].set_index("method")["similar"]
-    if "saliency" in aimed and "saliency" in noisy:
-        said += (
-            f"; a change of that level aimed at saliency takes its ρ from {noisy['saliency']:.2f} "
-            f"to {aimed['saliency']:.2f}"
-        )
+    ends = [name for name in dict.fromkeys((noisy.idxmax(), noisy.idxmin())) if name in aimed]
+    if ends:
+        fell = (f"{method_label(name)} from {noisy[name]:.2f} to {aimed[name]:.2f}" for name in ends)
+        said += f"; an attack of that level takes {' and '.join(fell)}"
     return f"{said}."

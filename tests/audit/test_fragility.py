@@ -90,28 +90,87 @@ def noisy_tones():
     return CLIPS[:, :32000] + 0.02 * torch.randn(2, 32000, generator=generator)
 
 
-def share_left(net, clips, changed, target):
-    """Share of the absolute gradient on the tenth of the bins where it was largest, clip by clip."""
-    slopes = []
-    for sound in (clips, changed):
-        picture = MEL.decibels(sound).requires_grad_()
-        score = net(picture)[range(len(sound)), target].sum()
-        slopes.append(torch.autograd.grad(score, picture)[0].abs().flatten(1))
-    chosen = slopes[0].topk(round(fragility.TOP * slopes[0].shape[1]), dim=1).indices
-    return [float(slope[0, chosen[0]].sum() / slope[0].sum()) for slope in slopes], slopes
+SILENCE = -100.0  # dB, where the path begins
 
 
-def test_an_attack_moves_the_gradient_further_than_noise_at_the_same_level_and_keeps_the_class():
+def slope_at(net, picture, target):
+    picture = picture.detach().requires_grad_()
+    return torch.autograd.grad(net(picture)[range(len(picture)), target].sum(), picture)[0]
+
+
+def saliency_map(net, picture, target):
+    return slope_at(net, picture, target).abs()
+
+
+def gradcam_map(net, picture, target):
+    maps = net.first(picture / 20).detach().requires_grad_()
+    score = net.last(net.relu(maps).pow(2).mean((2, 3)))[range(len(picture)), target].sum()
+    weights = torch.autograd.grad(score, maps)[0].mean((2, 3), keepdim=True)
+    return (weights * maps).detach().sum(1).clamp_min(0)
+
+
+def path_map(net, picture, target):
+    way, shares = picture - SILENCE, (torch.arange(4) + 0.5) / 4
+    slopes = [slope_at(net, SILENCE + share * way, target) for share in shares]
+    return (way * sum(slopes) / 4).clamp_min(0)
+
+
+AIMS = {
+    "saliency": (saliency_map, fragility.aim_at_saliency),
+    "gradcam": (gradcam_map, fragility.aim_at_gradcam),
+    "integrated gradients": (path_map, fragility.aim_at_path(SILENCE)),
+}
+
+
+def shares_left(map_of, net, clips, changed, target):
+    """Share of the relevance on the tenth of the places where it was largest, clip by clip, before and after."""
+    first, after = (map_of(net, MEL.decibels(sound), target).flatten(1) for sound in (clips, changed))
+    chosen = first.topk(round(fragility.TOP * first.shape[1]), dim=1).indices
+    return [float((each.gather(1, chosen).sum(1) / each.sum(1)).mean()) for each in (first, after)]
+
+
+@pytest.mark.parametrize("aimed_at", AIMS)
+def test_an_attack_moves_its_map_further_than_noise_at_the_same_level_and_keeps_the_class(aimed_at):
     net, clips = Curved(), noisy_tones()
+    map_of, aim = AIMS[aimed_at]
     target = net(MEL.decibels(clips)).argmax(1)
-    changed = fragility.attack(net, MEL, clips, target, -30.0, n_steps=15)
+    changed = fragility.attack(net, MEL, clips, target, -30.0, aim, n_steps=15)
     assert level_of(changed - clips, clips) == pytest.approx([-30, -30], abs=0.05)
     assert torch.equal(net(MEL.decibels(changed)).argmax(1), target)
     noisy = fragility.with_noise(clips, -30.0, torch.Generator().manual_seed(0))
-    (before, attacked), _ = share_left(net, clips, changed, target)
-    (_, by_noise), _ = share_left(net, clips, noisy, target)
+    before, attacked = shares_left(map_of, net, clips, changed, target)
+    _, by_noise = shares_left(map_of, net, clips, noisy, target)
     assert attacked < by_noise - 0.2 * (before - by_noise) and attacked < 0.97 * by_noise
     assert isinstance(net.relu, nn.ReLU), "the network itself stays"
+
+
+@pytest.mark.parametrize("aimed_at", AIMS)
+def test_what_an_attack_follows_is_the_map_of_the_method(aimed_at):
+    net, picture = Curved(), MEL.decibels(noisy_tones())
+    map_of, aim = AIMS[aimed_at]
+    target = net(picture).argmax(1)
+    relevance = aim(net, picture, target)(picture, target, False)
+    torch.testing.assert_close(relevance.flatten(1), map_of(net, picture, target).flatten(1))
+
+
+def test_a_method_without_a_slope_of_its_own_is_attacked_at_saliency():
+    aims = {name: fragility.aim_of(name, Curved(), {}) for name in ("lime", "saliency", "gradcam")}
+    assert aims["lime"] is aims["saliency"] is fragility.aim_at_saliency
+    assert aims["gradcam"] is fragility.aim_at_gradcam
+
+
+def test_each_method_is_asked_about_the_attack_on_itself():
+    asked = []
+
+    def explained(name, waveform, target):
+        asked.append((name, float(waveform[0, 0])))
+        return MEL.decibels(waveform)
+
+    attacks = {"a": lambda waveform, target, level: waveform + 1e-3, "b": lambda *given: given[0] + 2e-3}
+    found = fragility.fragility(explained, predict, CLIPS, ("a", "b", "c"), levels=(-50.0,), attacks=attacks)
+    assert set(found.loc[found["method"] == "c", "change"]) == {fragility.WHITE}
+    assert ("a", pytest.approx(1e-3)) in asked and ("b", pytest.approx(2e-3)) in asked
+    assert ("a", pytest.approx(2e-3)) not in asked
 
 
 def test_a_network_without_a_slope_to_follow_is_left_with_noise():
@@ -125,5 +184,9 @@ def test_the_sentence_names_the_most_and_the_least_alike_and_the_attack():
     rows = [("saliency", fragility.WHITE, 0.5), ("lime", fragility.WHITE, 0.9), ("saliency", "attack", 0.1)]
     table = pd.DataFrame(rows, columns=["method", "change", "similar"]).assign(level_db=-30.0)
     said = fragility.sentence(table)
-    assert "30 dB below" in said and "LIME most alike (ρ = 0.90)" in said and "from 0.50 to 0.10" in said
+    assert (
+        "30 dB below" in said
+        and "LIME most alike (ρ = 0.90)" in said
+        and "Saliency from 0.50 to 0.10" in said
+    )
     assert fragility.sentence(table[:0]) == ""
