@@ -24,6 +24,7 @@ from numpy.random import Generator, default_rng
 
 from ...constants import NOISE_SCENARIOS, check_choice
 from ...files import PARTIAL, locked, sweep, to_disk
+from ...workers import end_with_parent
 from .sound_events import (
     EVENTS,
     N_SAMPLES,
@@ -299,7 +300,7 @@ def _write_dataset(root: Path, progress: bool, n_workers: int) -> None:
     )
     with bar:
         if n_workers > 1:
-            with ProcessPoolExecutor(n_workers) as pool:
+            with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
                 for _ in pool.map(_write_clip, jobs, chunksize=10):
                     bar.update()
         else:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...attributions import METHODS
 from ...files import atomic_path, save_parquet, write_json
-from ..workers import run
+from ...workers import run
 from .agreement import metric_means
 from .bench import Bench
 from .fills import FILLS, MASKS

@@ -22,7 +22,7 @@ from ...attributions.decoder import Recipe
 from ...attributions.sound_decoder import SoundRecipe
 from ...models.scores import FromWaveform
 from ...study.sources import digest
-from ..workers import run
+from ...workers import run
 from .bench import Bench, Sounds, decoder_path
 from .cases import Case
 from .material import Material, read_material

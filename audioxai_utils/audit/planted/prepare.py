@@ -16,6 +16,7 @@ import torch
 
 from ...audio.spectrograms import get_spectrogram
 from ...evaluation.scoring import probabilities
+from ...workers import end_with_parent
 from . import networks
 from .bench import LISTED, Bench, packed
 from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
@@ -143,6 +144,7 @@ _material: Material | None = None  # of a worker process
 
 def _start(root: str, weights: str) -> None:
     global _material
+    end_with_parent()
     torch.set_num_threads(1)
     _material = read_material(root, weights)
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from ...files import save_parquet
+from ...workers import run
 from ..planted.judge import Effort, joined, judged_methods
-from ..workers import run
 from .judge import CLASSES, REFERENCES, WEIGHTS, Stage, judge_to
 from .scenes import SEED, read_scenes, scenes_of, write_scenes
 

@@ -1,16 +1,16 @@
-"""Many pieces of work in processes of their own, each of which takes the next piece that is left."""
+"""Many pieces of work in processes of their own, none of which outlives the one that started it."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
-LOOK = 0.2  # seconds between two looks at how far the work is
+LOOK = 0.2  # seconds between two looks at how far the work is, and at the process that gave it
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     stop: float | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Work on every name; the number that failed, or were in the hands of a process that died.
+    """Work on every name, each process on the next one left; the number that failed or whose process died.
 
     Parameters
     ----------
@@ -54,6 +54,9 @@ def run(
 
 
 def _work(names: list[str], start, one, stop: float | None, taken, over, failed, quiet: bool) -> None:
+    import torch
+
+    end_with_parent()
     torch.set_num_threads(1)
     state = start()
     while True:
@@ -75,3 +78,18 @@ def _work(names: list[str], start, one, stop: float | None, taken, over, failed,
             over.value += 1
         if not (quiet and went_well):
             print(line, flush=True)
+
+
+def end_with_parent() -> None:
+    """End this process, one of `multiprocessing`'s, when the one that started it ends, however that does.
+
+    Without it, one whose parent is killed goes on to the end of its work, or waits for more for ever.
+    """
+    parent = multiprocessing.parent_process().pid
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
