@@ -15,6 +15,7 @@ import torch
 from ..constants import PROTOCOLS
 from ..evaluation.controls import all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask
 from ..evaluation.masks import build_masks
+from ..evaluation.overview import EQUAL
 from ..evaluation.scoring import MaskScorer, score_masks
 from ..files import read_parquet, save_parquet
 from .classifiers import Classifier
@@ -42,8 +43,9 @@ def score_block(
     """Score all masks of the methods on a block of clips, or read what was scored before.
 
     Under ``audited`` what is heard is scored too, and every mask has its controls: rows with ``control``
-    random or energy of exactly the mask's area, and all_ones and oracle once per clip. Where source and
-    interferer are known, so is what a mask keeps of either (dB) and the SI-SDR (dB) of its sound.
+    random or energy of exactly the mask's area, those of `EQUAL` heard too, and all_ones and oracle once per
+    clip. Where source and interferer are known, so is what a mask keeps of either (dB) and the SI-SDR (dB)
+    of its sound.
 
     Parameters
     ----------
@@ -138,13 +140,17 @@ class _Block:
         return energy_kept(mask, *self.powers) | {"si_sdr": self.scorer.si_sdr(mask)}
 
     def controls(self, masks: dict[str, torch.Tensor]) -> Iterator[pd.DataFrame]:
-        """random and energy at the area of every mask."""
+        """random and energy at the area of every mask, heard too where all methods keep as much."""
         by_name: dict[str, dict[str, torch.Tensor]] = {"random": {}, "energy": {}}
         for name, mask in masks.items():
             for control, matched in control_masks(mask, self.scorer.batch.power, ranks=self.ranks).items():
                 by_name[control][name] = matched
         for control, matched in by_name.items():
-            yield score_masks(self.scorer, matched, "audited").assign(protocol="audited", control=control)
+            for heard in (False, True):
+                some = {name: mask for name, mask in matched.items() if (name == EQUAL) == heard}
+                if some:
+                    scores = score_masks(self.scorer, some, "audited", heard)
+                    yield scores.assign(protocol="audited", control=control)
 
     def bounds(self) -> Iterator[pd.DataFrame]:
         """all_ones, and oracle where the stems are known."""

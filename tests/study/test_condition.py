@@ -12,9 +12,12 @@ import torch
 
 from audioxai_utils.attributions import METHODS, register
 from audioxai_utils.audio.datasets import background_clips
+from audioxai_utils.audio.spectrograms import kept_audio
 from audioxai_utils.constants import MASK_NAMES, known_methods
-from audioxai_utils.evaluation.controls import kept_bins
+from audioxai_utils.evaluation.controls import clip_seed, control_masks, kept_bins
 from audioxai_utils.evaluation.masks import build_masks
+from audioxai_utils.evaluation.overview import EQUAL
+from audioxai_utils.evaluation.scoring import probabilities
 from audioxai_utils.study import attribute, clips, decoders
 from audioxai_utils.study.study import Study
 
@@ -185,6 +188,24 @@ def test_controls_keep_exactly_the_area_of_their_mask(condition, scores):
     assert len(rows) == 2 * 14 * 3
     for row in rows.itertuples():
         assert round(row.area * 64 * 101) == n_bins[row.mask][names.index(row.clip)]
+
+
+def test_controls_are_heard_at_the_area_that_all_methods_share(condition, scores):
+    controls = scores.query("control in ['random', 'energy']")
+    assert (controls["FF_heard"].notna() == (controls["mask"] == EQUAL)).all()
+    classifier, waveforms = condition.classifier, condition.clips.waveforms
+    batch = classifier.spectrogram(classifier.sound(waveforms))
+    seeds = [clip_seed(name) for name in condition.clips.frame["clip"]]
+    mask = build_masks(condition.attributions("saliency"), "audited", [EQUAL])[EQUAL]
+    whole = classifier.probabilities(waveforms)
+    for kind, matched in control_masks(mask, batch.power, seeds).items():
+        left = kept_audio(batch, 1 - matched, classifier.spectrogram)
+        after = probabilities(classifier.model, classifier.spectrogram.decibels(left))
+        target = whole.argmax(1, keepdim=True)
+        wanted = (whole.gather(1, target) - after.gather(1, target))[:, 0]
+        found = controls[(controls["control"] == kind) & (controls["mask"] == EQUAL)]
+        found = found[found["method"] == "saliency"]
+        np.testing.assert_allclose(found["FF_heard"].to_numpy(float), wanted.numpy(), atol=1e-5)
 
 
 def test_all_ones_keeps_everything_and_the_oracle_improves_the_ratio(scores):
