@@ -57,7 +57,9 @@ def our_scores() -> pd.DataFrame:
 
 
 def our_controls() -> pd.DataFrame:
-    """FF, AD and FidIn of the random and energy masks of equal area that belong to `our_scores`."""
+    """FF, AD and FidIn of the random and energy masks of equal area that belong to `our_scores`; those of
+    topK_30, which keep as much whatever the method, are heard too.
+    """
     return _read_parquet("controls.parquet").copy()
 
 

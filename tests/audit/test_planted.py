@@ -318,7 +318,7 @@ def test_figures_and_sentences_show_the_numbers():
     cases = named.pivot_table("average_precision", "case", "method", "mean")
     difference = f"a difference of {(cases['shap'] - cases['lime']).mean():.2f} ("
     assert difference in sentences.against_lime(named)[0]
-    assert text.startswith("- c, 8 cases, 16 clips: ") and len(text.splitlines()) == 4
+    assert text.startswith("- c, 8 cases, 16 clips of 2 recordings: ") and len(text.splitlines()) == 4
     assert sentences.conclusions(points, agreed) == []
     own = agreed.iloc[[0]].assign(mask="bin", metric="FF", fill=agreement.STUDY_FILL)
     (line,) = sentences.conclusions(named, own)
@@ -368,6 +368,15 @@ def test_warning_against_the_formula():
     ).assign(classifier="c", plant="tone", level_db=0.0)
     (row,) = warning.warnings_of(points).to_dict("records")
     assert row["difference"] == pytest.approx(difference.mean()) and row["needed"] == n
+    assert row["p_control"] == 1  # exactly chance
+    always = points.assign(control_auc=0.6 + 0.01 * points["clip"], auc=0.9)
+    alarm = warning.warnings_of(always).iloc[0]
+    assert alarm["p"] < 0.05 and alarm["p_control"] == pytest.approx(0.5**12)  # all twelve on one side
+    (told,) = warning.summarised(warning.warnings_of(always)).to_dict("records")
+    assert told["warns"] == 1 and told["false_alarm"] == 1
+    assert warning.summarised(warning.warnings_of(points))["false_alarm"].tolist() == [0]
+    mass = points.assign(mass=points["auc"], control_mass=0.1)
+    assert math.isnan(warning.warnings_of(mass, "mass")["p_control"].iloc[0])  # no chance is known
     loud, missing = points.assign(case="y", level_db=6.0), points.assign(case="z", plant="lowpass")
     found = warning.by_level(warning.warnings_of(pd.concat([points, loud, loud.assign(case="w"), missing])))
     assert found["level_db"].tolist() == [6, 0] and found["n_cases"].tolist() == [2, 1]

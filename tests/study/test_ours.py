@@ -1,10 +1,14 @@
 """Our own run on real ESC-50, as the package holds it: rebuilt without data and weights."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
-from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_METHODS, STUDY_METRICS
+from audioxai_utils.audit.planted.agreement import mean_with_interval
+from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_CONDITIONS, STUDY_METHODS, STUDY_METRICS
 from audioxai_utils.evaluation.frames import CONDITION
 from audioxai_utils.evaluation.overview import equal_area
 from audioxai_utils.published import our_accuracies, our_cnn14, our_controls, our_methods, our_scores
@@ -69,6 +73,40 @@ def test_all_methods_stand_beside_the_controls_at_one_area(tmp_path):
     removes = methods["FF"] > rows.loc[["random", "energy"], "FF"].max() + 0.02
     assert set(methods.index[keeps & removes]) == {"extremal", "extremal_20", "extremal_robust"}
     assert (rows["FidIn_low"] <= rows["FidIn"]).all() and (rows["FidIn"] <= rows["FidIn_high"]).all()
+
+
+def test_what_is_said_of_controls_by_ear_is_that_of_the_published_scores():
+    page = " ".join((REPOSITORY / "docs" / "esc50.md").read_text(encoding="utf-8").split())
+    equal = "protocol == 'audited' and mask == 'topK_30'"
+    scores, controls = our_scores().query(f"{equal} and control == ''"), our_controls().query(equal)
+    controls = controls[controls["method"] == "lime"].assign(
+        method=controls["control"]
+    )  # any method's are the same
+    both = pd.concat([scores, controls]).astype({"method": str, "clip": str})
+    keys = [[kind, noise] for kind, noise in STUDY_CONDITIONS]
+    clips = both.pivot_table(
+        "FidIn_heard", ["spectrogram_type", "noise_scenario", "clip"], "method", observed=True
+    )
+    means = clips.groupby(level=[0, 1], observed=True).mean()
+    for words, name in (
+        ("Deep SHAP", "shap"),
+        ("LIME", "lime"),
+        ("loudest bins", "energy"),
+        ("random bins", "random"),
+    ):
+        row = " | ".join(f"{means.loc[tuple(key), name]:.2f}".removeprefix("0") for key in keys)
+        assert f"| {words} | {row} |" in page
+    for words, name in (("Deep SHAP", "shap"), ("LIME", "lime")):
+        row = page[page.index(f"| {words} minus the loudest |") :].split("|")[2:7]
+        for cell, (kind, noise) in zip(row, keys):
+            more = clips.loc[kind, noise]
+            found = mean_with_interval((more[name] - more["energy"]).to_numpy(float))
+            told = [float(each) for each in re.findall(r"-?\.\d\d", cell)]
+            assert told == pytest.approx(found, abs=0.0051)
+    heard = both.groupby(["method", "spectrogram_type", "noise_scenario"], observed=True)["FF_heard"].mean()
+    random = heard["random"]
+    assert round(random.min(), 2) == -0.01 and round(random.max(), 2) == 0.07
+    assert heard[list(STUDY_METHODS)].min() >= 0.32
 
 
 def test_the_studys_own_network_has_all_of_its_clips_masks_and_controls():

@@ -118,6 +118,17 @@ def difference(points: pd.DataFrame, first: str, second: str, measure: str = TRU
     return mean_with_interval((cases[first] - cases[second]).to_numpy(float), plants)
 
 
+def over_recordings(
+    points: pd.DataFrame, first: str, second: str, measure: str = TRUTH
+) -> tuple[float, float]:
+    """95 % interval of the mean difference of a measure between two methods, recordings resampled, each with
+    all of the cases in which a plant was put into it.
+    """
+    clips = points.pivot_table(measure, ["case", "clip"], "method", observed=True)
+    more = (clips[first] - clips[second]).dropna()
+    return mean_with_interval(more.to_numpy(float), more.index.get_level_values("clip"))[1:]
+
+
 def best_methods(points: pd.DataFrame) -> list[str]:
     """Per classifier: which of the methods that were judged in all cases find the cause, beside the level and
     chance.
@@ -133,14 +144,20 @@ def best_methods(points: pd.DataFrame) -> list[str]:
         )
         best, worst = order.index[::-1][:3], order.index[0]
         level = means.loc["level", "average_precision"]
-        n_clips = here.groupby(["case", "clip"], observed=True).ngroups
+        n_clips, n_sounds = here.groupby(["case", "clip"], observed=True).ngroups, here["clip"].nunique()
         found = ", ".join(f"{label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
-        above = [label(m) for m in order.index[::-1] if difference(here, m, "level")[1] > 0]
+        above, told = (
+            [label(m) for m in order.index[::-1] if difference(here, m, "level", measure)[1] > 0]
+            for measure in (TRUTH, "auc_decoy")
+        )
         lines.append(
-            f"- {classifier}, {here['case'].nunique()} cases, {n_clips} clips: {found} find the cause best "
-            f"(average precision; loudness alone {level:.2f}, chance {here['truth_share'].mean():.2f}), "
+            f"- {classifier}, {here['case'].nunique()} cases, {n_clips} clips of {n_sounds} recordings: "
+            f"{found} find the cause best (average precision; loudness alone {level:.2f}, "
+            f"chance {here['truth_share'].mean():.2f}), "
             f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f}); surely better than loudness: "
-            f"{', '.join(above) or 'none'}."
+            f"{', '.join(above) or 'none'}. By AUC of cause against decoy, which loudness cannot tell apart: "
+            f"{', '.join(told[:3]) or 'none'}{f' and {len(told) - 3} more' if len(told) > 3 else ''}, of "
+            f"{len(order)} methods."
         )
     return lines
 
@@ -154,9 +171,11 @@ def against_lime(points: pd.DataFrame, first: str = "shap", second: str = "lime"
         return []
     ratios = np.exp(np.log(points["decoy_ratio"].astype(float)).groupby(points["method"].astype(str)).mean())
     more, low, high = difference(points, first, second)
+    by_sound = over_recordings(points, first, second)
     return [
         f"- Over all {len(cases)} cases {label(first)} has {cases[first].mean():.2f} and {label(second)} "
-        f"{cases[second].mean():.2f}, a difference of {more:.2f} ({low:.2f} to {high:.2f}); a bin of the "
+        f"{cases[second].mean():.2f}, a difference of {more:.2f} ({low:.2f} to {high:.2f} over plants, "
+        f"{by_sound[0]:.2f} to {by_sound[1]:.2f} over recordings); a bin of the "
         f"cause has {ratios[first]:.1f} and {ratios[second]:.1f} times the decoy's relevance (geometric "
         "means)."
     ]
@@ -244,8 +263,11 @@ def regret(chosen: pd.DataFrame) -> str:
 def warns(warned: pd.DataFrame) -> str:
     """Which method tells a planted model from its control most surely, and from how many clips on."""
     table = summarised(warned)
-    first = table.iloc[0]
+    first, most = table.iloc[0], table.loc[table["false_alarm"].idxmax()]
     return (
         f"- {label(first['method'])} warns most surely: significant in {first['warns']:.0%} of the "
-        f"cases with the clips at hand, {first['needed']:.0f} clips needed (median, paired t-test)."
+        f"cases with the clips at hand, {first['needed']:.0f} clips needed (median, paired t-test). A "
+        f"control has no use for the plant, and its map lies on it all the same in "
+        f"{first['false_alarm']:.0%} of them; {label(most['method'])}'s, the most, in "
+        f"{most['false_alarm']:.0%}."
     )

@@ -11,6 +11,7 @@ from .agreement import CONTROLS, judged_everywhere, with_intervals
 from .plants import PLANTS
 
 LEVEL = 0.05
+CHANCE = {"auc": 0.5, "auc_time": 0.5, "auc_frequency": 0.5, "auc_decoy": 0.5}  # of a map that knows nothing
 MOST = 1000  # clips; what would need more does not warn
 
 
@@ -25,21 +26,26 @@ def warnings_of(points: pd.DataFrame, measure: str = "auc") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        classifier, plant, level_db, case, method, n, difference, p (Wilcoxon's signed ranks, one-sided), and
-        ``needed``, the clips from which on a paired t-test is expected to be significant; NaN where there
-        would have to be more than a thousand, or where the difference has the wrong sign.
+        classifier, plant, level_db, case, method, n, difference, p (Wilcoxon's signed ranks, one-sided),
+        ``p_control``, the same test of the control's measure against chance: where it is small, the map lies
+        on the plant although the control has no use for it, a false alarm; NaN of a measure whose chance is
+        not known. ``needed``, the clips from which on a paired t-test (two-sided) is expected to be
+        significant; NaN where there would have to be more than a thousand, or where the difference has the
+        wrong sign.
     """
     kept = points[~points["method"].isin(CONTROLS)].dropna(subset=[measure, f"control_{measure}"])
     keys = ["classifier", "plant", "level_db", "case", "method"]
     rows = []
     for key, part in kept.groupby(keys, sort=False, observed=True):
-        difference = (part[measure] - part[f"control_{measure}"]).to_numpy(float)
+        own, control = (part[name].to_numpy(float) for name in (measure, f"control_{measure}"))
+        difference = own - control
         rows.append(
             dict(zip(keys, key))
             | {
                 "n": len(difference),
                 "difference": difference.mean(),
                 "p": p_value(difference),
+                "p_control": p_value(control - CHANCE[measure]) if measure in CHANCE else np.nan,
                 "needed": clips_needed(difference),
             }
         )
@@ -64,12 +70,14 @@ def clips_needed(difference: np.ndarray) -> float:
 
 
 def summarised(found: pd.DataFrame) -> pd.DataFrame:
-    """Per method that was judged in all cases: share of them in which it warns with the clips at hand, with
-    ``_low`` and ``_high`` (95 %, over plants), and the median of clips needed.
+    """Per method that was judged in all cases: share of them in which it ``warns`` with the clips at hand,
+    and in which its map of the control is a ``false_alarm``, with ``_low`` and ``_high`` (95 %, over plants),
+    and the median of clips ``needed``.
     """
     found = found[found["method"].map(judged_everywhere(found)).astype(bool)]
-    warns = found.assign(warns=(found["p"] < LEVEL).astype(float))
-    table = with_intervals(warns, ["method"], ["warns"]).set_index("method")
+    shares = {"warns": found["p"] < LEVEL, "false_alarm": found["p_control"] < LEVEL}
+    warns = found.assign(**{name: share.astype(float) for name, share in shares.items()})
+    table = with_intervals(warns, ["method"], list(shares)).set_index("method")
     needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)
     table["needed"] = needed["needed"].median()
     return table.sort_values(["warns", "needed"], ascending=[False, True]).reset_index()
