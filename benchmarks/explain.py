@@ -24,6 +24,7 @@ from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 from audioxai_utils.attributions import METHODS  # noqa: E402
 from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
+from audioxai_utils.evaluation.ranks import spearman  # noqa: E402
 from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
 from audioxai_utils.models.inference import inference_copy  # noqa: E402
 
@@ -143,12 +144,6 @@ def compare(method: str, arguments: argparse.Namespace, forward: dict) -> list[d
             row["of forward (CPU)"] = arguments.samples * n * own["cpu_seconds"] / result["cpu_seconds"]
         rows.append(row)
     return rows
-
-
-def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a.flatten(), b.flatten()).statistic)
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:

@@ -86,11 +86,7 @@ class Fills:
             mean, low = known.mean(3, keepdim=True), known.quantile(LOW, 3, keepdim=True)
             self.spread = known.std(3, keepdim=True, correction=0)
         else:
-            rows = known.transpose(0, 2).flatten(1)  # (F, n T)
-            mean, low, self.spread = (
-                values[None, None, :, None]
-                for values in (rows.mean(1), _low_quantile(rows), rows.std(1, correction=0))
-            )
+            mean, low, self.spread = bins_of(known, correction=0)[:, None, None, :, None]
         self.floor, self.mean = floor, mean
         self.levels = (torch.full_like(db[:1, :, :1, :1], floor), db.amin((1, 2, 3), keepdim=True), mean, low)
 
@@ -114,8 +110,11 @@ class Fills:
         return level[rows] if len(level) > 1 else level
 
 
-def _low_quantile(rows: torch.Tensor) -> torch.Tensor:
-    return rows.kthvalue(max(1, round(LOW * rows.shape[1])), 1)[0]
+def bins_of(db: torch.Tensor, correction: int = 1) -> torch.Tensor:
+    """Mean, low quantile and standard deviation (3, F) of each bin over pictures (n, 1, F, T)."""
+    rows = db.transpose(0, 2).flatten(1)  # (F, n T)
+    low = rows.kthvalue(max(1, round(LOW * rows.shape[1])), 1)[0]
+    return torch.stack([rows.mean(1), low, rows.std(1, correction=correction)])
 
 
 def _loss(model, target, parts) -> torch.Tensor:

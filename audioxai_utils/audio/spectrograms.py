@@ -168,7 +168,7 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
     """The study's spectrogram of that name (``stft_db`` or ``mel_db``); ValueError for another.
 
     ``dtype`` is the one in which torchaudio computes the mel filters: float32 as published, whose sixth
-    digit hangs on the machine's vector unit, or float64, the same everywhere.
+    digit depends on the machine's vector unit, or float64, the same everywhere.
     """
     check_choice("spectrogram_type", spectrogram_type, SPECTROGRAM_TYPES)
     return Spectrogram(SPECTROGRAMS[spectrogram_type], dtype)

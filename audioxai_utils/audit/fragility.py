@@ -26,13 +26,13 @@ from torch import nn
 
 from ..attributions import METHODS
 from ..attributions.gradcam import layer_and_grid, weighted_maps
+from ..evaluation.ranks import rank_correlation
 from ..evaluation.scoring import decibels
 from ..evaluation.selection import bin_ranks, first_bins
 from ..models.reading import reading_of
 from ..models.wrapping import is_differentiable
 from ..words import method_label
 from .planted.agreement import mean_with_interval
-from .planted.measures import rank_correlation
 
 if TYPE_CHECKING:
     from ..study.condition import Condition
@@ -138,7 +138,8 @@ def fragility(
         aimed = {name: [(ATTACK, 0, attacks[name](waveform, target, level))] for name in attacks or {}}
         for name in methods:
             for change, draw, sound in noisy + aimed.get(name, []):
-                similar = rank_correlation(before[name][:, 0], explain(name, sound, target)[:, 0]).tolist()
+                both = (maps.flatten(1).cpu() for maps in (before[name], explain(name, sound, target)))
+                similar = rank_correlation(*both).tolist()
                 held = (predict(sound) == target).tolist()
                 about = {"method": name, "level_db": level, "change": change, "draw": draw}
                 rows = {"clip": range(len(waveform)), "similar": similar, "held": held}

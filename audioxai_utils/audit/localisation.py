@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 
 from ..evaluation import comparisons
 from ..evaluation.bootstrap import interval, resampled_means
 from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
+from ..evaluation.ranks import rank_correlation
 from ..study.clips import is_correct
 from ..words import condition_label, method_label, percent, rho_words
 
@@ -208,21 +208,12 @@ def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[s
     n_clips, n_methods = values[0].shape
     if n_methods < 3 or n_clips < 1:
         return dict.fromkeys(("spearman", "low", "high"), float("nan"))
-    rho = _spearman_of_rows(*(part.mean(0, keepdims=True) for part in values))[0]
+    rho = rank_correlation(*(part.mean(0, keepdims=True) for part in values))[0]
     if np.isnan(rho):  # all methods are alike
         return dict.fromkeys(("spearman", "low", "high"), float("nan"))
-    drawn = _spearman_of_rows(*(resampled_means(part, n_resamples, seed) for part in values))
+    drawn = rank_correlation(*(resampled_means(part, n_resamples, seed) for part in values))
     low, high = interval(drawn[:, None], n_clips)
     return {"spearman": float(rho), "low": float(low[0]), "high": float(high[0])}
-
-
-def _spearman_of_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation of each row of ``first`` with that of ``second``; NaN where one is constant."""
-    ranks = [rankdata(part, axis=1) for part in (first, second)]
-    centred = [part - part.mean(1, keepdims=True) for part in ranks]
-    sizes = [np.square(part).sum(1) for part in centred]
-    with np.errstate(invalid="ignore"):
-        return (centred[0] * centred[1]).sum(1) / np.sqrt(sizes[0] * sizes[1])
 
 
 def means(both: pd.DataFrame) -> pd.DataFrame:

@@ -18,9 +18,9 @@ from torch import nn
 
 from .. import constants
 from ..attributions import METHODS, neighbourhoods
+from ..evaluation.ranks import constant, spearman
 from ..models.inference import inference_copy
 from ..numerics import at_once
-from .sanity_checks import constant, spearman
 
 if TYPE_CHECKING:
     from ..study.condition import Condition

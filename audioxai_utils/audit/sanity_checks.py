@@ -21,6 +21,7 @@ from ..attributions import neighbourhoods
 from ..attributions.gradient_check import gradient_check
 from ..attributions.neighbourhoods import ALPHA, KERNEL_WIDTH
 from ..evaluation.frames import CONDITION
+from ..evaluation.ranks import spearman
 from ..models.cnn14 import Cnn14
 from ..models.inference import inference_copy
 from ..models.wrapping import is_differentiable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..study.condition import Condition
     from ..study.study import Study
 
-CONSTANT = 1e-6  # of the largest value; a map that varies less than float32 rounds has no ranks
 N_GRADIENT_CLIPS = 2  # clips whose gradient is checked
 LIME_CHECKS = {  # check -> column of `lime_stability`
     "LIME's fit on its own neighbours": "r2",
@@ -264,20 +264,3 @@ def sentence(checks: pd.DataFrame) -> str:
             f"the trained model (ρ = {anew.max():.2f} of absolute values)."
         )
     return f"{text} The most frequent winner wins {percent(values[SAME_WINNER])} of the resamples."
-
-
-# Ranks
-
-
-def spearman(first, second) -> float:
-    """Rank correlation of two arrays of one size, ties at their mean rank; NaN where one is constant."""
-    from scipy.stats import rankdata
-
-    first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
-    if constant(first) or constant(second):
-        return float("nan")
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
-
-
-def constant(values: np.ndarray) -> bool:
-    return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())

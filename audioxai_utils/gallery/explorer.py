@@ -32,6 +32,7 @@ from ..explanation import Explanation, explain
 from ..figures.style import template
 from ..models.classifier import AudioClassifier
 from ..models.wrapping import is_differentiable, shows_layers
+from ..numerics import largest
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
 from .entries import PARTS, GalleryEntry
@@ -64,10 +65,8 @@ class _Live:
 
 def area_mask(attribution: torch.Tensor, share: float) -> torch.Tensor:
     """Binary mask (1, 1, F, T) of the largest ``share`` (0 to 1) of an attribution's bins."""
-    flat = attribution.reshape(-1)
-    mask = torch.zeros_like(flat)
-    mask[flat.topk(round(share * flat.numel())).indices] = 1
-    return mask.view_as(attribution)
+    kept = largest(attribution.reshape(1, -1), round(share * attribution.numel()))
+    return kept.to(attribution).view_as(attribution)
 
 
 class Explorer(ipywidgets.VBox):

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import nn
 
+from ..audio.mel import mel_filters
+
 SAMPLE_RATE, N_FFT, WIN_LENGTH, HOP_LENGTH = 32000, 1024, 800, 320
 N_MELS, F_MAX = 128, 15000.0  # filters from 0 to F_MAX Hz
 PRE_EMPHASIS = 0.97
@@ -132,10 +134,7 @@ def kaldi_mel_filters() -> torch.Tensor:
     Triangles of height 1 whose sides are straight on the mel scale, mel = 1127 ln(1 + f / 700), with corners
     at equal distances in mel. No filter reaches the bins above 15 kHz.
     """
-    mel = 1127 * torch.log1p(torch.arange(N_FFT // 2 + 1, dtype=torch.float64) * SAMPLE_RATE / N_FFT / 700)
-    step = 1127 * math.log1p(F_MAX / 700) / (N_MELS + 1)
-    centres = step * torch.arange(1, N_MELS + 1, dtype=torch.float64).unsqueeze(1)
-    return (1 - (mel - centres).abs() / step).clamp(min=0)  # (128, 513)
+    return mel_filters(N_FFT // 2 + 1, 0.0, F_MAX, N_MELS, SAMPLE_RATE, "kaldi").T
 
 
 def nearest_frames(n_frames: int) -> torch.Tensor:

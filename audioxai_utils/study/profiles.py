@@ -41,7 +41,7 @@ class Profile:
     snr_db: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)  # clip to noise, swept
     n_swept: int = 3  # clips explained anew at every one of them
     planted: bool = False  # notebook 12 measures its table on ESC-50 and mn04 itself; else it is published's
-    # float64, weights rounded after each epoch: no number hangs on threads or vector units
+    # float64, weights rounded after each epoch: no number depends on threads or vector units
     reproducible: bool = False
 
 

@@ -26,6 +26,7 @@ from audioxai_utils.audit.planted.bench import Bench, Sounds
 from audioxai_utils.audit.planted.cases import Case, loudness, truth
 from audioxai_utils.audit.planted.judge import Effort, joined, judge
 from audioxai_utils.audit.planted.plants import PLANTS
+from audioxai_utils.evaluation.ranks import rank_correlation
 from audioxai_utils.figures import planted as figures
 from audioxai_utils.models.frontends import LogMel
 
@@ -165,15 +166,6 @@ def test_an_oracle_scores_one_a_random_map_chance_an_inverted_one_below():
     assert math.isnan(inverted["mass"]) and math.isnan(inverted["decoy_ratio"])
 
 
-def test_rank_correlation_against_scipy():
-    for ties in (False, True):
-        first, second = (a_map(seed, ties)[0] for seed in (2, 3))
-        found = measures.rank_correlation(torch.stack([first, second]), torch.stack([second, second]))
-        rho = spearmanr(first.flatten(), second.flatten()).statistic
-        assert found.tolist() == pytest.approx([rho, 1])
-    assert math.isnan(measures.rank_correlation(first[None], torch.zeros_like(first)[None]))
-
-
 def test_marginals():
     cause = torch.zeros(8, 10, dtype=torch.bool)
     cause[2] = True  # a tone: all along time, so that only frequency can be judged
@@ -229,7 +221,7 @@ def test_correlations_and_their_sign():
     points, scores = a_benchmark(1.0)
     means, known = agreement.case_means(points, scores), agreement.truths(points)
     tables = agreement.rule_tables(means, known)
-    found = agreement.correlations(tables["AD", "bin", "floor"], known)
+    found = rank_correlation(tables["AD", "bin", "floor"], known)
     own = scores[(scores["mask"] == "bin") & (scores["method"] != "random")]
     for case, rho in zip(known.index, found):
         ad = own[own["case"] == case].set_index("method")["AD"].reindex(known.columns)

@@ -13,7 +13,7 @@ from .rules import COMPARISONS, LINEAR, LOGIC, NotExact, rule_of
 from .trace import Rows, Trace, in_place, name_of
 
 aten = torch.ops.aten
-SLOT = object()  # stands among a call's arguments where a tensor that hangs on the input goes
+SLOT = object()  # stands among a call's arguments where a tensor that depends on the input goes
 INDEXING = {"index", "gather", "index_select", "index_put", "index_add", "scatter_add"}
 DECISIONS = (
     COMPARISONS | LOGIC.keys() | (LINEAR - INDEXING - {"add", "sub", "_to_copy"})
@@ -225,7 +225,7 @@ def find_batch(trace: Trace, row: torch.Tensor) -> None:
             trace.batch[node] = axes[0], two[axes[0]] // 2
         elif not axes and node in trace.dependent:
             raise NotExact(
-                f"{name_of(node)} mixes rows: what f says of a clip hangs on the others in its batch"
+                f"{name_of(node)} mixes rows: what f says of a clip depends on the others in its batch"
             )
     if all(inner == 1 for _, inner in trace.batch.values()):
         return

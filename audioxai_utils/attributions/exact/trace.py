@@ -153,7 +153,7 @@ def _traced(f: Callable, row: torch.Tensor, n: int) -> tuple[torch.fx.GraphModul
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "non-functional tensor" in reason:
             reason = (
-                "it writes what hangs on its input into a copy of a constant; "
+                "it writes what depends on its input into a copy of a constant; "
                 "torch.where, or torch.cat of the parts, says the same without writing"
             )
         raise NotExact(f"f cannot be traced: {reason[:200]}") from error

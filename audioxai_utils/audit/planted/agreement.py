@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ...constants import STUDY_METRICS
 from ...evaluation.bootstrap import column_means, interval, resample_counts, resampled_means
 from ...evaluation.comparisons import lower_is_better
+from ...evaluation.ranks import rank_correlation
 from .fills import HEARD
 
 CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
@@ -96,19 +96,6 @@ def rule_tables(means: pd.DataFrame, known: pd.DataFrame) -> dict[tuple[str, str
     }
 
 
-def correlations(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
-    """Spearman's rho over the methods in each case (cases,); NaN where a side is the same for all."""
-    missing = np.isnan(values.to_numpy(float)) | np.isnan(known.to_numpy(float))
-    ranks = [
-        rankdata(np.where(missing, np.nan, side.to_numpy(float)), axis=1, nan_policy="omit")
-        for side in (values, known)
-    ]
-    middle = ((~missing).sum(axis=1, keepdims=True) + 1) / 2
-    first, second = (np.nan_to_num(rank - middle) for rank in ranks)
-    size = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    return np.divide((first * second).sum(axis=1), size, out=np.full(len(size), np.nan), where=size > 0)
-
-
 def regrets(values: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
     """Truth of the best method less that of the method that a rule chooses, in each case (cases,).
 
@@ -138,7 +125,7 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
     known, rows = truths(points, truth), []
     plants = plants_of(points).loc[known.index.astype(str)].to_numpy()
     for rule, values in rule_tables(means, known).items():
-        ranked = correlations(values, known)
+        ranked = rank_correlation(values, known)
         row = dict(zip(RULE, rule)) | {"n_cases": int((~np.isnan(ranked)).sum())}
         for name, of_cases in (("spearman", ranked), ("regret", regrets(values, known))):
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases, plants)))
@@ -214,7 +201,7 @@ def held_out(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> p
     tables = rule_tables(means, known)
     lost, close = (
         pd.DataFrame({rule: of(values, known) for rule, values in tables.items()}, index=known.index)
-        for of in (regrets, correlations)
+        for of in (regrets, rank_correlation)
     )
     study = pd.Series(regrets(geometric_mean(means, known), known), known.index)
     plants = points.drop_duplicates("case").set_index("case")["plant"].astype(str).loc[known.index]

@@ -16,6 +16,7 @@ import torch
 from ...attributions import METHODS
 from ...audio.spectrograms import kept_audio
 from ...evaluation.controls import clip_seed, si_sdr
+from ...evaluation.ranks import rank_correlation
 from ...evaluation.selection import bin_ranks, first_bins
 from ...files import save_parquet, write_json
 from ...models.inference import inference_copy
@@ -24,7 +25,7 @@ from ...numerics import tensor_float32
 from .bench import Bench, decoder_path
 from .cases import Case, Mixtures, Truth, power_at, truth
 from .fills import FILLS, HEARD, MASKS, repeated, scored
-from .measures import control_maps, localised, rank_correlation
+from .measures import control_maps, localised
 from .plants import PLANTS
 
 # the same methods with another choice of what they compare with, or of the surrogate
@@ -226,8 +227,9 @@ def points_of(
     own = stacked[[list(maps).index(name) for name in both]]
     found = localised(others[:, 0], cause, decoy)
     compared = {f"control_{measure}": found[measure] for measure in COMPARED}
-    compared["similarity"] = rank_correlation(own[:, 0], others[:, 0])
-    return frame.merge(pd.DataFrame({"method": both} | on_host(compared)), on="method", how="left")
+    alike = rank_correlation(own.flatten(1).cpu(), others.flatten(1).cpu())
+    columns = {"method": both, "similarity": alike} | on_host(compared)
+    return frame.merge(pd.DataFrame(columns), on="method", how="left")
 
 
 def on_host(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

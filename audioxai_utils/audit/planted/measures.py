@@ -132,24 +132,6 @@ def marginal_auc(positive: torch.Tensor, cause: torch.Tensor, axis: int) -> torc
     return torch.where(cause.any() & (hits.double().mean() <= 1 - FLAT), found, float("nan"))
 
 
-def ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Rank of every bin (..., d), float64, from 1; equal scores share their mean."""
-    ordered, place = scores.sort(dim=-1)
-    group = _groups(ordered)
-    sizes = torch.zeros(scores.shape, dtype=torch.float64, device=scores.device)
-    sizes.scatter_add_(-1, group, torch.ones_like(sizes))
-    shared = (sizes.cumsum(-1) - (sizes - 1) / 2).gather(-1, group)
-    return torch.empty_like(shared).scatter_(-1, place, shared)
-
-
-def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Spearman's rho (n,) of maps (n, F, T) with others; NaN where one is constant."""
-    sides = [ranks(each.flatten(1)) for each in (first, second)]
-    sides = [side - side.mean(1, keepdim=True) for side in sides]
-    sizes = (sides[0].square().sum(1) * sides[1].square().sum(1)).sqrt()
-    return _ratio((sides[0] * sides[1]).sum(1), sizes)
-
-
 # Controls
 
 

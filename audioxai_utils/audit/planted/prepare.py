@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from ...attributions.extremal_robust import bins_of
 from ...audio.spectrograms import get_spectrogram
 from ...evaluation.scoring import probabilities
 from ...workers import end_with_parent
@@ -26,7 +27,6 @@ from .plants import PLANTS
 CNN14_LEVELS = {"tone": (-12, 0), "clicks": (-12, -6), "chirp": (-6, 0), "hum": (0,)}  # dB
 CNN14_LEVELS |= {"noise": (-12, -6), "lowpass": (-24,), "reverb": (-6, 0), "event": (-6, 0)}
 N_CLIPS = 10  # judged of each case, at most
-LOW = 0.05  # quantile of the low fill
 
 Made = tuple[Case, dict]
 
@@ -59,13 +59,6 @@ def share(values: torch.Tensor) -> float:
     return float(values.double().mean()) if len(values) else float("nan")
 
 
-def fills_of(db: torch.Tensor) -> torch.Tensor:
-    """Mean, low quantile and standard deviation of each bin of training pictures (n, 1, F, T), (3, F)."""
-    values = db[:, 0].transpose(0, 1).flatten(1)  # (F, n T)
-    low = values.kthvalue(max(1, round(LOW * values.shape[1])), 1)[0]
-    return torch.stack([values.mean(1), low, values.std(1)]).cpu()
-
-
 # The pretrained tagger
 
 
@@ -96,7 +89,7 @@ def prepare_mn04(material: Material, plant: str, device: str = "cpu") -> list[Ma
 
 def parts_of(model, control, pictures: torch.Tensor) -> dict:
     """What belongs to a case; see `Bench`."""
-    return {"model": packed(model.cpu()), "control": packed(control.cpu()), "fills": fills_of(pictures)}
+    return {"model": packed(model.cpu()), "control": packed(control.cpu()), "fills": bins_of(pictures).cpu()}
 
 
 # The small Cnn14
