@@ -84,6 +84,23 @@ def test_a_quick_study_of_real_clips_takes_the_tagger_that_is_at_hand(place, own
     assert {quick(*words).network for words in others} == {"cnn14"}
 
 
+def test_a_full_width_network_from_scratch_is_announced(place, own_results, capsys):
+    chosen = {
+        "none at all": [],
+        "none": ["--pretrained", "none"],
+        "mn04": ["--pretrained", "mn04", "given.pt"],
+    }
+    (place / "given.pt").write_bytes(b"weights")
+    said = {}
+    for name, words in chosen.items():
+        given = [str(place / word) if word == "given.pt" else word for word in words]
+        made = command_line.parse(["--profile", "paper", "--dataset", "esc50", *given]).settings
+        preparation.prepare(made, dry_run=True)
+        said[name] = capsys.readouterr().out
+    assert "trains a Cnn14 of full width from scratch" in said["none at all"]
+    assert said["none"] == said["mn04"] == ""
+
+
 def test_a_study_started_without_the_tagger_goes_on_without_it(place, own_results, capsys):
     (place / "data").mkdir(exist_ok=True)
     (place / "data" / downloads.WEIGHTS["mn04"].name).write_bytes(WEIGHTS)
