@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import threading
@@ -51,6 +52,12 @@ def run(
             told += 1
             tell(told, len(names))
     return failed.value + sum(worker.exitcode != 0 for worker in workers)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Where a command works, and in how many processes."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
 
 
 def _work(names: list[str], start, one, stop: float | None, taken, over, failed, quiet: bool) -> None:

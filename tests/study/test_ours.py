@@ -7,12 +7,23 @@ import pandas as pd
 import papermill
 import pytest
 
+from audioxai_utils.audit import findings
 from audioxai_utils.audit.planted.agreement import mean_with_interval
 from audioxai_utils.constants import MASK_NAMES, REPOSITORY, STUDY_CONDITIONS, STUDY_METHODS, STUDY_METRICS
 from audioxai_utils.evaluation.frames import CONDITION
 from audioxai_utils.evaluation.overview import equal_area
 from audioxai_utils.published import our_accuracies, our_cnn14, our_controls, our_methods, our_scores
 from audioxai_utils.study.ours import restore
+
+OF_SCORES = (
+    findings.all_ones_masks,
+    findings.constant_masks,
+    findings.rounding_counts,
+    findings.sigmoid_masks,
+    findings.scored_is_not_heard,
+    findings.controls,
+    findings.uncertainty,
+)
 
 
 def test_it_is_the_whole_grid_and_its_numbers_agree_with_each_other():
@@ -55,6 +66,15 @@ def test_every_table_and_figure_of_scores_is_made_again_from_it(tmp_path):
     scores = scores[scores["spectrogram_type"] == "mel_db"]
     own = scores[(scores["method"] == row["method"]) & (scores["mask"] == row["mask"])]
     assert row["FF"] == pytest.approx(own["FF"].mean(), abs=1e-4)
+    page = (REPOSITORY / "docs" / "esc50.md").read_text(encoding="utf-8")
+    for of in OF_SCORES:  # what the page says of the audit's findings at this number of clips
+        found = of(study)
+        told = ", ".join(
+            found[name].removeprefix("than random: ").removeprefix("than energy: ").split(" ")[0]
+            + (" %" if found[name].endswith("%") else "")
+            for name in (("paper",) if of is findings.all_ones_masks else ("paper", "audited"))
+        )
+        assert f" | {told} | " in page, (of.__name__, told)
 
 
 def test_all_methods_stand_beside_the_controls_at_one_area(tmp_path):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...attributions import METHODS
 from ...files import atomic_path, save_parquet, write_json
-from ...workers import run
+from ...workers import add_options, run
 from .agreement import metric_means
 from .bench import Bench
 from .fills import FILLS, MASKS
@@ -48,8 +48,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="audioxai_utils.audit.planted", description=__doc__)
     parser.add_argument("folder", help="of prepared cases")
     parser.add_argument("parts", help="folder that gets three files a case")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    add_options(parser)
     parser.add_argument("--samples", type=int, default=Effort.n_samples, help="of LIME, SLIME and RISE")
     parser.add_argument("--clips", type=int, default=Effort.n_clips, help="of each case, at most")
     parser.add_argument("--compared", type=int, default=Effort.n_compared, help="clips explained twice")

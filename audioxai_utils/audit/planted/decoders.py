@@ -22,7 +22,7 @@ from ...attributions.decoder import Recipe
 from ...attributions.sound_decoder import SoundRecipe
 from ...models.scores import FromWaveform
 from ...study.sources import digest
-from ...workers import run
+from ...workers import add_options, run
 from .bench import Bench, Sounds, decoder_path
 from .cases import Case
 from .material import Material, read_material
@@ -109,8 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", default=TRAINED, choices=TRAINED)
     parser.add_argument("--cases", nargs="+", default=(), help="by name; all that count")
     parser.add_argument("--epochs", type=int, help="at most; default the recipe's")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    add_options(parser)
     given = parser.parse_args(arguments)
     names = given.cases or [case.name for case in Bench.read(given.folder).counted()]
     start = partial(_start, given.esc50, given.weights, given.folder)

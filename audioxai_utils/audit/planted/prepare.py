@@ -17,7 +17,7 @@ import torch
 from ...attributions.extremal_robust import bins_of
 from ...audio.spectrograms import get_spectrogram
 from ...evaluation.scoring import probabilities
-from ...workers import end_with_parent
+from ...workers import add_options, end_with_parent
 from . import networks
 from .bench import LISTED, Bench, packed
 from .cases import Case, Mixtures, mixtures, shows, sounds_of, truth
@@ -216,8 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", help="where the cases go")
     parser.add_argument("--classifiers", nargs="+", choices=tuple(PREPARE), default=tuple(PREPARE))
     parser.add_argument("--plants", nargs="+", choices=tuple(PLANTS), default=tuple(PLANTS))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    add_options(parser)
     parser.add_argument(
         "--copy", action="store_true", help="copy the clips that are needed to FOLDER, no more"
     )

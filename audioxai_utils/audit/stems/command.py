@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ...files import save_parquet
-from ...workers import run
+from ...workers import add_options, run
 from ..planted.judge import Effort, joined, judged_methods
 from .judge import CLASSES, REFERENCES, WEIGHTS, Stage, judge_to
 from .scenes import SEED, read_scenes, scenes_of, write_scenes
@@ -28,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("parts", help="folder that gets two files a group of scenes")
     parser.add_argument("--prepare", nargs=3, metavar=("ESC50", "WEIGHTS", "LABELS"))
     parser.add_argument("--scenes", type=int, default=N_SCENES)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    add_options(parser)
     parser.add_argument("--samples", type=int, default=300, help="of LIME, SLIME and RISE")
     parser.add_argument("--group", type=int, default=GROUP, help="scenes explained together")
     parser.add_argument("--methods", nargs="+", default=judged_methods(), choices=judged_methods())
