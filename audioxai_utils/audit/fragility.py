@@ -49,9 +49,8 @@ WHITE, ATTACK = "white noise", "attack"
 Explain = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Attack = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-Relevance = Callable[
-    [torch.Tensor, torch.Tensor, bool], torch.Tensor
-]  # pictures, classes, whether with graph
+# pictures, classes and whether with a graph, to relevance (n, ...), 0 or more
+Relevance = Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]
 Aim = Callable[[nn.Module, torch.Tensor, torch.Tensor], Relevance]  # of a network, with a picture and a class
 
 
