@@ -231,7 +231,19 @@ def relink(text: str, pages: Mapping[str, str], in_folder: str = "", up: str = "
     return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', f'href="{up}gallery/'))
 
 
-def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: bool = False) -> str:
+def figures_by_content(report: Path) -> dict[str, str]:
+    """Address of each figure in a report's folder, seen from there, by the SHA-256 of its content."""
+    paths = sorted(report.glob("figures/*.png"))
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): f"figures/{quote(path.name)}" for path in paths}
+
+
+def notebook_body(
+    path: Path,
+    folder: Path,
+    pages: Mapping[str, str],
+    drawn: Mapping[str, str] | None = None,
+    is_index: bool = False,
+) -> str:
     """HTML of an executed notebook's cells; writes its pictures and sounds below ``folder``.
 
     Parameters
@@ -242,6 +254,8 @@ def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: 
         Where the page will lie.
     pages : mapping of stem to title
         All notebooks that have a page.
+    drawn : mapping, optional
+        From `figures_by_content`: a picture that lies there already is shown from there.
     is_index : bool
         The page is the report's index: its code is left out, the others' pages are in ``notebooks/``.
     """
@@ -261,10 +275,14 @@ def notebook_body(path: Path, folder: Path, pages: Mapping[str, str], is_index: 
         "show_code": not is_index,
     }
     body, resources = exporter.from_notebook_node(notebook, about)
+    where = ("notebooks/", "") if is_index else ("", "../")
     for name, data in resources["outputs"].items():
+        figure = (drawn or {}).get(hashlib.sha256(data).hexdigest())
+        if figure and f'src="{name}"' in body:
+            body = body.replace(f'src="{name}"', f'src="{where[1]}{figure}"')
+            continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    where = ("notebooks/", "") if is_index else ("", "../")
     return relink(sounds_to_files(scrolling_tables(body), folder / files, files), pages, *where)
 
 

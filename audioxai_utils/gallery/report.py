@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .. import constants
 from ..study.settings import FILE as SETTINGS
 from ..study.settings import Settings
 from .html import MISSING, escape, navigation, page, readable_size, whole_directory, write_stylesheet
-from .notebook_pages import notebook_body, notebook_title
+from .notebook_pages import figures_by_content, notebook_body, notebook_title
 from .speed import FOLDER as BENCHMARKS
 
 TITLE = "What does the classifier hear?"
@@ -60,10 +60,11 @@ def build(results_dir: str | Path, notebooks: Sequence[str] | None = None) -> Pa
         write_stylesheet(folder / "assets")
         if (report / "gallery").is_dir():
             shutil.copytree(report / "gallery", folder / "gallery", copy_function=_link_or_copy)
-        titles = _write_notebooks([path for path in executed if path.stem != INDEX], folder)
         _copy_results(results_dir, folder, owns)
+        drawn = figures_by_content(folder)
+        titles = _write_notebooks([path for path in executed if path.stem != INDEX], folder, drawn)
         index = next((path for path in executed if path.stem == INDEX), None)
-        (folder / "index.html").write_text(_index(index, folder, titles), encoding="utf-8")
+        (folder / "index.html").write_text(_index(index, folder, titles, drawn), encoding="utf-8")
     return report / "index.html"
 
 
@@ -138,7 +139,7 @@ def _copy_results(results_dir: Path, folder: Path, owns: Callable[[str], bool]) 
             shutil.copy2(path, target)
 
 
-def _write_notebooks(notebooks: list[Path], folder: Path) -> dict[str, str]:
+def _write_notebooks(notebooks: list[Path], folder: Path, drawn: Mapping[str, str]) -> dict[str, str]:
     """One page per executed notebook; returns the titles by stem."""
     import nbformat
 
@@ -153,7 +154,7 @@ def _write_notebooks(notebooks: list[Path], folder: Path) -> dict[str, str]:
             links.append((f"{stems[number - 1]}.html", f"Previous: {titles[stems[number - 1]]}"))
         if number + 1 < len(stems):
             links.append((f"{stems[number + 1]}.html", f"Next: {titles[stems[number + 1]]}"))
-        body = notebook_body(path, folder / "notebooks", titles)
+        body = notebook_body(path, folder / "notebooks", titles, drawn)
         text = page(titles[path.stem], body, assets="../assets", navigation=navigation(links))
         (folder / "notebooks" / f"{path.stem}.html").write_text(text, encoding="utf-8")
     return titles
@@ -162,9 +163,9 @@ def _write_notebooks(notebooks: list[Path], folder: Path) -> dict[str, str]:
 # The index
 
 
-def _index(notebook: Path | None, folder: Path, titles: dict[str, str]) -> str:
+def _index(notebook: Path | None, folder: Path, titles: dict[str, str], drawn: Mapping[str, str]) -> str:
     """index.html of the report: the notebook's page, and what belongs to the folder."""
-    body = NO_INDEX if notebook is None else notebook_body(notebook, folder, titles, is_index=True)
+    body = NO_INDEX if notebook is None else notebook_body(notebook, folder, titles, drawn, is_index=True)
     links = [("index.html", "Report"), ("#notebooks", "Notebooks"), ("#files", "Files"), ("#run", "This run")]
     if (folder / "gallery" / "listening.html").is_file():
         links.insert(1, ("gallery/listening.html", "Listening test"))

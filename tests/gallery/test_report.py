@@ -10,6 +10,7 @@ import re
 from types import SimpleNamespace
 from urllib.parse import quote
 
+import nbformat
 import nbformat.v4 as v4
 import numpy as np
 import pandas as pd
@@ -250,6 +251,25 @@ def test_notebook_page(run_folder):
     picture = re.search(r'src="(01_data_and_noise_files/[^"]+\.png)"', text)[1]
     assert (folder / picture).read_bytes() == base64.b64decode(PIXEL)
     assert 'rel="stylesheet" href="../assets/style.css"' in text
+
+
+def test_a_figure_on_file_lies_once_in_the_report(tmp_path):
+    """Shown by two pages and offered as a file; another picture keeps a file of its own."""
+    save_figures(tmp_path / "figures")
+    saved = base64.b64encode((tmp_path / "figures" / "transform_scheme.png").read_bytes()).decode()
+    for stem in ("01_data_and_noise", "00_report"):
+        shown = [display({"image/png": each, "text/plain": "x"}) for each in (saved, PIXEL)]
+        cells = [v4.new_markdown_cell("# Data"), v4.new_code_cell("figure", outputs=shown)]
+        path = tmp_path / "notebooks" / f"{stem}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(v4.new_notebook(cells=cells), path)
+    index = build(tmp_path)
+    pages = (index, index.parent / "notebooks" / "01_data_and_noise.html")
+    for page, address in zip(pages, ("figures/", "../figures/")):
+        addresses = re.findall(r'<img[^>]*src="([^"]+[.]png)"', page.read_text(encoding="utf-8"))
+        assert addresses[0] == f"{address}transform_scheme.png" and len(addresses) == 2
+        assert all((page.parent / each).is_file() for each in addresses)
+    assert len(list(index.parent.rglob("*.png"))) == 2 + 2  # two figures, and the pixel of each page
 
 
 def test_progress_is_folded_and_a_warning_is_not(tmp_path):
