@@ -188,6 +188,12 @@ def test_what_trained_methods_find_is_that_of_the_published_tables():
     told = "L-MAC has {} to {} in all six, on average {}, loudness {}: {} more ({} to {})"
     values = [lmac.min(), lmac.max(), lmac.mean(), cases["level"].mean(), more]
     assert told.format(*map(short, values), short(low).replace("-0", "-"), short(high)) in page
+    tuned, (more, low, high) = cases["lmac_ft"].mean(), planted.difference(few, "lmac_ft", "level")
+    assert low > 0 and planted.difference(few, "l2i", "level")[1] < 0 and short(tuned) == ".37"
+    assert f"have {short(tuned)} ({short(more)} more than loudness, {short(low)} to {short(high)}, " in page
+    by_ear = [cases["lmac_td"].mean(), *planted.difference(few, "lmac_td", "level")]
+    told = "above it) and {} ({}, {} to {})".format(*(short(each).replace("-0", "-") for each in by_ear))
+    assert told in page
     means = (
         agreement.in_some_cases(points).groupby(["case", "method"], observed=True)["average_precision"].mean()
     )
