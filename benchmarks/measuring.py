@@ -18,6 +18,7 @@ from audioxai_utils.files import atomic_path, write_json
 from audioxai_utils.gallery.speed import FOLDER, about_words
 from audioxai_utils.run.manifest import commit, hardware
 from audioxai_utils.run.workflow import environment
+from audioxai_utils.workers import end_with_parent
 
 
 def in_fresh_process(function: Callable, *given):
@@ -27,7 +28,7 @@ def in_fresh_process(function: Callable, *given):
     this package's engines and for the libraries' own paths alike.
     """
     os.environ.update(environment())
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, end_with_parent) as pool:
         found = pool.apply(function, given)
         pool.close()
         pool.join()  # it ends by itself, so that what it holds is let go
