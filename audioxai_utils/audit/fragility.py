@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attributions import METHODS
 from ..attributions.gradcam import layer_and_grid, weighted_maps
@@ -196,7 +197,7 @@ def attack(
     Tensor (n, samples)
     """
     aim, soft = aim or aim_at_saliency, softened(model)
-    with torch.enable_grad():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         picture = decibels(waveform, spectrogram).detach()
         relevance, followed = (aim(net, picture, target) for net in (model, soft))
         first = relevance(picture, target, False)

@@ -153,6 +153,30 @@ def test_what_an_attack_follows_is_the_map_of_the_method(aimed_at):
     torch.testing.assert_close(relevance.flatten(1), map_of(net, picture, target).flatten(1))
 
 
+class Attentive(nn.Module):
+    """Patches as tokens, one layer of attention: fused, it has no second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 16, 16, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, picture):
+        tokens = self.patch(picture / 20).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.layer(tokens)).mean(1))
+
+
+@pytest.mark.parametrize("aimed_at", AIMS)
+def test_a_transformer_can_be_attacked(aimed_at):
+    torch.manual_seed(0)
+    net, clips = Attentive().eval(), noisy_tones()
+    target = net(MEL.decibels(clips)).argmax(1)
+    changed = fragility.attack(net, MEL, clips, target, -30.0, AIMS[aimed_at][1], n_steps=3)
+    assert level_of(changed - clips, clips) == pytest.approx([-30, -30], abs=0.05)
+    assert not torch.equal(changed, fragility.with_noise(clips, -30.0, torch.Generator().manual_seed(0)))
+
+
 def test_a_method_without_a_slope_of_its_own_is_attacked_at_saliency():
     aims = {name: fragility.aim_of(name, Curved(), {}) for name in ("lime", "saliency", "gradcam")}
     assert aims["lime"] is aims["saliency"] is fragility.aim_at_saliency
