@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-BATCH_SIZE = {"cpu": 8, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
+BATCH_SIZE = {"cpu": 16, "cuda": 128}  # a CPU wants a batch in its caches, a GPU wants many clips
 
 
 def at_once(batch_size: int | None, device: torch.device) -> int:

@@ -27,7 +27,7 @@ from .slime import regular_grid
 COMPONENTS = {"loudness": 10, "time": 10, "frequency": 8, "nmf": 6}  # kinds, and how many by default
 
 
-@register("coughlime", budget="n_samples")
+@register("coughlime", budget="n_samples", one_by_one=True)
 def coughlime(
     model: nn.Module,
     db: torch.Tensor,

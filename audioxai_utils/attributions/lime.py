@@ -29,7 +29,7 @@ from .neighbourhoods import ahead, classified, one_behind, prepare, regress, sca
 from .registry import register
 
 
-@register("lime", budget="n_samples")
+@register("lime", budget="n_samples", one_by_one=True)
 def lime(
     model: nn.Module,
     db: torch.Tensor,

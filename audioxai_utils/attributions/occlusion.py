@@ -54,7 +54,7 @@ def occlusion(
     fill : float, optional
         Level of a silenced bin (dB); default the model's floor.
     batch_size : int, optional
-        Patches classified at once; default 8, on a GPU 128.
+        Patches classified at once; default 16, on a GPU 128.
     """
     from captum.attr import Occlusion
 

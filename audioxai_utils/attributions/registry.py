@@ -47,6 +47,9 @@ class Traits:
         Whether it looks at the model's inner layers.
     engines : tuple of str
         Names that the option ``engine`` takes.
+    one_by_one : bool
+        Whether it explains the clips of a call one by one, so that several need little more memory than one
+        and share what the call prepares: copies of the model, the references' activations.
     """
 
     budget: str = ""
@@ -57,6 +60,7 @@ class Traits:
     gradients: bool = False
     layers: bool = False
     engines: tuple[str, ...] = ENGINES
+    one_by_one: bool = False
 
 
 class Found(NamedTuple):
@@ -158,9 +162,10 @@ def register(
     gradients: bool = False,
     layers: bool = False,
     engines: tuple[str, ...] = ENGINES,
+    one_by_one: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Enter a function in ``METHODS`` with the checks and cleaning-up around it; see :class:`Traits`."""
-    traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines)
+    traits = Traits(budget, background, additive, recipe, after, gradients, layers, engines, one_by_one)
 
     def decorate(function: Callable) -> Callable:
         known = list(inspect.signature(function).parameters)[3:]

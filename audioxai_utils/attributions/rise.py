@@ -28,7 +28,7 @@ from .registry import register
 DRAWN = 8  # masks drawn together
 
 
-@register("rise", budget="n_masks")
+@register("rise", budget="n_masks", one_by_one=True)
 def rise(
     model: nn.Module,
     db: torch.Tensor,
@@ -54,7 +54,7 @@ def rise(
     seed : int
         Starts the masks, the same on every device.
     batch_size : int, optional
-        Masked clips classified at once; default 8, on a GPU 128.
+        Masked clips classified at once; default 16, on a GPU 128.
     """
     at_least(2, n_masks=n_masks)
     at_least(1, batch_size=batch_size, grid=min(grid))

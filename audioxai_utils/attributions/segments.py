@@ -35,7 +35,7 @@ LEAST = 1e-6  # of p and of 1 - p, before their logarithms
 ALPHA = 1.0  # ridge penalty of the linear surrogate
 
 
-@register("segments", budget="n_samples")
+@register("segments", budget="n_samples", one_by_one=True)
 def segments(
     model: nn.Module,
     db: torch.Tensor,

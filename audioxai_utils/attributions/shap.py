@@ -27,7 +27,14 @@ from .registry import ENGINES, check_spectrograms, register
 from .shap_fast import CAUSE, NotAdditive, attribute, fits
 
 
-@register("shap", background=True, additive=True, gradients=True, engines=(*ENGINES, "exact"))
+@register(
+    "shap",
+    background=True,
+    additive=True,
+    gradients=True,
+    engines=(*ENGINES, "exact"),
+    one_by_one=True,
+)
 def shap(
     model: nn.Module,
     db: torch.Tensor,

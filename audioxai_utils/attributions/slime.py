@@ -29,7 +29,7 @@ from .registry import register
 GRIDS = ("time", "frequency", "both")
 
 
-@register("slime", budget="n_samples")
+@register("slime", budget="n_samples", one_by_one=True)
 def slime(
     model: nn.Module,
     db: torch.Tensor,

@@ -25,7 +25,7 @@ from .registry import register
 from .slime import regular_grid, weigh_segments
 
 
-@register("slime_hpss", budget="n_samples")
+@register("slime_hpss", budget="n_samples", one_by_one=True)
 def slime_hpss(
     model: nn.Module,
     db: torch.Tensor,

@@ -145,7 +145,7 @@ def _faithfulness(
 ) -> dict[tuple, np.ndarray]:
     """(method, mask, metric) -> scores (clips,) of a mask, explained anew for the predicted class."""
     classifier, found = condition.classifier, []
-    for part, target in zip(waveform.split(n := n_at_once(classifier)), scorer.target.split(n)):
+    for part, target in zip(waveform.split(n := n_at_once(classifier, method)), scorer.target.split(n)):
         model, batch = classifier.of(part)
         sound = classifier.taken(method, part, batch)
         found.append(METHODS[method](model, batch.db, target, **options, **sound))

@@ -23,6 +23,7 @@ from .sources import digest
 RECORDED = ("attribution", "target", "p", "seconds", "key")
 # clips attributed together; on a GPU the CPU's part of one runs beside another's
 AT_ONCE = {"cpu": 1, "cuda": 64}
+ONE_BY_ONE = 8  # on a CPU, by methods that explain them one by one; a run that is cut off loses so many
 
 
 def attribute(classifier: Classifier, clips, method: str, options: dict, folder: Path) -> Iterator[dict]:
@@ -44,7 +45,7 @@ def attribute(classifier: Classifier, clips, method: str, options: dict, folder:
     """
     if "gradient_error" not in classifier.info:
         raise ValueError("the checkpoint holds no gradient check; run notebook 02_fine_tuning again")
-    for start in range(0, len(clips), size := n_at_once(classifier)):
+    for start in range(0, len(clips), size := n_at_once(classifier, method)):
         keys = attribution_keys(classifier, clips.waveforms[start : start + size], method, options)
         rows = clips.frame.iloc[start : start + size].to_dict("records")
         records = [_read(folder / f"{row['clip']}.npz", key) for row, key in zip(rows, keys)]
@@ -104,9 +105,12 @@ def method_digest(method: str) -> str:
     return digest(__name__, METHODS[method].__module__)
 
 
-def n_at_once(classifier: Classifier) -> int:
-    """Clips that are attributed together: on a GPU many, of a model of waveforms one."""
-    return 1 if classifier.by_sound else AT_ONCE.get(classifier.device.type, 1)
+def n_at_once(classifier: Classifier, method: str) -> int:
+    """Clips that are attributed together: of a model of waveforms one, on a GPU many."""
+    if classifier.by_sound:
+        return 1
+    alone = AT_ONCE.get(classifier.device.type, 1)
+    return max(alone, ONE_BY_ONE) if METHODS.traits(method).one_by_one else alone
 
 
 def _content(value) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from .folding import fold_batch_norms
 from .pooling import POOLING
 from .recurrence import RULES as RECURRENT
 from .rules import COMPARISONS, LINEAR, LOGIC, NotExact, rule_of
@@ -133,6 +134,7 @@ class Graph:
                 own = RECURRENT | {"max_pool": POOLING[max_rule]}
                 operation.rule = own.get(operation.name) or rule_of(operation, pointwise, max_rule)
                 self.operations.append(operation)
+        fold_batch_norms(self.operations, set(trace.nodes))
         last = {node: operation for operation in self.operations for node in operation.inputs}
         self.done = {operation: [] for operation in self.operations}
         for node, operation in last.items():

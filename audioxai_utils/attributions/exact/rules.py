@@ -57,8 +57,9 @@ def ratio(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def relu_slope(x, b):
-    rise, fall = torch.maximum(x, b).clamp_min_(0), torch.minimum(x, b).clamp_max_(0)
-    return (rise / fall.sub_(rise)).neg_().nan_to_num_(0)  # 0/0
+    rise = torch.maximum(x.clamp_min(0), b)
+    fall = torch.minimum(x.clamp_max(-torch.finfo(b.dtype).tiny), b)
+    return rise.div_(fall.neg_().add_(rise)).nan_to_num_(0)  # of differences between infinite values
 
 
 def decay(d):
@@ -94,8 +95,9 @@ def clamp_slope(x, b, low=None, high=None):
 
 
 def hardswish_slope(x, b):
-    gate_x, gate_b = ((v + 3).clamp(0, 6) / 12 for v in (x, b))
-    return gate_x + gate_b + (x + b) * clamp_slope(x, b, -3, 3) / 12
+    inner_x, inner_b = x.clamp(-3, 3), b.clamp(-3, 3)
+    rise = (inner_x - inner_b).div_(x - b).nan_to_num_(0).mul_(x + b)  # 0/0
+    return rise.add_(inner_x + 6).add_(inner_b).div_(12)
 
 
 def silu_slope(x, b):
