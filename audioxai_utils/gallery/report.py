@@ -119,13 +119,9 @@ def _link_or_copy(source: str, target: str) -> str:
 
 def _copy_results(results_dir: Path, folder: Path, owns: Callable[[str], bool]) -> None:
     """Tables and figures of this run, benchmarks and manifest: the report needs nothing of the run's
-    folder.
+    folder, where each figure is a drawing (SVG) too.
     """
-    figures = [
-        path
-        for path in results_dir.glob("figures/[!.]*")
-        if path.suffix in (".png", ".svg") and owns(path.stem)
-    ]
+    figures = [path for path in results_dir.glob("figures/[!.]*.png") if owns(path.stem)]
     tables = [
         path
         for path in results_dir.glob("tables/**/[!.]*")
@@ -201,7 +197,7 @@ def _files_part(folder: Path) -> str:
     parts = ['<h2 id="files">Tables and figures as files</h2>']
     for name, suffix, words in (
         ("tables", "csv", "tables (CSV; LaTeX beside them)"),
-        ("figures", "png", "figures (PNG)"),
+        ("figures", "png", "figures (PNG; as drawings, SVG, in the run's own folder)"),
     ):
         files = sorted((folder / name).rglob(f"*.{suffix}"))
         if files:

@@ -270,6 +270,7 @@ def test_a_figure_on_file_lies_once_in_the_report(tmp_path):
         assert addresses[0] == f"{address}transform_scheme.png" and len(addresses) == 2
         assert all((page.parent / each).is_file() for each in addresses)
     assert len(list(index.parent.rglob("*.png"))) == 2 + 2  # two figures, and the pixel of each page
+    assert not list(index.parent.rglob("figures/*.svg"))  # as large as all pictures; they stay with the run
 
 
 def test_progress_is_folded_and_a_warning_is_not(tmp_path):
