@@ -11,6 +11,7 @@ venv="$root/.venv"
 stamp="$venv/audioxai-complete"    # the place and the pins of a finished set-up
 unfinished="$venv/audioxai-unfinished"
 log="$venv/audioxai-install.log"
+errors="$venv/audioxai-install.err"
 
 say() { printf 'run_all.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 2; }
@@ -33,7 +34,8 @@ is_set_up() { [[ -f $stamp && -x $venv/bin/python && "$(<"$stamp")" == "$(pins)"
 
 install_failed() {
     local reason
-    reason="$(grep -E '^ERROR|^error|^OSError|No space left' "$log" | grep -v 'dependency resolver' | head -n 1 || true)"
+    reason="$(grep -v '^[[:space:]]*$' "$errors" | tail -n 1 || true)"
+    cat -- "$errors" >>"$log"
     say "set-up failed: ${reason:-see the end of the log}"
     say "the whole log: $log   (the next run starts the set-up afresh)"
     exit 1
@@ -52,14 +54,14 @@ set_up() {
     touch "$unfinished"
     rm -f -- "$stamp"
     say "setting up $venv (once; some minutes and 6 GB, mostly torch) ..."
-    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" >"$log" 2>&1 || install_failed
+    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" >"$log" 2>"$errors" || install_failed
     "$venv/bin/python" - "$root/pyproject.toml" >"$venv/requirements.txt" <<'PYTHON'
 import sys, tomllib
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
 print("\n".join(project["dependencies"] + project["optional-dependencies"]["test"]))
 PYTHON
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --progress-bar off \
-        -c "$root/constraints.txt" -r "$venv/requirements.txt" >>"$log" 2>&1 || install_failed
+        -c "$root/constraints.txt" -r "$venv/requirements.txt" >>"$log" 2>"$errors" || install_failed
     # The project itself by a path file: nothing to build, and edits take effect at once.
     "$venv/bin/python" -c 'import pathlib, sys, sysconfig
 pathlib.Path(sysconfig.get_path("purelib"), "audioxai.pth").write_text(sys.argv[1] + "\n")' "$root"

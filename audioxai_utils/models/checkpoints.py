@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,7 @@ HARMLESS = [
 ]
 
 
-# What torch says of content that it does not take, in small letters
-MORE = ("unsupported global", "can only build tensor", "can only create new object")
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's files began before 1.6
 
 
 def load_state(path: str | Path) -> dict:
@@ -54,9 +54,14 @@ def load_state(path: str | Path) -> dict:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why torch does not read a file, in our words."""
-    if any(words in str(error).lower() for words in MORE):
+    """Why torch does not read a file, by what the file is and the kind of its error."""
+    refused = isinstance(error, pickle.UnpicklingError)  # of an archive without damage: for its content
+    if refused and zipfile.is_zipfile(path):
         return "it holds more than tensors and plain values; save the model's state_dict() alone"
+    if refused and path.read_bytes()[: len(LEGACY)] == LEGACY:
+        return (
+            "it holds more than tensors and plain values, or is damaged; save the model's state_dict() alone"
+        )
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return "it is a ScriptModule; save its state_dict() alone"

@@ -208,6 +208,17 @@ def test_a_checkpoint_of_more_than_tensors_says_what_to_save(tmp_path, content, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "n_bytes, words", [(None, "more than tensors and plain"), (60, "another kind of file")]
+)
+def test_a_checkpoint_of_long_ago_says_what_to_save(tmp_path, n_bytes, words):
+    path = tmp_path / "old.pth"
+    torch.save({"model": nn.Linear(2, 2)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(ValueError, match=words):
+        load_state(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 half a zip"])
 def test_a_damaged_checkpoint_is_one_line_without_torchs_internals(tmp_path, content):
     (tmp_path / "damaged.pth").write_bytes(content)
