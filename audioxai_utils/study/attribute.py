@@ -121,14 +121,19 @@ def _content(value) -> bytes:
 
 
 def attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, options: dict) -> list[dict]:
-    """A record of each clip (n, samples); those that are attributed at once share the seconds."""
-    model, batch = classifier.of(waveforms)
-    heard = classifier.taken(method, waveforms, batch)
+    """A record of each clip (n, samples); those that are attributed at once share the seconds.
+
+    A clip's picture is made by itself: its last digits, and so the attribution's, are the same whichever
+    clips a call holds.
+    """
+    models, batches = zip(*(classifier.of(waveform) for waveform in waveforms.split(1)))
+    model, db = models[0], torch.cat([batch.db for batch in batches])
+    heard = classifier.taken(method, waveforms, batches[0])  # a model of waveforms has one clip
     p, target = classifier.probabilities(waveforms).max(1)
     wait = torch.cuda.synchronize if classifier.device.type == "cuda" else (lambda: None)
     wait()
     started = time.perf_counter()
-    attribution = METHODS[method](model, batch.db, target, **heard, **options)
+    attribution = METHODS[method](model, db, target, **heard, **options)
     wait()
     seconds = (time.perf_counter() - started) / len(waveforms)
     found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), p.double().cpu().numpy())

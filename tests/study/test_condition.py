@@ -115,6 +115,17 @@ def test_what_is_explained_is_told_clip_by_clip(condition):
     np.testing.assert_allclose(frame["p"], condition.probabilities.amax(1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", [name for name in known_methods() if METHODS.traits(name).one_by_one])
+def test_clips_that_share_a_call_are_explained_as_they_are_alone(condition, method):
+    """To the last bit: which clips a call holds depends on where a run was cut off."""
+    assert attribute.n_at_once(condition.classifier, method) == attribute.ONE_BY_ONE
+    options, sounds = condition.method_options(method), condition.clips.waveforms
+    together = attribute.attributed(condition.classifier, sounds, method, options)
+    for i, found in enumerate(together):
+        (alone,) = attribute.attributed(condition.classifier, sounds[i : i + 1], method, options)
+        assert np.array_equal(found["attribution"], alone["attribution"]) and found["attribution"].any()
+
+
 def test_options_follow_from_what_a_method_says_of_itself(study, condition, own_method):
     def mine(model, db, target, *, n_tries=3, background=None):
         return db
