@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "helpers"))
 
 from regression import NOTEBOOKS, REGRESSION, found, numbers
 
+from audioxai_utils.figures.pictures import palette_png
 from audioxai_utils.study.study import Study, open_study
 
 OF_SCORES = "05_metrics_and_tables"  # it needs nothing but scores
@@ -41,23 +42,14 @@ LARGE = 100_000  # bytes of a picture; a notebook of a megabyte is slow to show 
 
 
 def small_png(encoded: str) -> str:
-    """The same picture with a palette of 256 colours, a third of the size.
-
-    One that is still `LARGE` is stored with a pixel for each that it is shown on, instead of four; its palette
-    covers all colours, rare ones too, where the smaller picture has fewer of each.
+    """The same picture in 256 colours, a third of the size; one that is still `LARGE` with a pixel for each
+    that it is shown on, instead of four.
     """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    data = _with_palette(picture, Image.Quantize.MEDIANCUT)
+    data = palette_png(picture)
     if len(data) > LARGE:
-        shown = picture.resize((picture.width // 2, picture.height // 2))
-        data = _with_palette(shown, Image.Quantize.MAXCOVERAGE)
+        data = palette_png(picture.resize((picture.width // 2, picture.height // 2)))
     return base64.b64encode(data).decode()
-
-
-def _with_palette(picture: Image.Image, method: Image.Quantize) -> bytes:
-    buffer = io.BytesIO()
-    picture.quantize(256, method=method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def executed(study: Study, stem: str) -> Path:

@@ -231,9 +231,9 @@ def relink(text: str, pages: Mapping[str, str], in_folder: str = "", up: str = "
     return NOTEBOOK_LINK.sub(turn, text.replace('href="gallery/', f'href="{up}gallery/'))
 
 
-def figures_by_content(report: Path) -> dict[str, str]:
-    """Address of each figure in a report's folder, seen from there, by the SHA-256 of its content."""
-    paths = sorted(report.glob("figures/*.png"))
+def figures_by_content(results: Path, report: Path) -> dict[str, str]:
+    """Address of each of a report's figures, seen from its folder, by the SHA-256 of the run's own file."""
+    paths = [results / "figures" / path.name for path in sorted(report.glob("figures/*.png"))]
     return {hashlib.sha256(path.read_bytes()).hexdigest(): f"figures/{quote(path.name)}" for path in paths}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .. import constants
+from ..figures.pictures import palette_png
 from ..study.settings import FILE as SETTINGS
 from ..study.settings import Settings
 from .html import MISSING, escape, navigation, page, readable_size, whole_directory, write_stylesheet
@@ -61,7 +62,7 @@ def build(results_dir: str | Path, notebooks: Sequence[str] | None = None) -> Pa
         if (report / "gallery").is_dir():
             shutil.copytree(report / "gallery", folder / "gallery", copy_function=_link_or_copy)
         _copy_results(results_dir, folder, owns)
-        drawn = figures_by_content(folder)
+        drawn = figures_by_content(results_dir, folder)
         titles = _write_notebooks([path for path in executed if path.stem != INDEX], folder, drawn)
         index = next((path for path in executed if path.stem == INDEX), None)
         (folder / "index.html").write_text(_index(index, folder, titles, drawn), encoding="utf-8")
@@ -119,16 +120,21 @@ def _link_or_copy(source: str, target: str) -> str:
 
 def _copy_results(results_dir: Path, folder: Path, owns: Callable[[str], bool]) -> None:
     """Tables and figures of this run, benchmarks and manifest: the report needs nothing of the run's
-    folder, where each figure is a drawing (SVG) too.
+    folder, where each figure lies in all its colours and as a drawing (SVG).
     """
-    figures = [path for path in results_dir.glob("figures/[!.]*.png") if owns(path.stem)]
+    from PIL import Image
+
+    for path in results_dir.glob("figures/[!.]*.png"):
+        if owns(path.stem):
+            (folder / "figures").mkdir(exist_ok=True)
+            (folder / "figures" / path.name).write_bytes(palette_png(Image.open(path).convert("RGB")))
     tables = [
         path
         for path in results_dir.glob("tables/**/[!.]*")
         if path.suffix in (".csv", ".tex") and owns(path.stem)
     ]
     benchmarks = results_dir.glob(f"{BENCHMARKS}/[!.]*")
-    for path in (*figures, *tables, *benchmarks, results_dir / "manifest.json"):
+    for path in (*tables, *benchmarks, results_dir / "manifest.json"):
         if path.is_file():
             target = folder / path.relative_to(results_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +203,7 @@ def _files_part(folder: Path) -> str:
     parts = ['<h2 id="files">Tables and figures as files</h2>']
     for name, suffix, words in (
         ("tables", "csv", "tables (CSV; LaTeX beside them)"),
-        ("figures", "png", "figures (PNG; as drawings, SVG, in the run's own folder)"),
+        ("figures", "png", "figures (PNG; in all colours and as drawings in the run's own folder)"),
     ):
         files = sorted((folder / name).rglob(f"*.{suffix}"))
         if files:
