@@ -45,10 +45,10 @@ def small_png(encoded: str) -> str:
     """The same picture in 256 colours, a third of the size; one that is still `LARGE` with a pixel for each
     that it is shown on, instead of four.
     """
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     data = palette_png(picture)
     if len(data) > LARGE:
-        data = palette_png(picture.resize((picture.width // 2, picture.height // 2)))
+        data = palette_png(picture.convert("RGB").resize((picture.width // 2, picture.height // 2)))
     return base64.b64encode(data).decode()
 
 

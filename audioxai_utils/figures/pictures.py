@@ -69,15 +69,18 @@ def encode(picture: np.ndarray, quality: int | None = 60) -> bytes:
 
 
 def palette_png(drawing) -> bytes:
-    """PNG file of an RGB ``PIL.Image.Image`` in 256 colours of its own: a third of the size, letters sharp.
+    """PNG file of a ``PIL.Image.Image`` in 256 colours of its own: a third of the size, letters sharp.
 
     The colours are spread over all that occur, so that a rare one, as at the end of a colour bar, does not
-    become the nearest of the frequent ones.
+    become the nearest of the frequent ones. What is transparent becomes white.
     """
     from PIL import Image
 
+    over = drawing.convert("RGBA")
+    opaque = Image.new("RGB", drawing.size, "white")
+    opaque.paste(over, mask=over)
     buffer = io.BytesIO()
-    drawing.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "PNG")
+    opaque.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -127,7 +127,12 @@ def _copy_results(results_dir: Path, folder: Path, owns: Callable[[str], bool]) 
     for path in results_dir.glob("figures/[!.]*.png"):
         if owns(path.stem):
             (folder / "figures").mkdir(exist_ok=True)
-            (folder / "figures" / path.name).write_bytes(palette_png(Image.open(path).convert("RGB")))
+            target = folder / "figures" / path.name
+            try:
+                with Image.open(path) as drawing:
+                    target.write_bytes(palette_png(drawing))
+            except OSError:  # no picture, which a page shows as such
+                shutil.copy2(path, target)
     tables = [
         path
         for path in results_dir.glob("tables/**/[!.]*")

@@ -58,10 +58,10 @@ def _reason(path: Path, error: Exception) -> str:
     refused = isinstance(error, pickle.UnpicklingError)  # of an archive without damage: for its content
     if refused and zipfile.is_zipfile(path):
         return "it holds more than tensors and plain values; save the model's state_dict() alone"
-    if refused and path.read_bytes()[: len(LEGACY)] == LEGACY:
-        return (
-            "it holds more than tensors and plain values, or is damaged; save the model's state_dict() alone"
-        )
+    with open(path, "rb") as file:
+        is_legacy = file.read(len(LEGACY)) == LEGACY
+    if refused and is_legacy:
+        return "damaged, or it holds more than tensors and plain values; save the model's state_dict() alone"
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return "it is a ScriptModule; save its state_dict() alone"

@@ -143,19 +143,43 @@ def _folded(plain: nn.Module, sequences: list) -> nn.Module:
     model = copy.deepcopy(plain)
     for conv_name, norm_name, relu_name in sequences:
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
-        bias = None if conv.bias is None else conv.bias.double()
-        weights = (norm.running_mean, norm.running_var)
-        affine = (None, None) if norm.weight is None else (norm.weight.double(), norm.bias.double())
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight.double(), bias, *(w.double() for w in weights), norm.eps, *affine
+        weight, bias = folded_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
         )
-        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+        conv.weight, conv.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
         parent, _, attribute = norm_name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, nn.Identity())
         if relu_name:
             model.get_submodule(relu_name).inplace = True
     return model
+
+
+@torch.no_grad()
+def folded_weights(
+    kernel: torch.Tensor,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    eps: float,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    transposed: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and bias, in ``kernel``'s type, of a convolution that does a batch norm's work too.
+
+    ``shift`` is the convolution's own bias; ``mean``, ``variance``, ``eps``, ``weight`` and ``bias`` are the
+    norm's. None is none. Computed in float64.
+    """
+    tensors = (kernel, shift, mean, variance, weight, bias)
+    kernel_, shift, mean, variance, weight, bias = (t if t is None else t.double() for t in tensors)
+    folded = fuse_conv_bn_weights(kernel_, shift, mean, variance, eps, weight, bias, transpose=transposed)
+    return tuple(each.detach().to(kernel.dtype) for each in folded)
 
 
 def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:

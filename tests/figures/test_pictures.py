@@ -26,3 +26,10 @@ def test_a_rare_colour_stays_what_it_is_in_256():
     whole = io.BytesIO()
     Image.fromarray(drawing).save(whole, "PNG")
     assert len(data) < len(whole.getvalue()) / 2
+
+
+def test_what_is_transparent_is_white():
+    see_through = Image.new("RGBA", (4, 3), (200, 0, 0, 0))
+    see_through.putpixel((1, 1), (200, 0, 0, 255))
+    picture = Image.open(io.BytesIO(palette_png(see_through))).convert("RGB")
+    assert picture.getpixel((0, 0)) == (255, 255, 255) and picture.getpixel((1, 1)) == (200, 0, 0)

@@ -194,6 +194,16 @@ def test_a_figure_on_file_lies_once_in_the_report(tmp_path):
     assert not list(index.parent.rglob("figures/*.svg"))  # as large as all pictures; they stay with the run
 
 
+def test_a_damaged_figure_does_not_stop_the_report(tmp_path):
+    save_figures(tmp_path / "figures")
+    damaged = tmp_path / "figures" / "training_mel_db.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (tmp_path / "figures" / "empty.png").touch()
+    figures = build(tmp_path).parent / "figures"
+    assert (figures / damaged.name).read_bytes() == damaged.read_bytes() and (figures / "empty.png").is_file()
+    assert (figures / "transform_scheme.png").stat().st_size > 1000
+
+
 def test_building_again_keeps_the_gallery_and_drops_old_pages(run_folder):
     gallery = sorted(path.name for path in (run_folder / "report" / "gallery" / "assets").iterdir())
     (run_folder / "report" / "notebooks" / "old.html").write_text("old")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from ...models.inference import folded_weights
 
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
 WEIGHT, BIAS, TRANSPOSED, GROUPS = 1, 2, 6, 8  # places among the arguments of ``convolution``
@@ -35,19 +34,16 @@ def fold_batch_norms(operations: Iterable, alive: set) -> None:
             _fold(norm, source)
 
 
-@torch.no_grad()
 def _fold(norm, source) -> None:
-    weight, bias, mean, variance = (each if each is None else each.double() for each in norm.template[1:5])
-    kernel, shift = source.template[WEIGHT], source.template[BIAS]
-    folded = fuse_conv_bn_weights(
-        kernel.double(),
-        shift if shift is None else shift.double(),
+    weight, bias, mean, variance = norm.template[1:5]
+    source.template[WEIGHT], source.template[BIAS] = folded_weights(
+        source.template[WEIGHT],
+        source.template[BIAS],
         mean,
         variance,
         norm.template[-1],
         weight,
         bias,
-        transpose=source.template[TRANSPOSED],
+        source.template[TRANSPOSED],
     )
-    source.template[WEIGHT], source.template[BIAS] = (each.detach().to(kernel.dtype) for each in folded)
     norm.target = lambda rows, *_: (rows,)
