@@ -34,7 +34,7 @@ is_set_up() { [[ -f $stamp && -x $venv/bin/python && "$(<"$stamp")" == "$(pins)"
 
 install_failed() {
     local reason
-    reason="$(grep -v '^[[:space:]]*$' "$errors" | tail -n 1 || true)"
+    reason="$(grep -v '^[[:space:]]*$' "$errors" | tail -n 3 || true)"  # which of them says why, no program knows
     cat -- "$errors" >>"$log"
     say "set-up failed: ${reason:-see the end of the log}"
     say "the whole log: $log   (the next run starts the set-up afresh)"
