@@ -26,16 +26,18 @@ from audioxai_utils.attributions import METHODS  # noqa: E402
 from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
 from audioxai_utils.evaluation.ranks import spearman  # noqa: E402
 from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
-from audioxai_utils.models.inference import inference_copy  # noqa: E402
+from audioxai_utils.models.efficientat import EfficientAT  # noqa: E402
+from audioxai_utils.models.inference import half_precision_copy, inference_copy  # noqa: E402
+from audioxai_utils.study.pretrained import NETWORK, picture_model, spectrogram_of  # noqa: E402
 
 LOGITS = 10
 N_CALIBRATION = 8
 
 
-def clips(n: int, spectrogram_type: str, seed: int, device: str) -> torch.Tensor:
-    """Seeded decaying tones over noise in dB, (n, 1, F, T)."""
-    n_bins = SPECTROGRAMS[spectrogram_type].n_bins
-    n_frames = SPECTROGRAMS[spectrogram_type].n_frames(5 * SPECTROGRAMS[spectrogram_type].sample_rate)
+def clips(n: int, arguments: argparse.Namespace, seed: int) -> torch.Tensor:
+    """Seeded decaying tones over noise in dB, as the network takes them, (n, 1, F, T)."""
+    spectrogram = spectrogram_of(arguments.network, arguments.spectrogram, torch.float32)
+    n_bins, n_frames = spectrogram(torch.zeros(1, 5 * spectrogram.sample_rate)).db.shape[2:]
     generator = torch.Generator().manual_seed(seed)
     frequency = torch.arange(n_bins).view(1, 1, -1, 1) / n_bins
     frame = torch.arange(n_frames).view(1, 1, 1, -1) / n_frames
@@ -46,20 +48,25 @@ def clips(n: int, spectrogram_type: str, seed: int, device: str) -> torch.Tensor
         * torch.exp(-8 * speed * (frame - onset).clamp_min(0))
     )
     noise = torch.randn(n, 1, n_bins, n_frames, generator=generator) * 5
-    return (tone * (frame > onset) + noise - 65 - 20 * frequency).clamp_min(-100).to(device)
+    return (tone * (frame > onset) + noise - 65 - 20 * frequency).clamp_min(-100).to(arguments.device)
 
 
-def build_model(arguments: argparse.Namespace) -> Cnn14:
-    """A seeded Cnn14 whose batch norms are set by generated clips, and whose logits are moderate."""
+def build_model(arguments: argparse.Namespace) -> torch.nn.Module:
+    """A seeded network whose batch norms are set by generated clips, and whose logits are moderate."""
     torch.manual_seed(arguments.seed)
-    model = Cnn14(SPECTROGRAMS[arguments.spectrogram].n_bins, LOGITS, arguments.width).to(arguments.device)
+    if arguments.network == NETWORK:
+        network = EfficientAT(LOGITS, arguments.width)
+        model = picture_model(network, arguments.spectrogram, torch.nn.Linear(network.n_features, LOGITS))
+    else:
+        model = Cnn14(SPECTROGRAMS[arguments.spectrogram].n_bins, LOGITS, arguments.width)
+    model.to(arguments.device)
     for module in model.modules():
         if hasattr(module, "momentum"):
             module.momentum = 1.0  # take the statistics of the one batch that follows
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     with torch.no_grad():
-        model.train()(clips(N_CALIBRATION, arguments.spectrogram, arguments.seed + 1, arguments.device))
+        model.train()(clips(N_CALIBRATION, arguments, arguments.seed + 1))
     return model.eval()
 
 
@@ -67,7 +74,7 @@ def options_of(path: str, arguments: argparse.Namespace) -> tuple[str, dict]:
     """Method and options of "lime fast", "lime bfloat16", "shap reference", ..."""
     method, engine = path.split()
     if method == "shap":
-        background = clips(arguments.background, arguments.spectrogram, arguments.seed + 2, arguments.device)
+        background = clips(arguments.background, arguments, arguments.seed + 2)
         return method, {"engine": engine, "background": background}
     if engine == "bfloat16":
         return method, {"engine": "fast", "n_samples": arguments.samples, "dtype": torch.bfloat16}
@@ -78,7 +85,7 @@ def warmed_up(path: str, arguments: argparse.Namespace) -> tuple:
     """Method, its options, model, clips and targets, after imports and first calls."""
     torch.set_num_threads(arguments.threads)
     model = build_model(arguments)
-    db = clips(arguments.clips, arguments.spectrogram, arguments.seed, arguments.device)
+    db = clips(arguments.clips, arguments, arguments.seed)
     with torch.no_grad():
         target = torch.cat([model(clip[None]) for clip in db]).argmax(dim=1)
     method, options = options_of(path, arguments)
@@ -100,10 +107,11 @@ def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]
 
     torch.set_num_threads(arguments.threads)
     size = at_once(None, torch.device(arguments.device))
-    batch = clips(size, arguments.spectrogram, arguments.seed, arguments.device)
+    batch = clips(size, arguments, arguments.seed)
     model = build_model(arguments)
     found = {}
-    paths = {"model": model, "inference copy": inference_copy(model, batch)}
+    copied = half_precision_copy(model, batch) or inference_copy(model, batch)
+    paths = {"model": model, "inference copy": copied}
     if arguments.bfloat16:
         paths["bfloat16"] = inference_copy(model, batch, torch.bfloat16)
     n_batches = max(3, min(arguments.samples * arguments.clips // size, 60))
@@ -150,13 +158,16 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["lime", "shap"], choices=["lime", "shap"])
     parser.add_argument("--spectrogram", default="mel_db", choices=SPECTROGRAM_TYPES)
-    parser.add_argument("--width", type=float, default=0.25, help="of Cnn14 (default 0.25)")
+    parser.add_argument("--network", default="cnn14", choices=["cnn14", NETWORK])
+    parser.add_argument("--width", type=float, help="of the network (default: cnn14 0.25, mn04 0.4)")
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200, help="LIME's neighbours")
     parser.add_argument("--background", type=int, default=100, help="Deep SHAP's background clips")
     parser.add_argument("--bfloat16", action="store_true", help="also LIME in bfloat16")
     add_options(parser)
-    return parser.parse_args(given)
+    arguments = parser.parse_args(given)
+    arguments.width = arguments.width or (0.4 if arguments.network == NETWORK else 0.25)
+    return arguments
 
 
 def main() -> None:
@@ -168,11 +179,11 @@ def main() -> None:
     print(f"forward, ms a clip: {', '.join(words)}", flush=True)
     table = pd.DataFrame([row for method in arguments.methods for row in compare(method, arguments, forward)])
     setting = (
-        f"{arguments.spectrogram}, Cnn14 width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
+        f"{arguments.spectrogram}, {arguments.network} width {arguments.width:g}, {arguments.clips} clips, {arguments.samples} LIME "
         f"samples, {arguments.background} background clips"
     )
     if torch.device(arguments.device).type == "cuda":
-        setting += "; LIME's fast engine in TF32, the libraries' paths in full float32"
+        setting += "; LIME's fast engine in float16, the libraries' paths in full float32"
     show({"explain": table}, setting, arguments)
 
 

@@ -46,12 +46,7 @@ def measure(method: str, arguments: argparse.Namespace) -> dict:
 
     def work() -> None:
         for i in range(arguments.clips):
-            explain(
-                model,
-                clips(1, arguments.spectrogram, arguments.seed + i, arguments.device),
-                target,
-                **options,
-            )
+            explain(model, clips(1, arguments, arguments.seed + i), target, **options)
 
     return cost(work, arguments.device)
 
@@ -98,6 +93,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
         words = f"sizes of the {name}; none leaves it out (default {' '.join(f'{size:g}' for size in sizes)})"
         parser.add_argument(f"--{name}", type=kind, nargs="*", default=list(sizes), help=words)
     parser.add_argument("--spectrogram", default="mel_db", choices=SPECTROGRAM_TYPES)
+    parser.set_defaults(network="cnn14")
     add_options(parser)
     return parser.parse_args(given)
 

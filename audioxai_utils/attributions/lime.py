@@ -15,17 +15,17 @@ ridge instead of lasso, all superpixels kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..models.inference import inference_copy
+from ..models.inference import half_precision_copy, inference_copy
 from ..models.reading import reading_of
 from ..numerics import at_once, to_host
-from .neighbourhoods import ahead, classified, one_behind, prepare, regress, scaled_image
+from .neighbourhoods import Neighbourhood, ahead, classified, one_behind, prepare, regress, scaled_image
 from .registry import register
 
 
@@ -56,7 +56,8 @@ def lime(
         Neighbours classified at once; default 10 (lime's) for ``reference``, chosen by the
         device for ``fast``.
     dtype : torch.dtype, optional
-        ``torch.bfloat16`` runs the fast engine's convolutions in that type.
+        ``torch.bfloat16`` (or float16) runs the fast engine's convolutions in that type. By default a GPU
+        runs them in float16 where that is near enough to the model's float32, else in TF32.
     """
     if n_samples < 2:
         raise ValueError(f"n_samples must be 2 or more; got {n_samples}")
@@ -82,15 +83,24 @@ def _fast(
     dtype: torch.dtype | None,
 ) -> torch.Tensor:
     """Superpixel weights spread over their bins, (batch, 1, F, T)."""
-    fast = inference_copy(model, db, dtype)
+    exact = inference_copy(model, db, dtype)
+    fast = exact if dtype is not None else half_precision_copy(model, db) or exact
     size = at_once(batch_size, db.device)
     n_workers = 0 if db.device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))
     neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
-    labels = iter(target.tolist())
-    found = one_behind(
-        (clip, to_host(classified(fast, clip, next(labels), db, size))) for clip in neighbourhoods
-    )
-    maps = [regress(clip, read().double().numpy())[clip.segments] for clip, read in found]
+
+    def asked(clip: Neighbourhood, label: int) -> Callable[[], torch.Tensor]:
+        return to_host(classified(fast, clip, label, db, size))
+
+    def answer(clip: Neighbourhood, label: int, read: Callable[[], torch.Tensor]) -> np.ndarray:
+        p = read()
+        if not p.isfinite().all():  # a neighbour beyond float16's range
+            p = classified(exact, clip, label, db, size)
+        return p.double().cpu().numpy()
+
+    pairs = zip(neighbourhoods, target.tolist())
+    found = one_behind((clip, label, asked(clip, label)) for clip, label in pairs)
+    maps = [regress(clip, answer(clip, label, read))[clip.segments] for clip, label, read in found]
     return torch.from_numpy(np.stack(maps)).to(db)[:, None]
 
 

@@ -18,6 +18,7 @@ from .untouched import evaluation_copy
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest logit, for rounding alone
+NEAR = 1e-2  # of the largest logit, for ten bits of mantissa through many layers
 
 
 @torch.no_grad()
@@ -60,6 +61,32 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
     if dtype in (torch.bfloat16, torch.float16):
         _lower_precision(folded, dtype)
     return folded
+
+
+def half_precision_copy(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
+    """`inference_copy` in float16 for many questions on a GPU; None where it is not near enough to the model.
+
+    float16 has the ten bits of mantissa that TF32 has, in half the bytes. What it lacks is range, so that it
+    is taken only where the scores of ``example`` and of noise around it are finite and near the model's; of
+    what follows, the caller looks whether it is finite.
+
+    Parameters are `inference_copy`'s. None on a processor, and for a model that is not in float32.
+    """
+    if example.device.type != "cuda" or example.dtype != torch.float32:
+        return None
+    return _near_in_half(model, example)
+
+
+@torch.no_grad()
+def _near_in_half(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
+    examples = _examples(example)
+    try:
+        half = inference_copy(model, example, torch.float16)
+        expected, found = model(examples), half(examples).to(example.dtype)
+    except RuntimeError:  # a layer of the model's own that has one type
+        return None
+    difference = (found - expected).abs().max()  # NaN fails the comparison
+    return half if bool(difference <= NEAR * expected.abs().max()) else None
 
 
 def _copied(model: nn.Module) -> nn.Module | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from audioxai_utils.attributions import METHODS
+from audioxai_utils.attributions import METHODS, lime
 from audioxai_utils.attributions.neighbourhoods import prepare, regress
 from audioxai_utils.attributions.shap import additivity_error
 from audioxai_utils.attributions.shap_fast import PairedModel
@@ -81,6 +81,23 @@ def test_lime_in_bfloat16_ranks_the_superpixels_alike():
         assert spearmanr(full[i].flatten(), half[i].flatten()).statistic > 0.98
     with pytest.raises(ValueError, match="dtype=torch.bfloat16 needs engine='fast'"):
         METHODS["lime"](model, db, TARGET, engine="reference", dtype=torch.bfloat16)
+
+
+def test_neighbours_beyond_float16s_range_are_classified_again(monkeypatch):
+    """What the float16 copy of a GPU cannot say, of one clip alone, the model's own type says."""
+    model, db = cnn14(torch.float32), clips(2, seed=1)
+    asked = []
+
+    class Half(nn.Module):
+        def forward(self, x):
+            asked.append(len(x))
+            return model(x) * (float("nan") if len(asked) in (3, 4) else 1)  # the second clip's first batches
+
+    monkeypatch.setattr(lime, "half_precision_copy", lambda model, example: Half())
+    found = METHODS["lime"](model, db, TARGET, n_samples=40, batch_size=20)
+    assert asked == [20] * 4
+    own = METHODS["lime"](model, db, TARGET, n_samples=40, batch_size=20, dtype=torch.float32)
+    assert asked == [20] * 4 and relative(found, own) < 1e-4
 
 
 def test_a_silent_clip_gets_weights_of_nothing():

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from audioxai_utils.models import inference
 from audioxai_utils.models.cnn14 import Cnn14
-from audioxai_utils.models.inference import inference_copy
+from audioxai_utils.models.inference import half_precision_copy, inference_copy
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -134,6 +135,40 @@ def test_bfloat16_keeps_the_probabilities_roughly():
     assert fast.conv_block1.conv1.weight.dtype == torch.bfloat16 and fast.bn0.weight.dtype == torch.float32
     error = difference(model, fast, clips(4))
     assert 1e-5 < error < 0.05
+
+
+def test_float16_is_taken_where_it_says_what_the_model_says():
+    """What a GPU asks, on a processor: scores near the model's, nearer than bfloat16's."""
+    torch.manual_seed(0)
+    model = shaken(Cnn14(32, 5, 1 / 16))
+    half = inference._near_in_half(model, clips(1))
+    assert half.conv_block1.conv1.weight.dtype == torch.float16
+    error = difference(model, half, clips(4))
+    assert 1e-5 < error < inference.NEAR
+    assert error < difference(model, inference_copy(model, clips(1), torch.bfloat16), clips(4)) / 2
+    assert half_precision_copy(model, clips(1)) is None  # a processor has no use for it
+
+
+class Large(Small):
+    """Its middle is beyond float16's range (65,504), its scores are not."""
+
+    def forward(self, x):
+        return super().forward(x * 1e5) / 1e5
+
+
+class OfOneType(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.weight = nn.Conv2d(1, 2, 3), nn.Parameter(torch.ones(2, 2))
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3)) @ self.weight
+
+
+@pytest.mark.parametrize("model", [lambda: Large("plain"), OfOneType], ids=["out of range", "of one type"])
+def test_float16_is_left_where_a_model_cannot_be_asked_in_it(model):
+    torch.manual_seed(0)
+    assert inference._near_in_half(model().eval(), clips(1)) is None
 
 
 def test_unknown_dtype_is_refused():
