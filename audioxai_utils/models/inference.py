@@ -81,8 +81,8 @@ def half_precision_copy(model: nn.Module, example: torch.Tensor) -> nn.Module | 
 def _near_in_half(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
     examples = _examples(example)
     try:
-        half = inference_copy(model, example, torch.float16)
-        expected, found = model(examples), half(examples).to(example.dtype)
+        plain, half = (inference_copy(model, example, dtype) for dtype in (None, torch.float16))
+        expected, found = plain(examples), half(examples).to(example.dtype)
     except RuntimeError:  # a layer of the model's own that has one type
         return None
     difference = (found - expected).abs().max()  # NaN fails the comparison
