@@ -48,7 +48,7 @@ def main() -> None:
     for script, *words in COMMANDS:
         if on_gpu and script == "explain.py":
             words[words.index("--width") + 1] = "1"
-            words[words.index("--clips") + 1] = "8"  # the first one's superpixels are waited for
+            words[words.index("--clips") + 1] = "64"  # as many as the study explains in one call
         print(f"\n{script} {' '.join(words)}", flush=True)
         if code := subprocess.run(
             [sys.executable, "-P", HERE / script, *words, *options], check=False

@@ -28,6 +28,10 @@ from ..numerics import at_once, to_host
 from .neighbourhoods import Neighbourhood, ahead, classified, one_behind, prepare, regress, scaled_image
 from .registry import register
 
+MOST_AHEAD = (
+    16  # clips whose superpixels are cut in threads while a GPU classifies: they take longer than that
+)
+
 
 @register("lime", budget="n_samples", one_by_one=True)
 def lime(
@@ -86,7 +90,7 @@ def _fast(
     exact = inference_copy(model, db, dtype)
     fast = exact if dtype is not None else half_precision_copy(model, db) or exact
     size = at_once(batch_size, db.device)
-    n_workers = 0 if db.device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))
+    n_workers = 0 if db.device.type == "cpu" else min(MOST_AHEAD, len(os.sched_getaffinity(0)))
     neighbourhoods = ahead(lambda clip: prepare(clip, n_samples, seed), db.cpu(), n_workers)
 
     def asked(clip: Neighbourhood, label: int) -> Callable[[], torch.Tensor]:
