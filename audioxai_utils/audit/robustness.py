@@ -26,6 +26,7 @@ from ..models import training
 from ..models.cnn14 import load_panns_weights
 from ..models.inference import inference_copy
 from ..study.classifiers import new_model
+from ..study.profiles import drawn
 from ..words import percent
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ ROBUSTNESS_METRICS = ("FF", "FidIn", "AD")
 WHOLE_CLIP = "the whole clip"
 N_CLIPS = 20  # on which masks are tried elsewhere
 SHORTER = 3  # the second classifier is trained for this part of the epochs
+NARROW = 1 / 8  # its width at most where the classifier is no Cnn14: processors train it in minutes
 
 
 def other_classifiers(condition: Condition) -> dict[str, nn.Module]:
@@ -57,10 +59,15 @@ def second_classifier(condition: Condition) -> tuple[nn.Module, training.Trainin
     """
     study, kind = condition.study, condition.spectrogram_type
     settings = study.settings
-    sizes, seed = replace(settings.sizes, epochs=max(1, settings.sizes.epochs // SHORTER)), settings.seed + 1
+    goes_on = settings.network == "cnn14" and settings.weights
+    sizes, seed = settings.sizes, settings.seed + 1
+    if settings.network != "cnn14":
+        sizes = replace(sizes, width=min(sizes.width, NARROW))
+    sizes = sizes if goes_on else drawn(sizes)
+    sizes = replace(sizes, epochs=max(1, sizes.epochs // SHORTER))
     train, validation = (study.split(kind, split)[:2] for split in ("train", "validation"))
     model = new_model(train[0].shape[2], len(study.dataset.classes), sizes, seed, study.dtype)
-    if settings.network == "cnn14" and settings.weights:
+    if goes_on:
         load_panns_weights(model, settings.weights)
     run = training.train_classifier(model, train, validation, sizes, seed, study.device)
     return inference_copy(run.model.to(condition.spectrograms.device), condition.spectrograms), run

@@ -18,7 +18,7 @@ RATE = 32_000  # Hz, at which a noise is tried
 TAKES_WEIGHTS = ("quick", "medium")  # profiles that take the pretrained tagger where it is at hand
 FROM_SCRATCH_NOTICE = (
     "run_all.sh: no --pretrained, so that the paper profile trains a Cnn14 of full width from scratch "
-    f"(hours; on ESC-50 ours stayed below 50 %); --pretrained {TAGGER} download takes an AudioSet network"
+    f"(minutes of a GPU, else many hours); --pretrained {TAGGER} download takes an AudioSet network"
 )
 MOST_WORKERS = 8  # processes that write generated sounds; more only wait for the disk
 

@@ -20,7 +20,7 @@ from ..models.training import TrainingRun, train_classifier
 from .classifiers import Classifier, load_classifier, new_model, own_classifier, save_classifier, save_own
 from .own_model import load_own
 from .pretrained import FINE_TUNING, NETWORK, fine_tune, new_tagger, spectrogram_of, train_probe
-from .profiles import Profile
+from .profiles import Profile, drawn
 from .settings import Settings
 
 
@@ -110,13 +110,15 @@ class Materials:
             return new_tagger(settings.weights, spectrogram_type, n_classes, self.dtype)
         n_bins = constants.SPECTROGRAMS[spectrogram_type].n_bins
         seed = settings.seed if seed is None else seed
-        return new_model(n_bins, n_classes, settings.sizes, seed, self.dtype)
+        return new_model(n_bins, n_classes, self.training, seed, self.dtype)
 
     @property
     def training(self) -> Profile:
         """How `train` goes about it: epochs, optimiser, augmentation."""
-        sizes = self.settings.sizes
-        return replace(sizes, **FINE_TUNING) if self.settings.network == NETWORK else sizes
+        settings, sizes = self.settings, self.settings.sizes
+        if settings.network == NETWORK:
+            return replace(sizes, **FINE_TUNING)
+        return sizes if settings.weights else drawn(sizes)
 
     def train(
         self,

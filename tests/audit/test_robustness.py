@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -197,6 +199,38 @@ def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(
     for mask, attribution in zip(masks["saliency + topK_5"], values):
         kept = attribution[mask == 1]
         assert len(kept) == round(0.05 * attribution.numel()) and kept.min() >= attribution[mask == 0].max()
+
+
+@pytest.mark.parametrize(
+    ("given", "width", "rate"),
+    [
+        ({"profile": "paper", "pretrained": ("mn04", "file.pt")}, 1 / 8, 3e-3),
+        ({"profile": "paper"}, 1, 7.5e-4),
+        ({"profile": "quick", "pretrained": ("mn04", "file.pt")}, 1 / 16, 3e-3),
+    ],
+)
+def test_the_second_classifier_is_trained_as_drawn_weights_are(condition, monkeypatch, given, width, rate):
+    """By the recipe for AudioSet's weights it would know nothing; at full width it would take hours."""
+    seen = {}
+
+    def train(model, train, validation, sizes, seed, device):
+        seen.update(width=model.width, rate=sizes.learning_rate, epochs=sizes.epochs)
+        return SimpleNamespace(model=model.eval(), history=None)
+
+    monkeypatch.setattr(robustness.training, "train_classifier", train)
+    settings = dataclasses.replace(condition.study.settings, **given)
+    study = SimpleNamespace(
+        settings=settings,
+        split=condition.study.split,
+        dataset=condition.study.dataset,
+        dtype=torch.float32,
+        device="cpu",
+    )
+    of_it = SimpleNamespace(
+        study=study, spectrogram_type="mel_db", spectrograms=condition.spectrograms.float()
+    )
+    robustness.second_classifier(of_it)
+    assert seen == {"width": width, "rate": rate, "epochs": 16}
 
 
 def test_a_model_of_independent_labels_is_read_by_its_threshold(batch):

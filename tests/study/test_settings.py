@@ -168,3 +168,21 @@ def test_only_the_tagger_is_fitted_as_a_whole(given):
     with pytest.raises(ValueError, match="--fitting whole is for the pretrained mn04"):
         Settings(fitting="whole", **given)
     assert Settings(fitting="whole", pretrained=("mn04", "/w.pt")).fitting == "whole"
+
+
+def test_drawn_weights_are_not_trained_by_the_recipe_for_audiosets():
+    """It ends near chance from them; and a wide network wants smaller steps."""
+    paper = profiles.drawn(profiles.PROFILES["paper"])
+    assert (paper.width, paper.n_clips, paper.lime_samples) == (1.0, None, 1000)
+    assert (paper.schedule, paper.epochs, paper.dropout, paper.learning_rate) == ("one_cycle", 50, 0, 7.5e-4)
+    narrow = profiles.drawn(dataclasses.replace(profiles.PROFILES["paper"], width=1 / 8))
+    assert narrow.learning_rate == 3e-3
+    for name in ("smoke", "quick", "medium"):
+        assert profiles.drawn(profiles.PROFILES[name]) is profiles.PROFILES[name]
+
+
+@pytest.mark.parametrize("weights", [None, ("cnn14", "file.pth")])
+def test_which_recipe_the_paper_profile_takes(weights, tmp_path):
+    study = Study(Settings("paper", pretrained=weights, results_dir=str(tmp_path)))
+    published = profiles.PROFILES["paper"]
+    assert study.training == (published if weights else profiles.drawn(published))
