@@ -13,12 +13,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .reading import reading_of
 from .untouched import evaluation_copy
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest logit, for rounding alone
-NEAR = 1e-2  # of the largest logit, for ten bits of mantissa through many layers
+NEAR = 1e-2  # of the largest logit and of 1 in probability, for ten bits of mantissa through many layers
 
 
 @torch.no_grad()
@@ -67,8 +68,8 @@ def half_precision_copy(model: nn.Module, example: torch.Tensor) -> nn.Module | 
     """`inference_copy` in float16 for many questions on a GPU; None where it is not near enough to the model.
 
     float16 has the ten bits of mantissa that TF32 has, in half the bytes. What it lacks is range, so that it
-    is taken only where the scores of ``example`` and of noise around it are finite and near the model's; of
-    what follows, the caller looks whether it is finite.
+    is taken only where scores and probabilities of ``example`` and of noise around it are finite and near the
+    model's; of what follows, the caller looks whether it is finite.
 
     Parameters are `inference_copy`'s. None on a processor, and for a model that is not in float32.
     """
@@ -85,8 +86,12 @@ def _near_in_half(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
         expected, found = plain(examples), half(examples).to(example.dtype)
     except RuntimeError:  # a layer of the model's own that has one type
         return None
-    difference = (found - expected).abs().max()  # NaN fails the comparison
-    return half if bool(difference <= NEAR * expected.abs().max()) else None
+    says = reading_of(model).probabilities
+    near = (found - expected).abs().max() <= NEAR * expected.abs().max()  # NaN is not
+    alike = (
+        says(found) - says(expected)
+    ).abs().max() <= NEAR  # scores may share a large part that says nothing
+    return half if bool(near & alike) else None
 
 
 def _copied(model: nn.Module) -> nn.Module | None:

@@ -230,13 +230,13 @@ def test_grid_rows_hold_every_method_of_every_condition(finished):
     assert not np.allclose(rows[0]["db"], rows[1]["db"])
 
 
-def test_of_many_classes_twenty_are_shown_from_the_first_to_the_last():
+def test_of_many_classes_fifteen_are_shown_from_the_first_to_the_last():
     clips = [f"clip{i:02d}" for i in range(50)]
     scores = pd.DataFrame({"clip": clips, "category": [f"class{i:02d}" for i in range(50)], "method": "lime"})
     scores = scores.assign(mask="bin", spectrogram_type="mel_db", noise_scenario="clean", FF=0.5)
     nothing = pd.DataFrame(columns=["method", "mask", "spectrogram_type", "noise_scenario"])
     shown = list(showcase.gallery_clips(scores, nothing, ("mel_db", "clean")))
     assert len(shown) == showcase.MOST_CLASSES == len(set(shown))
-    assert shown[0] == "clip00" and shown[-1] == "clip47"
+    assert shown[0] == "clip00" and shown[-1] == "clip46"
     few = showcase.gallery_clips(scores[:7], nothing, ("mel_db", "clean"))
     assert list(few) == clips[:7]

@@ -165,7 +165,23 @@ class OfOneType(nn.Module):
         return self.conv(x).mean((2, 3)) @ self.weight
 
 
-@pytest.mark.parametrize("model", [lambda: Large("plain"), OfOneType], ids=["out of range", "of one type"])
+class Shifted(Small):
+    """All scores lie near 3,000, where float16 knows steps of two, and tell classes apart by less."""
+
+    def forward(self, x):
+        return super().forward(x) / 10 + self.shift(torch.ones_like(x[:, :, 0, 0]))
+
+    def __init__(self) -> None:
+        super().__init__("plain")
+        self.shift = nn.Linear(1, 3)
+        self.shift.weight.data.zero_(), self.shift.bias.data.copy_(torch.tensor([3000.0, 3000.9, 3001.8]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda: Large("plain"), OfOneType, Shifted],
+    ids=["out of range", "of one type", "large scores"],
+)
 def test_float16_is_left_where_a_model_cannot_be_asked_in_it(model):
     torch.manual_seed(0)
     assert inference._near_in_half(model().eval(), clips(1)) is None
