@@ -23,6 +23,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
 from measuring import add_options, cost, in_fresh_process, show  # noqa: E402
 
 from audioxai_utils.attributions import METHODS  # noqa: E402
+from audioxai_utils.attributions.neighbourhoods import superpixels  # noqa: E402
 from audioxai_utils.constants import SPECTROGRAM_TYPES, SPECTROGRAMS  # noqa: E402
 from audioxai_utils.evaluation.ranks import spearman  # noqa: E402
 from audioxai_utils.models.cnn14 import Cnn14  # noqa: E402
@@ -89,10 +90,11 @@ def warmed_up(path: str, arguments: argparse.Namespace) -> tuple:
     with torch.no_grad():
         target = torch.cat([model(clip[None]) for clip in db]).argmax(dim=1)
     method, options = options_of(path, arguments)
-    small = {"background": options["background"][:2]} if method == "shap" else {"n_samples": 4}
+    small = {"background": options["background"][:2]} if method == "shap" else {"n_samples": 20}
     if arguments.device != "cpu" and options["engine"] == "fast":
-        small = {}  # a GPU loads its kernels at the first batch of each size
+        small = {}  # a GPU loads its kernels at the first batch of each size; the library's have ten rows
     METHODS[method](model, db[:1], target[:1], **{**options, **small})
+    superpixels.cache_clear()  # those of the first clip are to be timed too
     return METHODS[method], options, model, db, target
 
 
@@ -112,7 +114,8 @@ def measure_forward(arguments: argparse.Namespace) -> dict[str, dict[str, float]
     batch = clips(size, arguments, arguments.seed)
     model = build_model(arguments)
     found = {}
-    copied = half_precision_copy(model, batch) or inference_copy(model, batch)
+    fused = inference_copy(model, batch)
+    copied = half_precision_copy(fused, batch) or fused
     paths = {"model": model, "inference copy": copied}
     if arguments.bfloat16:
         paths["bfloat16"] = inference_copy(model, batch, torch.bfloat16)

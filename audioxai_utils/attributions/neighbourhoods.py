@@ -77,7 +77,7 @@ def classified(
     """The class's probability for every neighbour, (n_samples,), on ``like``'s device and without waiting for
     it.
 
-    On CUDA in TF32: a regression over all neighbours does not notice.
+    On CUDA what is in float32 is taken in TF32: a regression over all neighbours does not notice.
     """
     shown, hidden = (
         to_device(torch.from_numpy(image).to(like.dtype), like.device) for image in (clip.shown, clip.hidden)

@@ -19,7 +19,7 @@ from .untouched import evaluation_copy
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest logit, for rounding alone
-NEAR = 1e-2  # of the largest logit and of 1 in probability, for ten bits of mantissa through many layers
+ROUNDED = 10  # times that in probability: scores of some thousand are themselves no finer
 
 
 @torch.no_grad()
@@ -37,8 +37,8 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
     example : Tensor (n, 1, frequency, time)
         Clips of the kind that will follow, in dB, on the model's device; one is enough.
     dtype : torch.dtype, optional
-        ``torch.bfloat16`` (or float16) runs convolutions and linear layers in that type; what
-        comes before the first of them stays in the model's own.
+        ``torch.bfloat16`` (or float16) runs convolutions in that type; what comes before the first of them,
+        and linear layers, stay in the model's own.
 
     Returns
     -------
@@ -64,34 +64,39 @@ def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype |
     return folded
 
 
-def half_precision_copy(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
-    """`inference_copy` in float16 for many questions on a GPU; None where it is not near enough to the model.
+def half_precision_copy(fused: nn.Module, example: torch.Tensor) -> nn.Module | None:
+    """A copy of an `inference_copy` whose convolutions run in float16, for many questions on a GPU.
 
-    float16 has the ten bits of mantissa that TF32 has, in half the bytes. What it lacks is range, so that it
-    is taken only where scores and probabilities of ``example`` and of noise around it are finite and near the
-    model's; of what follows, the caller looks whether it is finite.
+    float16 has the ten bits of mantissa that TF32 has, in half the bytes; what it lacks is range. Whoever
+    asks the copy holds some of its answers against those of ``fused``, of every clip.
 
-    Parameters are `inference_copy`'s. None on a processor, and for a model that is not in float32.
+    Parameters
+    ----------
+    fused : nn.Module
+        From `inference_copy`, with every parameter in float32.
+    example : Tensor (n, 1, frequency, time)
+        Clips in dB, float32, on a CUDA device.
+
+    Returns
+    -------
+    nn.Module or None
+        None on a processor, in another type, and for a model that cannot be asked so.
     """
-    if example.device.type != "cuda" or example.dtype != torch.float32:
-        return None
-    return _near_in_half(model, example)
+    on_gpu = example.device.type == "cuda" and example.dtype == torch.float32
+    return _in_half(fused, example) if on_gpu else None
 
 
 @torch.no_grad()
-def _near_in_half(model: nn.Module, example: torch.Tensor) -> nn.Module | None:
-    examples = _examples(example)
-    try:
-        plain, half = (inference_copy(model, example, dtype) for dtype in (None, torch.float16))
-        expected, found = plain(examples), half(examples).to(example.dtype)
-    except RuntimeError:  # a layer of the model's own that has one type
+def _in_half(fused: nn.Module, example: torch.Tensor) -> nn.Module | None:
+    if any(each.dtype != torch.float32 for each in fused.parameters() if each.is_floating_point()):
         return None
-    says = reading_of(model).probabilities
-    near = (found - expected).abs().max() <= NEAR * expected.abs().max()  # NaN is not
-    alike = (
-        says(found) - says(expected)
-    ).abs().max() <= NEAR  # scores may share a large part that says nothing
-    return half if bool(near & alike) else None
+    try:
+        half = copy.deepcopy(fused)
+        _lower_precision(half, torch.float16)
+        half(example[:1])
+    except Exception:  # whatever a network raises in float16, or where it is copied, is a reason for float32
+        return None
+    return half
 
 
 def _copied(model: nn.Module) -> nn.Module | None:
@@ -147,16 +152,19 @@ def _next(calls: list, tensor: torch.Tensor, kinds: dict, wanted: tuple) -> tupl
 
 def _fold_proved(plain: nn.Module, examples: torch.Tensor, sequences: list) -> nn.Module:
     """Fold all sequences, or, where the logits change, those that do not change them."""
-    expected = plain(examples)
+    expected, says = plain(examples), reading_of(plain).probabilities
     tolerance = TOLERANCE.get(examples.dtype, 1e-2)
 
     def same(candidate: nn.Module) -> bool:
         try:
-            difference = (candidate(examples) - expected).abs().max()
+            found = candidate(examples)
+            close = (found - expected).abs().max() <= tolerance * expected.abs().max()
         # the model itself uses what was folded or overwritten, or a hook makes the weight anew
         except (RuntimeError, AttributeError, TypeError):
             return False
-        return bool(difference <= tolerance * expected.abs().max())
+        if expected.ndim == 2 and expected.shape[1] > 1:  # scores may share a large part that says nothing
+            close &= (says(found) - says(expected)).abs().max() <= ROUNDED * tolerance
+        return bool(close)
 
     folded = _folded(plain, sequences)
     if same(folded):
@@ -215,8 +223,16 @@ def folded_weights(
 
 
 def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
-    """Run convolutions and linear layers in ``dtype``; each casts what it is given."""
+    """Run convolutions in ``dtype``; linear layers, which cost little, stay in their own. Each casts its
+    input.
+    """
     for module in model.modules():
-        if type(module) in (*CONVOLUTIONS, nn.Linear):
+        if type(module) in CONVOLUTIONS:
             module.to(dtype)
-            module.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(dtype), *inputs[1:]))
+        if type(module) in (*CONVOLUTIONS, nn.Linear):
+            module.register_forward_pre_hook(_cast, with_kwargs=True)
+
+
+def _cast(module: nn.Module, given: tuple, named: dict) -> tuple[tuple, dict]:
+    own = module.weight.dtype
+    return tuple(each.to(own) for each in given), {name: each.to(own) for name, each in named.items()}

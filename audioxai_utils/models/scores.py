@@ -93,10 +93,13 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
     """
     if not bool(columns.isfinite().all()):
         return  # said by who reads them
-    rounding = max(ROWS_AGREE, 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps)
+    largest, rounding = columns.abs().max(), 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps
+    # of scores that share a large part, what tells the columns apart
+    extent = (columns.amax(1) - columns.amin(1)).max() if columns.shape[1] > 1 else largest
+    tolerance = torch.maximum(ROWS_AGREE * torch.minimum(extent, largest), rounding * largest)
 
     def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
-        return bool(((found - expected).abs() <= rounding * columns.abs().max()).all())
+        return bool(((found - expected).abs() <= tolerance).all())
 
     if not agree(plain(given), columns):  # a state may be kept for batches of one size alone
         raise _changing(plain.net)

@@ -16,6 +16,7 @@ from ..files import locked
 from ..models.scores import FromWaveform
 from .attribute import method_digest
 from .clips import decibels_of, split_clips
+from .profiles import drawn
 from .sources import digest
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def decoder_path(study: Materials, classifier: Classifier, method: str) -> Path:
 
 
 def decoder_recipe(study: Materials, method: str) -> decoder_training.Recipe:
-    """The method's recipe, with no more epochs than the profile's classifier has."""
+    """The method's recipe, with no more epochs than a classifier has whose weights are drawn."""
     recipe = METHODS.traits(method).recipe
-    return dataclasses.replace(recipe, epochs=min(recipe.epochs, study.settings.sizes.epochs))
+    return dataclasses.replace(recipe, epochs=min(recipe.epochs, drawn(study.settings.sizes).epochs))
 
 
 def training_seconds(study: Materials, classifier: Classifier, method: str) -> float:

@@ -14,7 +14,9 @@ from ..constants import NOISE_SCENARIOS, REPOSITORY, SPECTROGRAM_TYPES, STUDY_CO
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of the study is computed; ``paper`` is the published protocol to the letter."""
+    """How much of the study is computed; ``paper`` is the published protocol to the letter, from
+    AudioSet's weights on (`drawn`).
+    """
 
     name: str
     width: float  # multiplies Cnn14's 64..2048 channels
@@ -135,10 +137,11 @@ def drawn(profile: Profile) -> Profile:
     learning rate falls with the width beyond `WIDEST`: on ESC-50 a Cnn14 of full width ended at 45.5 % on
     fold 4 by 3e-3, and at 77.5 % by a quarter of it.
     """
-    if profile.schedule != "constant":
+    if profile.schedule == "constant":  # the published one's
+        profile = replace(profile, **FROM_SCRATCH)
+    if profile.width <= WIDEST:
         return profile
-    rate = FROM_SCRATCH["learning_rate"] * min(1.0, WIDEST / profile.width)
-    return replace(profile, **FROM_SCRATCH | {"learning_rate": rate})
+    return replace(profile, learning_rate=profile.learning_rate * WIDEST / profile.width)
 
 
 def conditions(profile: str, full_grid: bool = False) -> tuple[tuple[str, str], ...]:

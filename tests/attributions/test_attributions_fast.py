@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from audioxai_utils.attributions import METHODS, lime
-from audioxai_utils.attributions.neighbourhoods import prepare, regress
+from audioxai_utils.attributions.neighbourhoods import classified, prepare, regress
 from audioxai_utils.attributions.shap import additivity_error
 from audioxai_utils.attributions.shap_fast import PairedModel
 from audioxai_utils.models.cnn14 import Cnn14
@@ -83,21 +83,43 @@ def test_lime_in_bfloat16_ranks_the_superpixels_alike():
         METHODS["lime"](model, db, TARGET, engine="reference", dtype=torch.bfloat16)
 
 
-def test_neighbours_beyond_float16s_range_are_classified_again(monkeypatch):
-    """What the float16 copy of a GPU cannot say, of one clip alone, the model's own type says."""
+class Half(nn.Module):
+    """A copy that says something else of some of its batches."""
+
+    def __init__(self, model, wrong) -> None:
+        super().__init__()
+        self.model, self.wrong, self.asked = model, wrong, []
+
+    def forward(self, x):
+        self.asked.append(len(x))
+        logits = self.model(x)
+        return self.wrong(logits) if len(self.asked) in (3, 4) else logits  # the second clip's batches
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda z: z * float("nan"), torch.zeros_like, lambda z: z + torch.linspace(0, 0.5, z.shape[1])],
+    ids=["not finite", "all the same", "shifted"],
+)
+def test_a_clip_of_which_float16_says_something_else_is_asked_again(monkeypatch, wrong):
+    """Of every clip some neighbours are asked both ways; the other clips of its call do not matter."""
     model, db = cnn14(torch.float32), clips(2, seed=1)
-    asked = []
-
-    class Half(nn.Module):
-        def forward(self, x):
-            asked.append(len(x))
-            return model(x) * (float("nan") if len(asked) in (3, 4) else 1)  # the second clip's first batches
-
-    monkeypatch.setattr(lime, "half_precision_copy", lambda model, example: Half())
+    half = Half(model, wrong)
+    monkeypatch.setattr(lime, "half_precision_copy", lambda fused, example: half)
     found = METHODS["lime"](model, db, TARGET, n_samples=40, batch_size=20)
-    assert asked == [20] * 4
+    assert half.asked == [20] * 4
     own = METHODS["lime"](model, db, TARGET, n_samples=40, batch_size=20, dtype=torch.float32)
-    assert asked == [20] * 4 and relative(found, own) < 1e-4
+    assert half.asked == [20] * 4 and all(relative(found[i], own[i]) < 1e-4 for i in range(2))
+
+
+def test_float16_is_believed_where_it_agrees(monkeypatch):
+    model, db = cnn14(torch.float32), clips(2, seed=1)
+    half = Half(model, lambda logits: logits * 1.001)
+    monkeypatch.setattr(lime, "half_precision_copy", lambda fused, example: half)
+    asked = []
+    monkeypatch.setattr(lime, "classified", lambda *given: asked.append(given[0]) or classified(*given))
+    METHODS["lime"](model, db, TARGET, n_samples=40, batch_size=20)
+    assert [each is half for each in asked] == [True, False] * 2
 
 
 def test_a_silent_clip_gets_weights_of_nothing():

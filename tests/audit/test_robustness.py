@@ -202,14 +202,17 @@ def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(
 
 
 @pytest.mark.parametrize(
-    ("given", "width", "rate"),
+    ("given", "width", "rate", "epochs", "loaded"),
     [
-        ({"profile": "paper", "pretrained": ("mn04", "file.pt")}, 1 / 8, 3e-3),
-        ({"profile": "paper"}, 1, 7.5e-4),
-        ({"profile": "quick", "pretrained": ("mn04", "file.pt")}, 1 / 16, 3e-3),
+        ({"profile": "paper", "pretrained": ("mn04", "file.pt")}, 1 / 8, 3e-3, 16, []),
+        ({"profile": "paper"}, 1, 7.5e-4, 16, []),
+        ({"profile": "paper", "pretrained": ("cnn14", "file.pth")}, 1, 1e-4, 6, ["file.pth"]),
+        ({"profile": "quick", "pretrained": ("mn04", "file.pt")}, 1 / 16, 3e-3, 16, []),
     ],
 )
-def test_the_second_classifier_is_trained_as_drawn_weights_are(condition, monkeypatch, given, width, rate):
+def test_the_second_classifier_is_trained_as_its_weights_ask(
+    condition, monkeypatch, given, width, rate, epochs, loaded
+):
     """By the recipe for AudioSet's weights it would know nothing; at full width it would take hours."""
     seen = {}
 
@@ -217,6 +220,8 @@ def test_the_second_classifier_is_trained_as_drawn_weights_are(condition, monkey
         seen.update(width=model.width, rate=sizes.learning_rate, epochs=sizes.epochs)
         return SimpleNamespace(model=model.eval(), history=None)
 
+    files = []
+    monkeypatch.setattr(robustness, "load_panns_weights", lambda model, path: files.append(path))
     monkeypatch.setattr(robustness.training, "train_classifier", train)
     settings = dataclasses.replace(condition.study.settings, **given)
     study = SimpleNamespace(
@@ -230,7 +235,7 @@ def test_the_second_classifier_is_trained_as_drawn_weights_are(condition, monkey
         study=study, spectrogram_type="mel_db", spectrograms=condition.spectrograms.float()
     )
     robustness.second_classifier(of_it)
-    assert seen == {"width": width, "rate": rate, "epochs": 16}
+    assert seen == {"width": width, "rate": rate, "epochs": epochs} and files == loaded
 
 
 def test_a_model_of_independent_labels_is_read_by_its_threshold(batch):

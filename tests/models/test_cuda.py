@@ -20,6 +20,7 @@ from audioxai_utils.audio.spectrograms import get_spectrogram
 from audioxai_utils.constants import SPECTROGRAM_TYPES
 from audioxai_utils.evaluation import masks, metrics, scoring
 from audioxai_utils.models.cnn14 import Cnn14
+from audioxai_utils.models.inference import half_precision_copy, inference_copy
 from audioxai_utils.numerics import tensor_float32, to_device, to_host
 from audioxai_utils.study import attribute, clips
 
@@ -201,6 +202,13 @@ def test_clips_that_are_attributed_together_are_what_they_are_alone(condition, m
     torch.testing.assert_close(condition.attributions("saliency"), values, atol=1e-6, rtol=1e-5)
     assert sum(row["computed"] for row in again) == len(condition.clips) - 1 > 0
     assert [(r["clip"], r["target"]) for r in again] == [(r["clip"], r["target"]) for r in alone]
+
+
+@needs_cuda
+def test_float16_is_taken_on_cuda():
+    torch.manual_seed(0)
+    model, db = Cnn14(64, 10, 1 / 8).eval().cuda(), 20 * torch.randn(2, 1, 64, 501).cuda() - 40
+    assert half_precision_copy(inference_copy(model, db), db) is not None
 
 
 @needs_cuda

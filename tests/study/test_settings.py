@@ -179,6 +179,8 @@ def test_drawn_weights_are_not_trained_by_the_recipe_for_audiosets():
     assert narrow.learning_rate == 3e-3
     for name in ("smoke", "quick", "medium"):
         assert profiles.drawn(profiles.PROFILES[name]) is profiles.PROFILES[name]
+    wide = dataclasses.replace(profiles.PROFILES["medium"], width=1.0)
+    assert profiles.drawn(wide).learning_rate == 7.5e-4
 
 
 @pytest.mark.parametrize("weights", [None, ("cnn14", "file.pth")])
