@@ -97,6 +97,8 @@ SPECTROGRAMS = {
 }
 SPECTROGRAM_TYPES = tuple(SPECTROGRAMS)
 
+CONDITION = ["spectrogram_type", "noise_scenario"]  # columns of tables, parameters of a condition's notebooks
+
 # The study's conditions in the order of Tables II-VI.
 STUDY_CONDITIONS = (
     ("stft_db", "clean"),

@@ -44,13 +44,13 @@ def run(
     workers = [context.Process(target=_work, args=given) for _ in range(min(n_workers, len(names)))]
     for worker in workers:
         worker.start()
-    told, living = 0, workers
+    reported, living = 0, workers
     while living:
         living[0].join(timeout=LOOK)
         living = [worker for worker in workers if worker.is_alive()]
-        while tell is not None and told < over.value:
-            told += 1
-            tell(told, len(names))
+        while tell is not None and reported < over.value:
+            reported += 1
+            tell(reported, len(names))
     return failed.value + sum(worker.exitcode != 0 for worker in workers)
 
 

@@ -100,14 +100,14 @@ class Disturbed:
     def outcome(self, results: Path) -> str:
         """Give the command again until it ends well; see above for what comes back."""
         said = Path(f"{results}.said")
-        told = said.read_text(errors="replace") if said.exists() else ""
+        message = said.read_text(errors="replace") if said.exists() else ""
         for _ in range(TRIES):
             done = self.run(results)
-            told += done.stdout + done.stderr
+            message += done.stdout + done.stderr
             if done.returncode == 0:
                 break
         else:
-            print(told[-1500:])
+            print(message[-1500:])
             return "lost"
         found = contents(results)
         differ = [path for path in self.good if not np.array_equal(found.get(path), self.good[path])]
@@ -115,7 +115,7 @@ class Disturbed:
         if differ or half or not (results / "report" / "index.html").is_file():
             print("differs:", *differ[:3], *half)
             return "silent"
-        return "words" if "Traceback" in told else "survived"
+        return "words" if "Traceback" in message else "survived"
 
 
 def contents(results: Path) -> dict[str, np.ndarray]:

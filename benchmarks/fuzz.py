@@ -124,11 +124,11 @@ def outcome(work: Callable[[], str], path: Path, change: str) -> tuple[str, str]
     try:
         wrong = work()
     except Exception as error:
-        told = str(error)
-        named = path.name in told or path.parent.name in told or FILE in told
+        message = str(error)
+        named = path.name in message or path.parent.name in message or FILE in message
         kind = isinstance(error, (ValueError, FileNotFoundError)) and not isinstance(error, UnicodeError)
-        good = kind and named and "\n" not in told and len(told) < 500
-        return ("refused", "") if good else ("words", f"{change}: {type(error).__name__}: {told[:200]!r}")
+        good = kind and named and "\n" not in message and len(message) < 500
+        return ("refused", "") if good else ("words", f"{change}: {type(error).__name__}: {message[:200]!r}")
     return ("silent", f"{change}: {wrong}") if wrong else ("read", "")
 
 

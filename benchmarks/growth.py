@@ -28,7 +28,7 @@ SIZES = {
     "clips": (50, 100, 200, 400), "samples": (250, 500, 1000, 2000), "background": (10, 25, 50, 100),
     "width": (1 / 8, 1 / 4, 1 / 2, 1.0),
 }  # fmt: skip
-METHODS = {
+GROWING = {
     "clips": ("lime", "shap"),
     "samples": ("lime",),
     "background": ("shap",),
@@ -101,7 +101,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     rows = []
-    for grows, methods in METHODS.items():
+    for grows, methods in GROWING.items():
         for method in methods:
             for size in getattr(arguments, grows):
                 rows.append(point(grows, size, method, arguments))

@@ -33,7 +33,7 @@ from audioxai_utils.numerics import largest  # noqa: E402
 from audioxai_utils.study.study import open_study  # noqa: E402
 
 SHARES = (10, 30)  # % of the bins
-METRICS = ("FidIn", "AD", "FidIn_heard", "AD_heard")
+SHOWN = ("FidIn", "AD", "FidIn_heard", "AD_heard")
 RULES = ("epsilon", "epsilon-plus", "epsilon-alpha2-beta1", "epsilon-plus-flat")
 
 
@@ -125,9 +125,9 @@ def measure(arguments: argparse.Namespace) -> pd.DataFrame:
             share: largest(values.flatten(1), round(share / 100 * values[0].numel())).view_as(db).to(db)
             for share in SHARES
         }
-        means = score_masks(scorer, masks, "audited", heard=True).groupby("mask")[list(METRICS)].mean()
+        means = score_masks(scorer, masks, "audited", heard=True).groupby("mask")[list(SHOWN)].mean()
         rows.append(
-            row | {f"{metric} {share} %": means.loc[share, metric] for share in SHARES for metric in METRICS}
+            row | {f"{metric} {share} %": means.loc[share, metric] for share in SHARES for metric in SHOWN}
         )
     return pd.DataFrame(rows)
 

@@ -171,14 +171,14 @@ class FrontEnd:
         return self(waveform)
 
 
-def told(waveform, norm):
+def normalised(waveform, norm):
     return norm(waveform.unsqueeze(1))
 
 
 FRONT_ENDS = {
     "module": lambda norm: nn.Sequential(nn.Unflatten(1, (1, -1)), norm),
     "lambda": lambda norm: lambda waveform: norm(waveform.unsqueeze(1)),
-    "partial": lambda norm: functools.partial(told, norm=norm),
+    "partial": lambda norm: functools.partial(normalised, norm=norm),
     "object": FrontEnd,
     "method": lambda norm: FrontEnd(norm).prepare,
 }

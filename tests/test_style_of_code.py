@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -30,3 +31,50 @@ def test_parts_of_a_file_are_headed_by_words_alone():
         if BAR.match(line)
     ]
     assert bars == []
+
+
+ONE_MEANING = (
+    "METHODS",
+    "METRICS",
+    "MASKS",
+    "CONTROLS",
+    "CONDITION",
+    "FROM_SCRATCH",
+    "STUDY_METHODS",
+    "PROFILES",
+)
+SAYS_NOTHING = ("told", "sent", "places")
+
+
+def _modules():
+    """(path, syntax tree) of every file of the package and the benchmarks."""
+    for folder in ("audioxai_utils", "benchmarks"):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            yield path.relative_to(REPOSITORY), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _assigned(statement: ast.stmt) -> list[str]:
+    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def test_a_name_of_the_whole_project_means_one_thing():
+    """Whoever reads ``METHODS`` in one file and knows it from another reads it rightly."""
+    found = {name: [] for name in ONE_MEANING}
+    for path, tree in _modules():
+        for statement in tree.body:
+            for name in _assigned(statement):
+                found.get(name, []).append(str(path))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+    assert all(found[name] for name in ("METHODS", "METRICS", "MASKS", "PROFILES"))
+
+
+def test_no_name_says_nothing():
+    found = [
+        f"{path}:{node.lineno} {name}"
+        for path, tree in _modules()
+        for node in ast.walk(tree)
+        for name in (getattr(node, "id", ""), getattr(node, "name", ""), getattr(node, "arg", ""))
+        if name in SAYS_NOTHING
+    ]
+    assert found == []

@@ -25,9 +25,9 @@ from ..evaluation.comparisons import MATCHED_CONTROLS, lower_is_better
 from ..study.study import open_study
 from ..words import column_label, method_label
 
-METRICS = ("FF", "FidIn", "AD", "SPS", "FF_heard", "FidIn_heard", "AD_heard")
+RANKED_BY = ("FF", "FidIn", "AD", "SPS", "FF_heard", "FidIn_heard", "AD_heard")
 EQUAL_AREA = "topK_30_pos"  # the mask at which methods are compared: as many bins of each map
-COLUMNS = ("dataset", "clip", "category", "correct", "method", "mask", "control", *METRICS, "area")
+COLUMNS = ("dataset", "clip", "category", "correct", "method", "mask", "control", *RANKED_BY, "area")
 N_RESAMPLES = 2000
 N_HALVES = 200
 COMPARED = {"methods": "mask", "masks": "method"}  # what is ranked -> within what
@@ -88,7 +88,9 @@ def matrices(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
     return {name: table[columns] for name, table in found.items()}
 
 
-def rankings(scores: pd.DataFrame, metrics: Sequence[str] = METRICS, mask: str = EQUAL_AREA) -> pd.DataFrame:
+def rankings(
+    scores: pd.DataFrame, metrics: Sequence[str] = RANKED_BY, mask: str = EQUAL_AREA
+) -> pd.DataFrame:
     """Mean of every metric with its 95 % interval and its rank (1 is best) among the methods of a set.
 
     Returns
@@ -127,7 +129,7 @@ def _controls(scores: pd.DataFrame, metrics: Sequence[str], mask: str) -> pd.Dat
 
 
 def agreement(
-    scores: pd.DataFrame, metrics: Sequence[str] = METRICS, compared: str = "methods", seed: int = 0
+    scores: pd.DataFrame, metrics: Sequence[str] = RANKED_BY, compared: str = "methods", seed: int = 0
 ) -> pd.DataFrame:
     """How well two sets of clips rank alike, for every two sets and every metric.
 

@@ -19,7 +19,7 @@ from ..words import method_label
 
 PARTS = {"dog": "5-203128-A-0", "siren": "5-117120-A-42", "rain": "5-181766-A-10"}
 GAINS = {"dog": 1.0, "siren": 0.6, "rain": 0.3}  # of parts of RMS 1
-METHODS = {"saliency": {}, "gradcam": {}, "lime": {"n_samples": 500}}
+METHOD_OPTIONS = {"saliency": {}, "gradcam": {}, "lime": {"n_samples": 500}}
 MASK = "topK_30"
 SCORES = ("p_clip", "p_kept", "p_removed", "FF", "AD", "FF_heard", "AD_heard", "area")
 
@@ -53,7 +53,7 @@ def street(
     powers = {name: tagger.spectrogram(tagger.samples(part[None])).power for name, part in parts.items()}
     rows = []
     for target in targets:
-        for method, options in METHODS.items():
+        for method, options in METHOD_OPTIONS.items():
             given = {"target": target, "masks": [MASK], "protocol": "audited", "heard": True} | options
             found = explain(
                 tagger, sound, tagger.sample_rate, method=method, check_gradient=not rows, **given

@@ -10,10 +10,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..constants import MASK_NAMES, NOISE_SCENARIOS, PROTOCOLS, STUDY_CONDITIONS, STUDY_METHODS, STUDY_METRICS
+from ..constants import (
+    CONDITION,
+    MASK_NAMES,
+    NOISE_SCENARIOS,
+    PROTOCOLS,
+    STUDY_CONDITIONS,
+    STUDY_METHODS,
+    STUDY_METRICS,
+)
 from ..words import column_label, condition_label, method_label
 
-CONDITION = ["spectrogram_type", "noise_scenario"]
 SUBSETS = ("all", "correct", "incorrect")
 CONTROLS = ("random", "energy", "all_ones", "oracle")
 ORDERS = {
@@ -52,8 +59,8 @@ def in_study_order(frame: pd.DataFrame) -> pd.DataFrame:
     keys = pd.DataFrame(index=frame.index)
     for column, order in ORDERS.items():
         if column in names:
-            places = {name: place for place, name in enumerate(order)}
-            keys[column] = [places.get(name, len(places)) for name in names[column]]
+            ranks = {name: rank for rank, name in enumerate(order)}
+            keys[column] = [ranks.get(name, len(ranks)) for name in names[column]]
             keys[f"{column}_name"] = ["" if pd.isna(name) is True else str(name) for name in names[column]]
     return frame.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(drop=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..audit.planted.agreement import CONTROLS, judged_everywhere, with_intervals
+from ..audit.planted.agreement import CONTROL_MAPS, judged_everywhere, with_intervals
 from ..audit.planted.fills import FILLS
 from ..audit.planted.sentences import FILL_LABELS, label
 from .drawing import label_axes, new_figure, show_db, show_map, styled
@@ -56,9 +56,9 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
     cases = points.groupby(keys, observed=True)[[*measures, "truth_share"]].mean()
     means = with_intervals(cases.reset_index(), ["classifier", "method"], measures)
     order = means.groupby("method")[measures[0]].mean().sort_values()
-    methods = [name for name in order.index if name in CONTROLS]
+    methods = [name for name in order.index if name in CONTROL_MAPS]
     everywhere = judged_everywhere(points)
-    methods += [name for name in order.index if name not in CONTROLS and everywhere[name]]
+    methods += [name for name in order.index if name not in CONTROL_MAPS and everywhere[name]]
     figure, grid = new_figure(
         1, len(measures), (3.1 * len(measures) + 1.4, 0.24 * len(methods) + 1), sharey=True
     )
@@ -86,13 +86,13 @@ def pointing(points, measures: Sequence[str] = tuple(MEASURES)):
                 elinewidth=0.8,
                 label=classifier,
             )
-        ax.axhline(sum(name in CONTROLS for name in methods) - 0.5, color="#bbbbbb", lw=0.8)
+        ax.axhline(sum(name in CONTROL_MAPS for name in methods) - 0.5, color="#bbbbbb", lw=0.8)
         ax.set(xlabel=words)
         ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     labels = [label(name) for name in methods]
     grid[0, 0].set_yticks(range(len(methods)), labels)
     for tick, name in zip(grid[0, 0].get_yticklabels(), methods):
-        tick.set_color("#777777" if name in CONTROLS else method_colour(name))
+        tick.set_color("#777777" if name in CONTROL_MAPS else method_colour(name))
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 

@@ -35,14 +35,14 @@ def recording_strip(recording, n_classes: int = MOST_CLASSES, n_reasons: int = M
     heights = (0.26 * len(names) + 0.9, 2.3 * bool(reasons))
     figure, grid = new_figure(1, 1, (9.4, sum(heights) + 0.3))
     grid[0, 0].remove()
-    places = GridSpec(
+    layout = GridSpec(
         2 if reasons else 1, max(1, len(reasons)), figure, height_ratios=heights[: 1 + bool(reasons)]
     )
-    strip = figure.add_subplot(places[0, :])
+    strip = figure.add_subplot(layout[0, :])
     drawn = _strip(strip, recording, p[names], reasons)
     figure.colorbar(drawn, ax=strip, label="probability", pad=0.01, aspect=10)
     for place, reason in enumerate(reasons):
-        _reason(figure.add_subplot(places[1, place]), recording, reason, place)
+        _reason(figure.add_subplot(layout[1, place]), recording, reason, place)
     return figure
 
 
@@ -101,8 +101,8 @@ def _label_bins(ax, centres: np.ndarray, labelled: bool) -> None:
     at = np.interp(evenly, np.arange(len(centres)), centres)
     ticks = sorted({float(f"{frequency:.1g}") for frequency in at})
     inside = [tick for tick in ticks if centres[0] <= tick <= centres[-1]]
-    places = np.interp(inside, centres, np.arange(len(centres)))
-    ax.set_yticks(places, [frequency_label(tick) for tick in inside])
+    positions = np.interp(inside, centres, np.arange(len(centres)))
+    ax.set_yticks(positions, [frequency_label(tick) for tick in inside])
     ax.tick_params(labelleft=labelled)
     ax.set_ylabel("frequency (Hz)" if labelled else "")
 

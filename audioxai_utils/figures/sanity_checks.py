@@ -90,11 +90,11 @@ def fragility(table):
         for number, change in enumerate(changes):
             rows = table[(table["level_db"] == level) & (table["change"] == change)].set_index("method")
             rows = rows.reindex(methods)
-            places = [len(methods) - 1 - i - 0.22 * number for i in range(len(methods))]
+            heights = [len(methods) - 1 - i - 0.22 * number for i in range(len(methods))]
             colours = [method_colour(method) for method in methods]
-            ax.hlines(places, rows["similar_low"], rows["similar_high"], colors=colours, lw=1)
+            ax.hlines(heights, rows["similar_low"], rows["similar_high"], colors=colours, lw=1)
             face = colours if number == 0 else "white"
-            ax.scatter(rows["similar"], places, s=22, edgecolors=colours, c=face, zorder=3)
+            ax.scatter(rows["similar"], heights, s=22, edgecolors=colours, c=face, zorder=3)
         ax.axvline(1, color="#999999", lw=0.8, zorder=0)
         ax.axvline(0, color="#999999", lw=0.8, zorder=0)
         ax.set(title=f"{-level:.0f} dB below the clip", xlabel="rank correlation with the first map")

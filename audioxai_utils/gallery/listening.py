@@ -203,12 +203,10 @@ def _sorted(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     unknown = [name for name in by if name not in answers]
     if unknown or not len(by) or isinstance(by, str):
         raise ValueError(f"by must be a list of columns of the answers; got {unknown or by!r}")
-    places = {
+    ranks = {
         name: place for place, name in enumerate((ORIGINAL, *STUDY_METHODS, *NOISE_SCENARIOS, *MASK_NAMES))
     }
-    keys = {
-        name: answers[name].map(lambda value: (places.get(value, len(places)), str(value))) for name in by
-    }
+    keys = {name: answers[name].map(lambda value: (ranks.get(value, len(ranks)), str(value))) for name in by}
     return answers.loc[pd.DataFrame(keys).sort_values(list(by), kind="stable").index].reset_index(drop=True)
 
 

@@ -35,8 +35,8 @@ from .listening_page import PAGE, write_listening_test
 
 NOTHING = "nothing added"  # what a classifier says that does not go by the cause
 MASK = "as many bins as the cause"
-CONTROLS = ("oracle", "random")
-METHODS = ("saliency", "gradcam", "lime", "shap", "rise", "extremal_robust")
+HEARD_CONTROLS = ("oracle", "random")
+HEARD_METHODS = ("saliency", "gradcam", "lime", "shap", "rise", "extremal_robust")
 N_CASES = 14
 READER = "the same program reads it with --answers"
 
@@ -54,7 +54,7 @@ def choices() -> list[str]:
 def entries(
     bench: Bench,
     cases: Sequence[Case],
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = HEARD_METHODS,
     n_samples: int = 500,
     n_clips: int = 1,
     device: str = "cpu",
@@ -69,7 +69,7 @@ def entries(
         mean = bench.parts[case.name]["fills"][0]
         generator = torch.Generator().manual_seed(clip_seed(case.name))
         controls = control_maps(clips.known, mean, slice(None), generator)
-        maps |= {name: controls[name].to(clips.db) for name in CONTROLS}
+        maps |= {name: controls[name].to(clips.db) for name in HEARD_CONTROLS}
         batch = clips.spectrogram(clips.waveform)
         scorer = MaskScorer(inference_copy(model, clips.db), clips.spectrogram, batch, target)
         n_bins = clips.known.cause.sum((1, 2, 3)).to(device)
@@ -141,7 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", help="of prepared cases")
     parser.add_argument("page", nargs="?", help="folder that gets the page; an older one is replaced")
     parser.add_argument("--answers", help="folder of the CSV files that the page saved: print what was heard")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=judged_methods(), metavar="METHOD")
+    parser.add_argument(
+        "--methods", nargs="+", default=HEARD_METHODS, choices=judged_methods(), metavar="METHOD"
+    )
     parser.add_argument("--cases", type=int, default=N_CASES, help="at most, plain ones of each plant first")
     parser.add_argument("--clips", type=int, default=1, help="of each case")
     parser.add_argument("--samples", type=int, default=500, help="of LIME, SLIME and RISE")

@@ -140,5 +140,5 @@ def kaldi_mel_filters() -> torch.Tensor:
 def nearest_frames(n_frames: int) -> torch.Tensor:
     """Index of the nearest of frames 16 ms apart, the earlier of two, each 10 ms from first to last."""
     new, old = HOP_LENGTH * STFT_RATE, STFT_HOP * SAMPLE_RATE  # the hops in one unit, 5 to 8
-    places = torch.arange((n_frames - 1) * old // new + 1)
-    return (2 * places * new + old - 1) // (2 * old)  # (new frames,)
+    indices = torch.arange((n_frames - 1) * old // new + 1)
+    return (2 * indices * new + old - 1) // (2 * old)  # (new frames,)

@@ -19,7 +19,7 @@ from typing import Any
 from .. import constants
 from ..audio import inputs
 from ..study.profiles import PROFILES
-from ..study.settings import FROM_SCRATCH, Settings, kind_of
+from ..study.settings import NOT_PRETRAINED, Settings, kind_of
 from . import slurm
 
 BAD_OPTIONS, STUDY_FAILED = 2, 1  # exit codes
@@ -236,9 +236,9 @@ def _pretrained(given: list[list[str]] | None, values: dict) -> tuple[str, ...] 
     if given is None:
         return None
     network, *where = given[-1]
-    if (network, *where) == FROM_SCRATCH:
-        return FROM_SCRATCH
-    constants.check_choice("--pretrained", network, (*constants.PRETRAINED, *FROM_SCRATCH))
+    if (network, *where) == NOT_PRETRAINED:
+        return NOT_PRETRAINED
+    constants.check_choice("--pretrained", network, (*constants.PRETRAINED, *NOT_PRETRAINED))
     if len(where) > 1:
         raise ValueError(
             f"--pretrained takes a network and a file or 'download'; got {' '.join(given[-1])!r}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import constants
+from ..constants import CONDITION
 from ..study.settings import Settings
 from ..study.sources import PACKAGE, method_modules, module_closure, notebook_sources
 from . import machine, slurm
@@ -20,7 +21,6 @@ NOTEBOOKS = constants.REPOSITORY / "notebooks"
 REPORT = "00_report"  # runs last, and becomes the first page
 JOBS_PER_GPU = 2  # notebooks at once on one GPU: LIME segments on the CPU, so one alone leaves it idle
 STEP_MEMORY = {"paper": 8e9}  # bytes that a step may need; of the paper's an estimate, of others measured
-CONDITION = ("spectrogram_type", "noise_scenario")  # parameters of the notebooks that run for one
 WILDCARDS = (*CONDITION, "shard")
 PLANTED = "12_planted_causes"
 ALONE = ("09_own_model", PLANTED, "14_other_sounds")  # read nothing of the study

@@ -65,10 +65,10 @@ def run_step(
             results_dir, step, started=started, threads=threads, depends_on=depends_on, **used(), **facts
         )
 
-    return told(step.name, output, recorded)
+    return reported(step.name, output, recorded)
 
 
-def told(step: str, output: str, work: Callable[[], None]) -> int:
+def reported(step: str, output: str, work: Callable[[], None]) -> int:
     """Do the ``work`` of a step, which leaves ``output``, between two lines; return the exit code."""
     started = time.monotonic()
     say(step, "started", "started")

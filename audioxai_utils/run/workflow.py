@@ -198,10 +198,10 @@ def _conclude(results_dir: Path, progress: Progress, code: int) -> int:
         print(f"report: {report}")
         return 0
     print(f"run_all.sh: the study did not finish ({took}); log: {progress.log}", file=sys.stderr)
-    told = set()
+    named = set()
     for failure in progress.failures:
-        error = "the same" if failure["error"] in told else failure["error"]
-        told.add(failure["error"])
+        error = "the same" if failure["error"] in named else failure["error"]
+        named.add(failure["error"])
         print(f"  {failure['step']}: {error}\n    {failure['notebook']}", file=sys.stderr)
     for name in progress.running:
         print(f"  {name} ended without a word: killed, perhaps for want of memory", file=sys.stderr)
@@ -214,5 +214,5 @@ def _said(progress: Progress) -> str:
     """The last thing that Snakemake gave as an error, in one line; else the last that it said at all."""
     said = progress.errors or [progress.log.read_text("utf-8", "replace")]
     lines = [line.strip() for line in said[-1].splitlines() if line.strip()]
-    told = progress.errors and not lines[0].startswith("Traceback")
-    return " ".join(lines[:2] if told else lines[-1:]) or "Snakemake ended without a word"
+    its_own = progress.errors and not lines[0].startswith("Traceback")
+    return " ".join(lines[:2] if its_own else lines[-1:]) or "Snakemake ended without a word"

@@ -21,7 +21,7 @@ from .. import constants
 from ..audio import inputs
 from . import profiles
 
-FROM_SCRATCH = ("none",)  # `Settings.pretrained` where no pretrained network is wanted
+NOT_PRETRAINED = ("none",)  # `Settings.pretrained` where no pretrained network is wanted
 FILE = "settings.json"  # in the results folder
 LATEST = "latest"  # beside the results folders: the path of the one that was run last
 
@@ -201,7 +201,7 @@ class Settings:
         """File of the pretrained weights, ``download`` where they are still to be fetched; None where there
         are none.
         """
-        return self.pretrained[1] if self.pretrained and self.pretrained != FROM_SCRATCH else None
+        return self.pretrained[1] if self.pretrained and self.pretrained != NOT_PRETRAINED else None
 
     @property
     def explained_by(self) -> tuple[str, ...]:
@@ -272,7 +272,7 @@ class Settings:
         """The options on which notebook ``number`` ("03") depends, those of earlier ones included."""
         names = [each.name for each in fields(self) if "" < each.metadata["since"] <= number]
         found = {name: getattr(self, name) for name in names}
-        if found.get("pretrained") == FROM_SCRATCH:  # the same Cnn14 as without the option
+        if found.get("pretrained") == NOT_PRETRAINED:  # the same Cnn14 as without the option
             found["pretrained"] = None
         return found
 

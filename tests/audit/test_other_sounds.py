@@ -186,7 +186,7 @@ def test_what_was_published_is_the_whole_grid():
     assert len(n) == len(sets) * own["method"].nunique() * 14
     by_set = sets.set_index("dataset")["n_clips"]
     assert all(count == by_set[name] for (name, *_), count in n.items())
-    assert own[[name for name in other_sounds.METRICS if name != "SPS"]].notna().all().all()
+    assert own[[name for name in other_sounds.RANKED_BY if name != "SPS"]].notna().all().all()
     assert set(constants.STUDY_METHODS) <= set(own["method"])
     controls = scores[scores["control"] != ""]
     assert set(controls["control"]) == {"random", "energy"} and set(controls["mask"]) == {"topK_30_pos"}

@@ -352,7 +352,7 @@ def test_a_case_is_judged_stored_read_and_gone_on_with(sounds, tmp_path):
     assert again.cases == [case] and again.counted() == [case]
     few = ("saliency", "lime", "integrated_gradients")
     points, _, record = judge(again, case, Effort(8, 2, methods=few))
-    assert not record["failed"] and set(points["method"]) == {*few, *agreement.CONTROLS}
+    assert not record["failed"] and set(points["method"]) == {*few, *agreement.CONTROL_MAPS}
     assert points["clip"].unique().tolist() == ["a", "c"]
     oracle = points[points["method"] == "oracle"]
     assert (oracle[["auc", "average_precision", "precision"]] == 1).all(axis=None)

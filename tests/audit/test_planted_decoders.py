@@ -54,4 +54,4 @@ def test_a_trained_method_is_judged_with_its_decoder_and_named_without(sounds, t
     points, scores, record = judge(bench, case, effort)
     own = points[points["method"] == "lmac_ft"]
     assert not record["failed"] and own["auc"].between(0, 1).all() and own["control_auc"].isna().all()
-    assert set(scores["method"]) == {"saliency", "lmac_ft", *agreement.CONTROLS}
+    assert set(scores["method"]) == {"saliency", "lmac_ft", *agreement.CONTROL_MAPS}

@@ -48,7 +48,7 @@ def test_a_silent_part_gives_silence(folder):
 
 def test_a_label_that_hears_a_band_is_explained_by_the_part_that_lies_there(folder, monkeypatch):
     """Each label is the mean level of a third of the bands: the dog lies in the lowest."""
-    monkeypatch.setattr(street, "METHODS", {"saliency": {}, "integrated_gradients": {"n_steps": 4}})
+    monkeypatch.setattr(street, "METHOD_OPTIONS", {"saliency": {}, "integrated_gradients": {"n_steps": 4}})
     mel = LogMel(sample_rate=RATE, n_fft=256, hop_length=128, n_mels=30, offset=1e-5)
     net = nn.Sequential(nn.AvgPool2d((10, 1)), nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten())
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_a_label_that_hears_a_band_is_explained_by_the_part_that_lies_there(fold
     tagger = AudioClassifier(net, ["Dog", "Siren", "Rain"], input=mel, head="sigmoid")
     found = street.street(tagger, folder, ("Dog", "Rain")).set_index(["target", "method"])
     assert (found["area"].round(2) == 0.3).all()
-    for method in street.METHODS:
+    for method in street.METHOD_OPTIONS:
         dog, rain = found.loc[("Dog", method)], found.loc[("Rain", method)]
         assert dog["keeps_dog"] > 0.6 > dog["keeps_rain"], method
         assert rain["keeps_rain"] > 0.6 > rain["keeps_dog"], method
@@ -65,7 +65,7 @@ def test_a_label_that_hears_a_band_is_explained_by_the_part_that_lies_there(fold
 def test_what_was_published_is_what_notebook_09_shows():
     table = our_street()
     assert list(table.columns) == ["target", "method", *street.SCORES, *(f"keeps_{p}" for p in street.PARTS)]
-    assert set(table["method"]) == set(street.METHODS) and set(table["target"]) == {"Dog", "Siren"}
+    assert set(table["method"]) == set(street.METHOD_OPTIONS) and set(table["target"]) == {"Dog", "Siren"}
     np.testing.assert_allclose(table["FF"], table["p_clip"] - table["p_removed"], atol=2e-4)
 
 

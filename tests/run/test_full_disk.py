@@ -113,7 +113,7 @@ def test_a_word_that_cannot_be_written_costs_no_work(tmp_path, monkeypatch):
     monkeypatch.setenv(progress.EVENTS, str(tmp_path / "none"))
     monkeypatch.setattr("builtins.print", full)
     did = []
-    assert step.told("03", "out", lambda: did.append(1)) == 0 and did == [1]
+    assert step.reported("03", "out", lambda: did.append(1)) == 0 and did == [1]
 
 
 def test_half_an_event_hides_no_other(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from ...evaluation.comparisons import lower_is_better
 from ...evaluation.ranks import rank_correlation
 from .fills import HEARD
 
-CONTROLS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
+CONTROL_MAPS = ("random", "level", "energy", "unusual", "oracle")  # maps that never ask the classifier
 CURVES = ("insertion", "deletion")
 STUDY_FILL, STUDY_MASKS = "floor", ("topK_5", "topK_30", "topK_50", "bin", "minmax")
 TRUTH = "average_precision"
@@ -65,7 +65,7 @@ def _lower(metric: str) -> bool:
 
 def truths(points: pd.DataFrame, truth: str = TRUTH) -> pd.DataFrame:
     """(cases, methods) table of a measure's means over the clips; methods judged in all cases alone."""
-    kept = points[~points["method"].isin(CONTROLS)]
+    kept = points[~points["method"].isin(CONTROL_MAPS)]
     table = kept.pivot_table(index="case", columns="method", values=truth, aggfunc="mean", observed=True)
     everywhere = judged_everywhere(points)
     return table[[name for name in table if everywhere[name]]].dropna(axis=1, how="all")

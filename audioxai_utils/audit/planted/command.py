@@ -16,7 +16,7 @@ from ...files import atomic_path, save_parquet, write_json
 from ...workers import add_options, run
 from .agreement import metric_means
 from .bench import Bench
-from .fills import FILLS, MASKS
+from .fills import FILLS, JUDGED_MASKS
 from .judge import Effort, joined, judge_to, judged_methods, lighter
 
 
@@ -54,7 +54,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--compared", type=int, default=Effort.n_compared, help="clips explained twice")
     parser.add_argument("--heard", type=int, default=Effort.n_heard, help="clips whose sound is made")
     parser.add_argument("--fills", nargs="+", default=FILLS, choices=FILLS)
-    parser.add_argument("--masks", nargs="+", default=MASKS, choices=MASKS)
+    parser.add_argument("--masks", nargs="+", default=JUDGED_MASKS, choices=JUDGED_MASKS)
     parser.add_argument("--seconds", type=float, help="no case is begun after these")
     every = tuple(dict.fromkeys([*judged_methods(), *METHODS]))
     parser.add_argument(

@@ -31,7 +31,7 @@ HEARD = "heard"
 FILLS = ("floor", "minimum", "mean", "quantile", "noise", HEARD)
 AT_ONCE, SOUNDS_AT_ONCE = 128, 32  # masks; bounds memory, not results
 LEAST_POINTS = 4  # of equal area, for a curve
-MASKS = (*(f"topK_{area * 100:g}" for area in AREAS), *STUDY_MASKS)
+JUDGED_MASKS = (*(f"topK_{area * 100:g}" for area in AREAS), *STUDY_MASKS)
 
 
 def equal_area(attribution: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -43,8 +43,8 @@ def equal_area(attribution: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def masks_of(attribution: torch.Tensor, names: Sequence[str] = MASKS) -> dict[str, torch.Tensor]:
-    """Masks of maps (n, 1, F, T) by name, in the order of ``MASKS``."""
+def masks_of(attribution: torch.Tensor, names: Sequence[str] = JUDGED_MASKS) -> dict[str, torch.Tensor]:
+    """Masks of maps (n, 1, F, T) by name, in the order of ``JUDGED_MASKS``."""
     found = equal_area(attribution) | build_masks(attribution, "paper", STUDY_MASKS)
     return {name: mask for name, mask in found.items() if name in names}
 
@@ -100,7 +100,7 @@ def scored(
     maps: dict[str, torch.Tensor],
     known: torch.Tensor,
     fills: Sequence[str] = FILLS,
-    names: Sequence[str] = MASKS,
+    names: Sequence[str] = JUDGED_MASKS,
 ) -> pd.DataFrame:
     """Scores of every mask of one clip's maps under every fill, and heard.
 

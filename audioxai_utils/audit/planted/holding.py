@@ -7,7 +7,7 @@ import pandas as pd
 from .agreement import mean_with_interval, plants_of
 from .fills import FILLS, HEARD
 
-METRICS = ("FidIn", "AD")
+HELD_BY = ("FidIn", "AD")
 BASIS = "lime"  # what others are held against, with the mask that the study prefers
 
 
@@ -35,9 +35,9 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
     rows = []
     for method in methods:
         for fill in (fill for fill in FILLS if (kept["fill"] == fill).any()):
-            here = kept[kept["fill"] == fill].pivot(index="case", columns="method", values=[*METRICS, "area"])
+            here = kept[kept["fill"] == fill].pivot(index="case", columns="method", values=[*HELD_BY, "area"])
             row = {"method": method, "fill": fill, "n_cases": len(here)}
-            for metric in (*METRICS, "area"):
+            for metric in (*HELD_BY, "area"):
                 more = (here[metric][method] - here[metric][BASIS]).to_numpy(float)
                 names = (f"{metric}_more", f"{metric}_low", f"{metric}_high")
                 found = mean_with_interval(more, plants.loc[here.index])

@@ -24,7 +24,7 @@ from ...models.reading import reading_of
 from ...numerics import tensor_float32
 from .bench import Bench, decoder_path
 from .cases import Case, Mixtures, Truth, power_at, truth
-from .fills import FILLS, HEARD, MASKS, repeated, scored
+from .fills import FILLS, HEARD, JUDGED_MASKS, repeated, scored
 from .measures import control_maps, localised
 from .plants import PLANTS
 
@@ -62,7 +62,7 @@ class Effort:
     n_heard: int = 4  # clips whose sound is made: SI-SDR and heard scores
     methods: tuple[str, ...] = field(default_factory=judged_methods)
     fills: tuple[str, ...] = FILLS
-    masks: tuple[str, ...] = MASKS
+    masks: tuple[str, ...] = JUDGED_MASKS
 
 
 @dataclass(frozen=True)

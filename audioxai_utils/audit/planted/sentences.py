@@ -10,7 +10,7 @@ import pandas as pd
 from ...evaluation.overview import printed
 from ...words import method_label
 from .agreement import (
-    CONTROLS,
+    CONTROL_MAPS,
     STUDY_FILL,
     TRUTH,
     against_the_study,
@@ -93,11 +93,11 @@ def conclusions(points: pd.DataFrame, agreed: pd.DataFrame) -> list[str]:
         f"{words} {found[measure][0]:+.2f} ({found[measure][1]:+.2f} to {found[measure][2]:+.2f})"
         for measure, words in ((TRUTH, "average precision"), ("auc_decoy", "AUC of cause against decoy"))
     )
-    places = {method: place_of(points, method) for method in ("shap", "lime")}
+    ranks = {method: place_of(points, method) for method in ("shap", "lime")}
     rho = own.iloc[0]
     return [
         f"- Of the published conclusions, that LIME explains better than SHAP {verdict(low, high)}: {more}; "
-        f"SHAP is number {places['shap'][0]} and LIME number {places['lime'][0]} of {places['lime'][1]} "
+        f"SHAP is number {ranks['shap'][0]} and LIME number {ranks['lime'][0]} of {ranks['lime'][1]} "
         f"methods. That FF of the `bin` mask tells which explanation is right "
         f"{verdict(rho['spearman_low'], rho['spearman_high'])}: ρ = {rho['spearman']:.2f} "
         f"({rho['spearman_low']:+.2f} to {rho['spearman_high']:+.2f})."
@@ -139,14 +139,14 @@ def best_methods(points: pd.DataFrame) -> list[str]:
         means = means.groupby("method", observed=True).mean()
         order = (
             means[judged_everywhere(here)]
-            .drop(index=list(CONTROLS), errors="ignore")
+            .drop(index=list(CONTROL_MAPS), errors="ignore")
             .sort_values("average_precision")
         )
         best, worst = order.index[::-1][:3], order.index[0]
         level = means.loc["level", "average_precision"]
         n_clips, n_sounds = here.groupby(["case", "clip"], observed=True).ngroups, here["clip"].nunique()
         found = ", ".join(f"{label(m)} {order.loc[m].iloc[0]:.2f}" for m in best)
-        above, told = (
+        above, apart = (
             [label(m) for m in order.index[::-1] if difference(here, m, "level", measure)[1] > 0]
             for measure in (TRUTH, "auc_decoy")
         )
@@ -156,7 +156,7 @@ def best_methods(points: pd.DataFrame) -> list[str]:
             f"chance {here['truth_share'].mean():.2f}), "
             f"{label(worst)} worst ({order.loc[worst].iloc[0]:.2f}); surely better than loudness: "
             f"{', '.join(above) or 'none'}. By AUC of cause against decoy, which loudness cannot tell apart: "
-            f"{', '.join(told[:3]) or 'none'}{f' and {len(told) - 3} more' if len(told) > 3 else ''}, of "
+            f"{', '.join(apart[:3]) or 'none'}{f' and {len(apart) - 3} more' if len(apart) > 3 else ''}, of "
             f"{len(order)} methods."
         )
     return lines

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
-from .agreement import CONTROLS, judged_everywhere, with_intervals
+from .agreement import CONTROL_MAPS, judged_everywhere, with_intervals
 from .plants import PLANTS
 
 LEVEL = 0.05
@@ -33,7 +33,7 @@ def warnings_of(points: pd.DataFrame, measure: str = "auc") -> pd.DataFrame:
         significant; NaN where there would have to be more than a thousand, or where the difference has the
         wrong sign.
     """
-    kept = points[~points["method"].isin(CONTROLS)].dropna(subset=[measure, f"control_{measure}"])
+    kept = points[~points["method"].isin(CONTROL_MAPS)].dropna(subset=[measure, f"control_{measure}"])
     keys = ["classifier", "plant", "level_db", "case", "method"]
     rows = []
     for key, part in kept.groupby(keys, sort=False, observed=True):

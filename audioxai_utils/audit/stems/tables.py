@@ -10,7 +10,7 @@ from ..planted.agreement import mean_with_interval
 from ..planted.sentences import label
 from .measures import SHARES
 
-CONTROLS = ("random", "level", "energy", "oracle")  # maps that never ask the tagger
+CONTROL_MAPS = ("random", "level", "energy", "oracle")  # maps that never ask the tagger
 SHOWN = {
     "iou": "IoU",
     "frame_f1": "frame F1",
@@ -65,7 +65,7 @@ def table(points: pd.DataFrame) -> pd.DataFrame:
             row |= dict(zip(keys, mean_with_interval(part[name].to_numpy(float), part["scene"].astype(str))))
         rows.append(row)
     means = pd.DataFrame(rows)
-    means = means.assign(control=means["method"].isin(CONTROLS))
+    means = means.assign(control=means["method"].isin(CONTROL_MAPS))
     means = means.sort_values(["control", "iou"], ascending=[True, False], ignore_index=True)
     return means.astype({"method": str})
 
