@@ -133,6 +133,28 @@ def test_a_network_that_mixes_the_rows_of_a_batch_is_refused_and_its_wrapper_is_
         exact_deep_shap(net, torch.randn(1, 1, 32, 9), torch.randn(2, 1, 32, 9), torch.tensor([0]))
 
 
+def mixing(db: torch.Tensor, shared: float, per_row: float) -> torch.Tensor:
+    """Scores near ``shared``; the level of the whole batch moves the first class by ``per_row`` a dB."""
+    scores = db.mean((1, 3))[:, :3] / 30 + shared
+    return scores + per_row * db.mean() * torch.tensor([1.0, 0, 0]).to(db)
+
+
+@pytest.mark.parametrize(
+    ("shared", "per_row", "refused"), [(0, 0.05, True), (3000, 0.05, True), (3000, 0, False), (0, 0, False)]
+)
+def test_scores_that_share_a_large_part_do_not_hide_rows_that_are_mixed(shared, per_row, refused):
+    """A thousandth of 3,000 is more than what decides between the classes."""
+    classifier = AudioClassifier(
+        lambda db: mixing(db, shared, per_row), CLASSES, input=LogMel(**MEL), head="softmax"
+    )
+    if refused:
+        with pytest.raises(ValueError, match="changes with the others in its batch"):
+            classifier.look(clip()[None])
+    else:
+        classifier.look(clip()[None])
+        assert len(classifier.classes) == 3
+
+
 def test_an_overflow_of_the_louder_row_is_no_mixing_of_rows():
     """20 dB more are infinite to this network, and 0 times that is NaN in the other row."""
     first = []

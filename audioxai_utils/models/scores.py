@@ -15,7 +15,8 @@ from .reading import Reading, reading_of
 from .untouched import evaluation_mode
 from .wrapping import is_scripted, net_dtype
 
-ROWS_AGREE = 1e-3  # of the largest score; in half precision, more by its rounding
+ROWS_AGREE = 1e-3  # of what tells the scores apart; in half precision, more by its rounding
+LAST_DIGITS = 1e-5  # of the largest score, by which batches of another size may differ in float32
 
 
 class Scores(nn.Module):
@@ -93,10 +94,11 @@ def check_rows(plain: Scores, given: torch.Tensor, columns: torch.Tensor) -> Non
     """
     if not bool(columns.isfinite().all()):
         return  # said by who reads them
-    largest, rounding = columns.abs().max(), 8 * torch.finfo(net_dtype(plain.net) or given.dtype).eps
+    largest, eps = columns.abs().max(), torch.finfo(net_dtype(plain.net) or given.dtype).eps
     # of scores that share a large part, what tells the columns apart
     extent = (columns.amax(1) - columns.amin(1)).max() if columns.shape[1] > 1 else largest
-    tolerance = torch.maximum(ROWS_AGREE * torch.minimum(extent, largest), rounding * largest)
+    rounding = max(LAST_DIGITS, 8 * eps) * largest
+    tolerance = torch.maximum(ROWS_AGREE * torch.minimum(extent, largest), rounding)
 
     def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
         return bool(((found - expected).abs() <= tolerance).all())
