@@ -213,7 +213,7 @@ def test_the_second_classifier_is_another_and_best_masks_are_those_of_the_table(
 def test_the_second_classifier_is_trained_as_its_weights_ask(
     condition, monkeypatch, given, width, rate, epochs, loaded
 ):
-    """By the recipe for AudioSet's weights it would know nothing; at full width it would take hours."""
+    """The recipe for AudioSet's weights goes on from what is learnt; at full width it would take hours."""
     seen = {}
 
     def train(model, train, validation, sizes, seed, device):

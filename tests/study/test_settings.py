@@ -171,7 +171,7 @@ def test_only_the_tagger_is_fitted_as_a_whole(given):
 
 
 def test_drawn_weights_are_not_trained_by_the_recipe_for_audiosets():
-    """It ends near chance from them; and a wide network wants smaller steps."""
+    """That one goes on from what is learnt already; and a wide network wants smaller steps."""
     paper = profiles.drawn(profiles.PROFILES["paper"])
     assert (paper.width, paper.n_clips, paper.lime_samples) == (1.0, None, 1000)
     assert (paper.schedule, paper.epochs, paper.dropout, paper.learning_rate) == ("one_cycle", 50, 0, 7.5e-4)
