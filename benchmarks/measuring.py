@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import torch
 
 from audioxai_utils.files import atomic_path, write_json
 from audioxai_utils.gallery.speed import FOLDER, about_words
+from audioxai_utils.run.machine import peak_memory
 from audioxai_utils.run.manifest import commit, hardware
 from audioxai_utils.run.workflow import environment
 from audioxai_utils.workers import end_with_parent
@@ -62,7 +62,7 @@ def peak_mb(device: str, start: bool = False) -> float:
         if start:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory() / 2**20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import resource
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -30,6 +32,16 @@ def memory() -> int:
         if (text := _text(folder / name)).isdigit()
     ]
     return min([psutil.virtual_memory().available, *limits])
+
+
+def peak_memory() -> int:
+    """Bytes of the largest memory that this program has held so far.
+
+    Not ``ru_maxrss`` where Linux says better: that counts what the process held before it became this
+    program, which is a copy of whatever started it.
+    """
+    mark = re.search(r"^VmHWM:\s*(\d+) kB$", _text(PROC / "self" / "status"), re.MULTILINE)
+    return int(mark[1]) * 1024 if mark else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _quotas() -> Iterator[tuple[int, int]]:

@@ -137,6 +137,6 @@ def take_gpu(step: Step, graph: Graph | None, results_dir: Path) -> None:
 
 def used() -> dict[str, float]:
     """Processor seconds of this process and of those it started that have ended; largest memory of one."""
-    each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in each)
-    return {"cpu_seconds": cpu_seconds, "peak_memory": max(usage.ru_maxrss for usage in each) * 1024}
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
+    return {"cpu_seconds": cpu_seconds, "peak_memory": max(machine.peak_memory(), children.ru_maxrss * 1024)}

@@ -125,6 +125,18 @@ def test_this_machine_says_something():
     assert 2**26 < machine.memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@pytest.mark.parametrize("held", [0, 600_000_000])
+def test_the_memory_of_a_program_is_its_own_and_not_that_of_whatever_started_it(held):
+    started = f"from audioxai_utils.run import machine; own = b'x' * {held}; print(machine.peak_memory())"
+    starter = f"""
+import subprocess, sys
+large = b"x" * 1_500_000_000
+print(subprocess.check_output([sys.executable, "-c", {started!r}], text=True))
+"""
+    peak = int(subprocess.check_output([sys.executable, "-c", starter], text=True, timeout=60))
+    assert held < peak < held + 400_000_000
+
+
 @pytest.mark.parametrize(
     "gib, profile, at_once, threads",
     [(64, "quick", 16, 2), (9, "quick", 4, 4), (1, "quick", 1, 16), (64, "paper", 8, 2)],
