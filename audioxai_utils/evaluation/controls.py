@@ -181,9 +181,9 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     r"""Scale-invariant signal-to-distortion ratio in dB ([2]_, eq. 4).
 
     :math:`10 \log_{10} \|\alpha s\|^2 / \|\alpha s - \hat s\|^2` with
-    :math:`\alpha = \hat s^\top s / \|s\|^2`, by torchmetrics in float64. Deviation: both signals lose their
-    mean first, which the reference takes to be zero, and are brought to one level: then the small number by
-    which torchmetrics avoids a division by zero weighs the same for soft sounds as for loud ones.
+    :math:`\alpha = \hat s^\top s / \|s\|^2`, in float64 and from three inner products: what torchmetrics
+    gives, without the seconds that its import costs every step of a study. Deviation: both signals lose their
+    mean first, which the reference takes to be zero.
 
     Parameters
     ----------
@@ -195,15 +195,15 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         About 156 for a perfect estimate and -156 for one without any of the reference (rounding decides),
         NaN where either signal is silent.
     """
-    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
-
     if estimate.shape != reference.shape:
         raise ValueError(
             "estimate and reference must have the same shape; "
             f"got {tuple(estimate.shape)} and {tuple(reference.shape)}"
         )
     estimate, reference = (x.double() - x.double().mean(dim=-1, keepdim=True) for x in (estimate, reference))
-    norms = [
-        x.norm(dim=-1, keepdim=True) for x in (estimate, reference)
-    ]  # 0 of silence; 0 / 0 is NaN, and stays it
-    return scale_invariant_signal_distortion_ratio(estimate / norms[0], reference / norms[1])
+    whole, along, of_reference = (
+        (a * b).sum(dim=-1) for a, b in ((estimate, estimate), (estimate, reference), (reference, reference))
+    )
+    target = along.square() / of_reference  # energies; 0 of silence, and 0 / 0 is NaN
+    least = torch.finfo(torch.float64).eps * whole
+    return 10 * (torch.maximum(target, least) / torch.maximum(whole - target, least)).log10()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +76,19 @@ def test_sdr_lets_the_sound_be_filtered_and_si_sdr_does_not():
     noisy = reference + noise(1, 16000, seed=6) * math.sqrt(0.1)
     assert float(quality.si_sdr(noisy, reference)) == pytest.approx(10, abs=0.3)
     assert float(quality.sdr(noisy, reference)) == pytest.approx(10, abs=0.6)
+
+
+@pytest.mark.parametrize("level", [-40, 0, 20, 60])
+def test_si_sdr_is_torchmetrics_without_its_import(level):
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
+    reference, other = noise(4, 16000, seed=7).double(), noise(4, 16000, seed=8).double()
+    estimate = 0.3 * reference + 0.3 * 10 ** (-level / 20) * other
+    expected = scale_invariant_signal_distortion_ratio(estimate, reference, zero_mean=True)
+    torch.testing.assert_close(quality.si_sdr(estimate, reference), expected, rtol=1e-6, atol=1e-6)
+    code = "from audioxai_utils.evaluation.controls import si_sdr; import sys, torch; si_sdr(torch.rand(2, 9), torch.rand(2, 9)); print('torchmetrics' in sys.modules)"
+    found = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
+    assert found.strip() == "False"
 
 
 def test_holes_in_noise_are_musical_and_softness_is_none():
