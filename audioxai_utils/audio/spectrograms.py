@@ -48,8 +48,11 @@ class SpectrogramBatch:
         phase = self.phase.transpose(2, 3).contiguous()
         return torch.polar(torch.ones_like(phase), phase).transpose(2, 3)
 
-    def __getitem__(self, index: slice) -> SpectrogramBatch:
-        return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
+    def __getitem__(self, index: slice | list[int]) -> SpectrogramBatch:
+        part = SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
+        if "phasor" in vars(self):
+            vars(part)["phasor"] = self.phasor.transpose(2, 3)[index].transpose(2, 3)
+        return part
 
     def __len__(self) -> int:
         return len(self.db)

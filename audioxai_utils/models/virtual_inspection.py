@@ -157,7 +157,7 @@ class CarriedBatch(SpectrogramBatch):
         """The complex STFT, which ``invert`` takes."""
         return self.carrier
 
-    def __getitem__(self, index: slice) -> CarriedBatch:
+    def __getitem__(self, index: slice | list[int]) -> CarriedBatch:
         return CarriedBatch(
             *(x[index] for x in (self.db, self.power, self.phase)), self.length, self.carrier[index]
         )

@@ -8,6 +8,7 @@ import torch
 
 from audioxai_utils.constants import MASK_NAMES
 from audioxai_utils.evaluation.masks import MASKS, apply_mask, build_masks, register_mask
+from audioxai_utils.numerics import largest
 
 SHARES = {"topK_5": 0.05, "topK_30": 0.3, "topK_50": 0.5}
 
@@ -159,3 +160,17 @@ def test_a_registered_mask_is_built_with_the_others():
             register_mask("median", lambda values, protocol: values)
     finally:
         del MASKS["median"]
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 5, 24, 50])
+def test_of_equal_values_the_first_are_the_largest(n_kept):
+    random = np.random.default_rng(n_kept)
+    for values in (
+        random.standard_normal((4, 50)),
+        random.integers(-1, 2, (4, 50)) * 0.5,
+        np.zeros((1, 50)) * -1,
+    ):
+        expected = np.zeros(values.shape, dtype=bool)
+        for row, kept in zip(values.tolist(), expected):
+            kept[sorted(range(50), key=lambda i: (-row[i], i))[:n_kept]] = True
+        assert (largest(torch.from_numpy(values), n_kept).numpy() == expected).all()
