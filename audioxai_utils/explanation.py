@@ -299,10 +299,10 @@ def explain_many(
     check, tables = options.pop("check_gradient", True), []
     for clip, sound in _named(clips):
         for name in methods:
-            own, started = {**options, **(method_options or {}).get(name, {})}, time.perf_counter()
-            head = {"clip": clip, "method": name}
+            own = {"check_gradient": check, **options, **(method_options or {}).get(name, {})}
+            head, started = {"clip": clip, "method": name}, time.perf_counter()
             try:
-                found = explain(classifier, sound, sample_rate, method=name, check_gradient=check, **own)
+                found = explain(classifier, sound, sample_rate, method=name, **own)
             except (torch.OutOfMemoryError, torch.AcceleratorError):  # no later clip would fare better
                 raise
             except (OSError, TypeError, ValueError, RuntimeError, *OF_OTHERS) as refusal:

@@ -139,6 +139,8 @@ def largest(values: torch.Tensor, n_kept: int) -> torch.Tensor:
     """True at the ``n_kept`` largest values of each row of (batch, d); among equal ones those that come
     first.
     """
+    if values.isnan().any():
+        raise ValueError("values must not be NaN: none of them is the largest then")
     if not n_kept:
         return torch.zeros_like(values, dtype=torch.bool)
     least = values.kthvalue(

@@ -14,6 +14,29 @@ from audioxai_utils.models.virtual_inspection import inspection
 pytestmark = pytest.mark.usefixtures("same_weights")
 
 
+# What takes the place of what is masked
+
+
+@pytest.mark.parametrize("gain", [0.1, 0.001])
+def test_a_front_end_s_own_silence_as_fill_is_its_silence_in_the_sound_too(gain):
+    """EfficientAT adds 1e-5 before its logarithm: no sound, and no power of it, is at its -50 dB."""
+    front, net = LogMel.efficientat(), cnn()
+    sound = torch.randn(front.sample_rate, generator=torch.Generator().manual_seed(0)) * gain
+    found = [
+        explain(
+            AudioClassifier(net, CLASSES, front.sample_rate, input=front),
+            sound,
+            method="saliency",
+            domain="heard",
+            fill=fill,
+            masks=["topK_5"],
+        )
+        for fill in (None, -50.0)
+    ]
+    assert found[0].scores.loc["topK_5", "p_kept"] == pytest.approx(found[1].scores.loc["topK_5", "p_kept"])
+    assert found[0].kept_audio("topK_5") == pytest.approx(found[1].kept_audio("topK_5"), abs=1e-7)
+
+
 # Targets and heads
 
 

@@ -106,6 +106,12 @@ def test_whatever_a_function_raises_is_a_line_of_the_table():
     )
 
 
+def test_a_method_s_own_options_come_before_those_of_all():
+    classifier, given = any_models.make("softmax logits"), {"saliency": {"check_gradient": False}}
+    table = explain_many(classifier, [clip()], ["saliency"], RATE, masks=["bin"], method_options=given)
+    assert table["refused"].eq("").all() and table["FF"].notna().all()
+
+
 def test_an_error_in_the_middle_of_a_method_is_a_line_of_the_table():
     """One of a class of its own, when more pictures are asked about, ended it."""
     net = any_models.make("NumPy").net

@@ -48,11 +48,8 @@ class SpectrogramBatch:
         phase = self.phase.transpose(2, 3).contiguous()
         return torch.polar(torch.ones_like(phase), phase).transpose(2, 3)
 
-    def __getitem__(self, index: slice | list[int]) -> SpectrogramBatch:
-        part = SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
-        if "phasor" in vars(self):
-            vars(part)["phasor"] = self.phasor.transpose(2, 3)[index].transpose(2, 3)
-        return part
+    def __getitem__(self, index: slice) -> SpectrogramBatch:
+        return SpectrogramBatch(self.db[index], self.power[index], self.phase[index], self.length)
 
     def __len__(self) -> int:
         return len(self.db)
@@ -180,6 +177,13 @@ def get_spectrogram(spectrogram_type: str, dtype: torch.dtype = torch.float32) -
 # Sound of what a mask keeps and of what it removes
 
 
+def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
+    """Power whose level is ``db``; what a front end added before its logarithm is taken off again."""
+    power, settings = 10 ** (db / 10), getattr(spectrogram, "settings", None)
+    added = 0.0 if getattr(settings, "clamped", True) else settings.offset
+    return (power - added).clamp_min(0) if added else power
+
+
 def kept_audio(
     batch: SpectrogramBatch, mask: torch.Tensor, spectrogram: Spectrogram, fill: float | None = None
 ) -> torch.Tensor:
@@ -203,7 +207,8 @@ def kept_audio(
     """
     if mask.shape != batch.power.shape:
         raise ValueError(f"mask {tuple(mask.shape)} does not fit the power {tuple(batch.power.shape)}")
-    power = masked(batch.power, mask.to(batch.power.dtype), 0.0 if fill is None else 10 ** (fill / 10))
+    level = 0.0 if fill is None else power_of(spectrogram, torch.as_tensor(fill).to(batch.power))
+    power = masked(batch.power, mask.to(batch.power.dtype), level)
     return spectrogram.invert(power, batch.phasor, batch.length)
 
 

@@ -109,7 +109,7 @@ def _measured(
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every measure over the clips where it is known, with 95 % bootstrap intervals (``_low``,
+    """Mean of every measure over the clips where it is known, with 95 % intervals (``_low``,
     ``_high``).
 
     A row per condition, method and mask, with ``n`` clips. SI-SDR and SDR below `LEAST_SI_SDR` count as that.
@@ -118,11 +118,9 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for keys, part in _floored(table).groupby([*CONDITION, "method", "mask"], sort=False):
         row = dict(zip([*CONDITION, "method", "mask"], keys)) | {"n": len(part)}
-        values = part[measures].to_numpy(dtype=float)
-        low, high = bootstrap.interval(bootstrap.resampled_means(values), (~pd.isna(values)).sum(0))
-        for place, name in enumerate(measures):
-            row |= {name: bootstrap.column_means(values)[place]}
-            row |= {f"{name}_low": low[place], f"{name}_high": high[place]}
+        found = bootstrap.means_with_intervals(part[measures].astype(float), measures)
+        for name, each in zip(measures, found.itertuples()):
+            row |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -8,7 +8,9 @@ Intervals are percentile intervals, slightly widened (`interval`); on simulated 
 clips they cover at least as well as BCa, which was left aside on purpose: it is not defined for a
 column that is the same on every clip. Such a column gets an interval of no width. Where a score is only
 ever yes or no (AI, FidIn, accuracy) that would be read as certainty, though with 0 of n clips a share may
-still be as high as 3/n: those means have Wilson's interval (`share_interval`).
+still be as high as 3/n: those means have Wilson's interval (`share_interval`). Of fewer than `FEW` clips
+no resample goes beyond the clips themselves (of two, half of such intervals missed the mean): those
+intervals are Student's.
 
 Clips count as independent draws. Clips cut from the same recording are alike, which intervals over
 clips do not know: they are a little too narrow where a test fold holds several of one recording.
@@ -34,9 +36,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from ..constants import YES_OR_NO
+
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 CHUNK = 1000  # resamples at a time; bounds the memory and changes no number
+FEW = 6  # clips from which a percentile interval is wide enough, and one sign of all of them says anything
 EQUAL = 1e-12  # relative and absolute; means this close are a tie
 
 
@@ -105,7 +110,8 @@ def interval(means: np.ndarray, n_clips, confidence: float = CONFIDENCE) -> tupl
 
     The plain percentile interval is too narrow by the factor :math:`\sqrt{(n-1)/n}` and by normal
     instead of Student quantiles, which matters for 20 clips. The level is therefore moved to
-    :math:`\alpha'/2 = \Phi(-\sqrt{n/(n-1)}\, t_{\alpha/2, n-1})` [2]_.
+    :math:`\alpha'/2 = \Phi(-\sqrt{n/(n-1)}\, t_{\alpha/2, n-1})` [2]_. Of fewer than `FEW` clips it is
+    Student's, mean ± :math:`t_{\alpha/2, n-1} s / \sqrt{n}`, with both taken from the resampled means.
 
     Parameters
     ----------
@@ -125,12 +131,23 @@ def interval(means: np.ndarray, n_clips, confidence: float = CONFIDENCE) -> tupl
     for n in np.unique(n_clips[n_clips > 1]):
         columns = n_clips == n
         student = special.stdtrit(n - 1, (1 - confidence) / 2)
+        if n < FEW:
+            low[columns], high[columns] = _student(means[:, columns], n, student)
+            continue
         tail = special.ndtr(np.sqrt(n / (n - 1)) * student)
         holes = np.isnan(means).any(axis=0)
         for chosen, quantile in ((columns & ~holes, np.quantile), (columns & holes, np.nanquantile)):
             if chosen.any():
                 low[chosen], high[chosen] = quantile(means[:, chosen], [tail, 1 - tail], axis=0)
     return low, high
+
+
+def _student(means: np.ndarray, n: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Student's interval of columns of resampled means of ``n`` clips; ``quantile`` is the lower one."""
+    half = (
+        -quantile * np.sqrt(n / (n - 1)) * np.nanstd(means, axis=0)
+    )  # resamples spread by s sqrt(n - 1) / n
+    return np.nanmean(means, axis=0) - half, np.nanmean(means, axis=0) + half
 
 
 def share_interval(shares, n_clips, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +176,33 @@ def share_interval(shares, n_clips, confidence: float = CONFIDENCE) -> tuple[np.
     return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
+def means_with_intervals(
+    values: pd.DataFrame,
+    metrics: Sequence[str],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """`n`, `mean`, `low` and `high` of columns of scores: the bootstrap's, of yes or no Wilson's.
+
+    Parameters
+    ----------
+    values : DataFrame (clips, columns)
+        NaN where a score is not defined.
+    metrics : sequence of str
+        That of each column, heard or not.
+    """
+    n_clips, mean = values.notna().sum().to_numpy(), column_means(values)
+    low, high = interval(resampled_means(values, n_resamples, seed), n_clips, confidence)
+    names = pd.Series(metrics).str.removesuffix("_heard")
+    for metric, yes in YES_OR_NO.items():
+        own = names.eq(metric).to_numpy() & (values.isin([0, yes]) | values.isna()).all().to_numpy()
+        low[own], high[own] = (
+            yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence)
+        )
+    return pd.DataFrame({"n": n_clips, "mean": mean, "low": low, "high": high})
+
+
 def paired_difference(
     first, second, n_resamples: int = N_RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
 ) -> pd.DataFrame:
@@ -171,15 +215,20 @@ def paired_difference(
     Returns
     -------
     DataFrame
-        One row per column: `n`, `difference`, `low`, `high`.
+        One row per column: `n`, `difference`, `low`, `high`. No interval (NaN) where fewer than `FEW` clips
+        all differ by the same: chance gives five differences one sign in one case of sixteen.
     """
     first, second = as_matrix(first, "first"), as_matrix(second, "second")
     if first.shape != second.shape:
         raise ValueError(f"first and second must have the same shape; got {first.shape} and {second.shape}")
     differences = first - second
     n_clips = (~np.isnan(differences)).sum(axis=0)
+    difference = column_means(differences)
     low, high = interval(resampled_means(differences, n_resamples, seed), n_clips, confidence)
-    return pd.DataFrame({"n": n_clips, "difference": column_means(differences), "low": low, "high": high})
+    same = np.nanmax(differences, axis=0, initial=-np.inf) == np.nanmin(differences, axis=0, initial=np.inf)
+    unsure = (n_clips < FEW) & same & (difference != 0)
+    low[unsure] = high[unsure] = np.nan
+    return pd.DataFrame({"n": n_clips, "difference": difference, "low": low, "high": high})
 
 
 def rank_shares(means: np.ndarray, lower_is_better: bool = False) -> np.ndarray:

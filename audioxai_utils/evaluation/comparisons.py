@@ -12,19 +12,26 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from ..constants import LOWER_IS_BETTER, STUDY_METRICS, YES_OR_NO
+from ..constants import LOWER_IS_BETTER, STUDY_METRICS
 from ..words import condition_label
 from .bootstrap import (
     CONFIDENCE,
     N_RESAMPLES,
     column_means,
-    interval,
+    means_with_intervals,
     paired_difference,
     rank_shares,
     resampled_means,
-    share_interval,
 )
-from .frames import CONDITION, check_columns, clip_matrix, in_study_order, methods_only
+from .frames import (
+    CONDITION,
+    check_columns,
+    check_keys,
+    clip_matrix,
+    in_study_order,
+    methods_only,
+    of_protocol,
+)
 
 MATCHED_CONTROLS = ("random", "energy")  # those that keep the area of the mask they stand beside
 
@@ -44,9 +51,13 @@ def _conditions(
     """(names of protocol and condition, clip matrix) of the methods, at the masks of ``best`` if given."""
     check_columns(scores, [*CONDITION, "clip", "method", "mask", *metrics], "scores")
     rows, keys = methods_only(scores), _keys(scores)
+    check_keys(rows, [*keys, "clip", "method", "mask"], "scores")
     if best is not None:
         check_columns(best, [*keys, "method", "mask"], "best")
-        rows = rows.merge(best[[*keys, "method", "mask"]].drop_duplicates(), on=[*keys, "method", "mask"])
+        chosen = best[[*keys, "method", "mask"]].drop_duplicates()
+        if chosen.dropna().duplicated([*keys, "method"]).any():
+            raise ValueError("best must name one mask a condition and method; is it of two protocols?")
+        rows = rows.merge(chosen, on=[*keys, "method", "mask"])
     if rows.empty:
         raise ValueError("scores hold no row of a method at the masks of best; are both of one run?")
     for names, part in rows.groupby(keys, sort=False):
@@ -80,16 +91,9 @@ def mean_intervals(
     """
     parts = []
     for names, matrix in _conditions(scores, metrics, best):
-        n_clips, mean = matrix.notna().sum().to_numpy(), column_means(matrix)
-        low, high = interval(resampled_means(matrix, n_resamples, seed), n_clips, confidence)
         part = matrix.columns.to_frame(index=False)
-        for metric, yes in YES_OR_NO.items():
-            own = part["metric"].str.removesuffix("_heard").eq(metric).to_numpy()
-            own = own & (matrix.isin([0, yes]) | matrix.isna()).all().to_numpy()
-            low[own], high[own] = (
-                yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence)
-            )
-        parts.append(part.assign(n=n_clips, mean=mean, low=low, high=high, **names))
+        found = means_with_intervals(matrix, part["metric"], n_resamples, seed, confidence)
+        parts.append(part.join(found).assign(**names))
     columns = [*_keys(scores), "method", "mask", "metric", "n", "mean", "low", "high"]
     return in_study_order(pd.concat(parts)[columns])
 
@@ -225,6 +229,8 @@ def beats_control(
 
 def _control_matrix(rows: pd.DataFrame, matrix: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Scores of one control in the shape of ``matrix``, as far as the control has them."""
+    if not rows["clip"].isin(matrix.index).any():
+        raise ValueError("controls name no clip of scores; are both of one run, and clips of one type?")
     common = rows["method"].isna() | (rows["method"] == "")
     if not common.any():
         pairs = clip_matrix(rows, metrics)
@@ -266,6 +272,7 @@ def control_marks(
     """
     keys = [*_keys(comparison), "method", "mask"]
     check_columns(comparison, [*keys, "control", "metric", "verdict"], "comparison")
+    check_keys(comparison, keys, "comparison")
     rows = comparison[comparison["metric"].isin(metrics) & comparison["control"].isin(controls)]
     check_columns(rows, keys, "comparison of these metrics and controls")
     marks = []
@@ -283,13 +290,14 @@ def count_beaten(marks: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     marks : DataFrame
-        From `control_marks`.
+        From `control_marks`, of one protocol.
 
     Returns
     -------
     DataFrame
         method, and a column a condition in words: the number of masks that no control equals.
     """
+    marks = of_protocol(marks, None, "marks")
     words = [condition_label(*pair) for pair in marks[CONDITION].itertuples(index=False)]
     beaten = marks.assign(condition=words, beaten=marks["not_better_than"].eq("").astype(int))
     counts = beaten.pivot_table(

@@ -177,6 +177,13 @@ def energy_kept(
     return kept
 
 
+def _without_mean(signal: torch.Tensor) -> torch.Tensor:
+    """In float64; zeros where nothing but rounding is left."""
+    mean = signal.double().mean(dim=-1, keepdim=True)
+    rest = signal.double() - mean
+    return rest * (rest.abs().amax(dim=-1, keepdim=True) > 1e-12 * mean.abs())
+
+
 def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     r"""Scale-invariant signal-to-distortion ratio in dB ([2]_, eq. 4).
 
@@ -200,7 +207,7 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
             "estimate and reference must have the same shape; "
             f"got {tuple(estimate.shape)} and {tuple(reference.shape)}"
         )
-    estimate, reference = (x.double() - x.double().mean(dim=-1, keepdim=True) for x in (estimate, reference))
+    estimate, reference = map(_without_mean, (estimate, reference))
     whole, along, of_reference = (
         (a * b).sum(dim=-1) for a, b in ((estimate, estimate), (estimate, reference), (reference, reference))
     )

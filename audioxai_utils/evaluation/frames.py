@@ -49,6 +49,16 @@ def check_columns(frame: pd.DataFrame, columns: Sequence[str], argument: str) ->
         raise ValueError(f"{argument} is empty; give at least one row")
 
 
+def check_keys(frame: pd.DataFrame, keys: Sequence[str], argument: str) -> None:
+    """Raise a ValueError where a key has no value: grouping would leave the row out without a word."""
+    empty = [key for key in keys if frame[key].isna().any()]
+    if empty:
+        raise ValueError(
+            f"{argument} has rows without {', '.join(empty)}; name it, or leave these rows out "
+            "(was it concatenated from frames of different columns, or read with a name like NA?)"
+        )
+
+
 def in_study_order(frame: pd.DataFrame) -> pd.DataFrame:
     """Sort rows as the paper prints them; names it does not know come after, in alphabetical order."""
     frame = frame.reset_index(drop=True)

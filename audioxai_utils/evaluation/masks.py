@@ -39,14 +39,19 @@ def register_mask(name: str, rule: Callable[[torch.Tensor, str], torch.Tensor]) 
     MASKS[name] = rule
 
 
-def _minmax(values: torch.Tensor) -> torch.Tensor:
+def _minmax(values: torch.Tensor, protocol: str) -> torch.Tensor:
     low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-    return (values - low) / (high - low + EPSILON)
+    return (values - low) / _not_zero(high - low, protocol)
 
 
-def _minmax_positive(values: torch.Tensor) -> torch.Tensor:
+def _minmax_positive(values: torch.Tensor, protocol: str) -> torch.Tensor:
     positive = values.clamp_min(0)
-    return positive / (positive.amax(1, keepdim=True) + EPSILON)
+    return positive / _not_zero(positive.amax(1, keepdim=True), protocol)
+
+
+def _not_zero(span: torch.Tensor, protocol: str) -> torch.Tensor:
+    """A divisor; as published it is made larger by a number, and the mask then depends on the map's unit."""
+    return span + EPSILON if protocol == "paper" else span.clamp_min(torch.finfo(span.dtype).tiny)
 
 
 def _sigmoid(values: torch.Tensor, original: torch.Tensor, protocol: str) -> torch.Tensor:
@@ -77,13 +82,13 @@ def _top_k(share: float, positive: bool) -> Callable[[torch.Tensor, str], torch.
 
 
 def _positive_threshold(threshold: float) -> Callable[[torch.Tensor, str], torch.Tensor]:
-    return lambda values, protocol: (_minmax_positive(values) >= threshold).to(values.dtype)
+    return lambda values, protocol: (_minmax_positive(values, protocol) >= threshold).to(values.dtype)
 
 
-register_mask("minmax", lambda values, protocol: _minmax(values))
+register_mask("minmax", _minmax)
 register_mask("sigmoid", lambda values, protocol: _sigmoid(values, values, protocol))
 register_mask("bin", lambda values, protocol: (values > 0).to(values.dtype))
-register_mask("minmax_pos", lambda values, protocol: _minmax_positive(values))
+register_mask("minmax_pos", _minmax_positive)
 register_mask("sigmoid_pos", lambda values, protocol: _sigmoid(values.clamp_min(0), values, protocol))
 for _name, _share in TOP_SHARES.items():
     register_mask(_name, _top_k(_share, positive=False))

@@ -7,7 +7,7 @@ and ``explain`` all score through :func:`score_masks`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pandas as pd
 import torch
@@ -58,15 +58,11 @@ def decibels(waveform: torch.Tensor, spectrogram: Spectrogram) -> torch.Tensor:
     return spectrogram.decibels(waveform) if hasattr(spectrogram, "decibels") else spectrogram(waveform).db
 
 
-Key = tuple[int, float, bool]  # place of the clip in its batch, projection of the mask, heard
-
-
 class MaskScorer:
-    """Probabilities of what masks keep and remove of one batch; a clip's equal masks are classified once.
+    """Probabilities of what masks keep and remove of one batch; equal masks are classified once.
 
     Most masks are the same under both protocols, and masks of equal area share their controls.
-    A mask is recognised by its projection on a fixed random direction, clip by clip. Whoever has several
-    masks says so beforehand (`ask`), so that what is new of them passes the model together.
+    A mask is recognised by its projection on a fixed random direction, clip by clip.
 
     Parameters
     ----------
@@ -109,41 +105,21 @@ class MaskScorer:
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(
             batch.db.device
         )
-        self._known: dict[Key, tuple[torch.Tensor, torch.Tensor]] = {}  # p_kept, p_removed (classes,)
-        self._si_sdr: dict[Key, torch.Tensor] = {}
+        self._known: dict[tuple, tuple[torch.Tensor, ...]] = {}
+        self._si_sdr: dict[tuple, torch.Tensor] = {}
 
     def __call__(self, mask: torch.Tensor, heard: bool = False) -> tuple[torch.Tensor, ...]:
         """p_kept, p_removed (batch, classes) of the masked spectrogram, or of the masked sound."""
-        self.ask([mask], heard)
-        return tuple(map(torch.stack, zip(*(self._known[key] for key in self._keys(mask, heard)))))
-
-    def ask(self, masks: Iterable[torch.Tensor], heard: bool = False) -> None:
-        """Classify what is not known yet of masks (batch, 1, frequency, time) that will be asked about."""
-        new = {}
-        for mask in masks:
-            for key, its in zip(self._keys(mask, heard), mask):
-                if key not in self._known:
-                    new.setdefault(key, its)
-        heard = heard or self.by_sound
-        size = len(self.batch) if heard else max(len(self.batch), at_once(None, self.batch.db.device))
-        for first in range(0, len(new), size):
-            keys = list(new)[first : first + size]
-            mask = torch.stack([new[key] for key in keys])
-            p = self._heard(mask, keys) if heard else self._seen(mask, [clip for clip, _, _ in keys])
-            self._known.update(zip(keys, zip(*p.split(len(keys)))))
-
-    def _keys(self, mask: torch.Tensor, heard: bool) -> list[Key]:
-        values = (mask.double().flatten(1) @ self._direction).tolist()
-        return [(clip, value, heard or self.by_sound) for clip, value in enumerate(values)]
-
-    def _seen(self, mask: torch.Tensor, clips: list[int]) -> torch.Tensor:
-        """Probabilities (2 n, classes) of what ``mask`` (n, 1, F, T) keeps and removes of the pictures of
-        some clips, each named once for each of its masks.
-        """
-        fill = self.reading.floor if self.fill is None else self.fill
-        if isinstance(fill, torch.Tensor) and fill.ndim == 4 and len(fill) > 1:
-            fill = fill[clips]
-        return probabilities(self.model, torch.cat(apply_mask(self.batch.db[clips], mask, fill)))
+        key, heard = self._key(mask), heard or self.by_sound
+        if (key, heard) not in self._known:
+            fill = self.reading.floor if self.fill is None else self.fill
+            p = (
+                self._heard(mask, key)
+                if heard
+                else probabilities(self.model, torch.cat(apply_mask(self.batch.db, mask, fill)))
+            )
+            self._known[key, heard] = p.split(len(mask))
+        return self._known[key, heard]
 
     def filled(self, fill: float | torch.Tensor) -> MaskScorer:
         """The same clips and classes with another level (dB) in the place of what is masked."""
@@ -153,19 +129,19 @@ class MaskScorer:
 
     def si_sdr(self, mask: torch.Tensor) -> torch.Tensor:
         """SI-SDR (batch,) in dB of the kept sound against ``clean``."""
-        self.ask([mask], heard=True)
-        return torch.stack([self._si_sdr[key] for key in self._keys(mask, heard=True)])
+        self(mask, heard=True)
+        return self._si_sdr[self._key(mask)]
+
+    def _key(self, mask: torch.Tensor) -> tuple:
+        return tuple((mask.double().flatten(1) @ self._direction).tolist())
 
     def kept(self, mask: torch.Tensor) -> torch.Tensor:
         """Kept sound (batch, samples) of a mask."""
-        return self._kept(self.batch, mask)
+        return kept_audio(self.batch, mask, self.spectrogram, self.fill if self.by_sound else None)
 
     def sounds(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Kept and removed sound (batch, samples) of a mask."""
         return self.kept(mask), self.kept(1 - mask)
-
-    def _kept(self, batch: SpectrogramBatch, mask: torch.Tensor) -> torch.Tensor:
-        return kept_audio(batch, mask, self.spectrogram, self.fill if self.by_sound else None)
 
     def of_sound(self, *sounds: torch.Tensor) -> torch.Tensor:
         """Probabilities of sounds (batch, samples), one after another: (len(sounds) * batch, classes)."""
@@ -173,16 +149,14 @@ class MaskScorer:
             return probabilities(self.on_waveform, torch.cat(sounds))
         return probabilities(self.model, torch.cat([decibels(each, self.spectrogram) for each in sounds]))
 
-    def _heard(self, mask: torch.Tensor, keys: list[Key]) -> torch.Tensor:
-        """Probabilities (2 n, classes) of kept and removed sound of masks (n, 1, F, T); the kept one is
-        measured while it is there.
+    def _heard(self, mask: torch.Tensor, key: tuple) -> torch.Tensor:
+        """Probabilities (2 batch, classes) of kept and removed sound; the kept one is measured while it is
+        there.
         """
-        clips = [clip for clip, _, _ in keys]
-        batch = self.batch if clips == list(range(len(self.batch))) else self.batch[clips]
-        kept = self._kept(batch, mask)
+        kept, removed = self.sounds(mask)
         if self.clean is not None:
-            self._si_sdr.update(zip(keys, si_sdr(kept, self.clean[clips])))
-        return self.of_sound(kept, self._kept(batch, 1 - mask))
+            self._si_sdr[key] = si_sdr(kept, self.clean)
+        return self.of_sound(kept, removed)
 
 
 def score_masks(
@@ -206,11 +180,17 @@ def score_masks(
     pandas.DataFrame
         One row per clip and mask: ``index`` (place in the batch), mask, target, p_clip,
         p_kept, p_removed, the seven metrics, area, degenerate.
+
+    Raises
+    ------
+    ValueError
+        A mask with values outside [0, 1].
     """
     parts = []
-    for sound in (False, True)[: 1 + heard]:
-        scorer.ask(masks.values(), sound)
     for name, mask in masks.items():
+        if ((mask < 0) | (mask > 1)).any():
+            least, most = float(mask.min()), float(mask.max())
+            raise ValueError(f"mask {name!r} must lie in [0, 1]; got {least:g} to {most:g}")
         scores = _score(scorer, mask, protocol)
         if heard:
             again = faithfulness(

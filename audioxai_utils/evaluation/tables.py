@@ -13,10 +13,18 @@ import numpy as np
 import pandas as pd
 
 from .. import published
-from ..constants import DURATION, LOWER_IS_BETTER, SPECTROGRAMS, STUDY_METRICS, TABLE_NUMBERS
+from ..constants import (
+    DURATION,
+    FAITHFULNESS_METRICS,
+    LOWER_IS_BETTER,
+    SPECTROGRAMS,
+    STUDY_METRICS,
+    TABLE_NUMBERS,
+)
 from .frames import (
     CONDITION,
     check_columns,
+    check_keys,
     in_study_order,
     methods_only,
     of_condition,
@@ -65,6 +73,7 @@ def _candidates(results: pd.DataFrame, methods: Sequence[str] | None) -> pd.Data
     if rows.empty:
         raise ValueError('results has no row to choose from; give rows of methods with subset "all"')
     keys = [*(["protocol"] if "protocol" in rows else []), *CONDITION, "method", "mask"]
+    check_keys(rows, keys, "results")
     if rows.duplicated(keys).any():
         repeated = rows.loc[rows.duplicated(keys), keys].iloc[0]
         raise ValueError(f"results must have one row per {', '.join(keys)}; got two of {', '.join(repeated)}")
@@ -172,7 +181,8 @@ def summarise(
         `n` is 0 and the means are NaN), `n` clips, `n_defined` clips whose conciseness is defined,
         the means, `degenerate` as a share, and `COMP_rel` = COMP / ln d, which compares spectrograms
         of different sizes. SPS and COMP are NaN for an all-zero mask under the audited protocol:
-        their means are over the other clips, the five faithfulness metrics are over all clips.
+        their means are over the other clips. The five faithfulness metrics are over all clips, heard or
+        not, and NaN where one of these has none.
     """
     keys = ["protocol", *CONDITION, "control", "method", "mask"]
     keys = [name for name in keys if name in scores or name in REQUIRED]
@@ -195,7 +205,10 @@ def _subset_means(scores: pd.DataFrame, keys: list[str], values: list[str]) -> I
     for subset, rows in (("all", scores), ("correct", scores[right]), ("incorrect", scores[wrong])):
         groups = rows.groupby(keys, dropna=False)
         counts = pd.DataFrame({"n": groups.size(), "n_defined": groups["COMP"].count()})
-        means = groups[values].mean().reindex(index)
+        means = groups[values].mean()
+        whole = [name for name in values if name.removesuffix("_heard") in FAITHFULNESS_METRICS]
+        means[whole] = means[whole].where(groups[whole].count().eq(groups.size(), axis=0))
+        means = means.reindex(index)
         yield counts.reindex(index, fill_value=0).join(means).assign(subset=subset).reset_index()
 
 

@@ -25,7 +25,14 @@ import torch
 from torch import nn
 
 from ..audio.mel import mel_centres, mel_filters
-from ..audio.spectrograms import POWER_FLOOR, Spectrogram, SpectrogramBatch, overlap_add, power_to_db
+from ..audio.spectrograms import (
+    POWER_FLOOR,
+    Spectrogram,
+    SpectrogramBatch,
+    overlap_add,
+    power_of,
+    power_to_db,
+)
 from ..constants import DB_FLOOR, SpectrogramParameters, check_choice
 from .reading import reading_of
 
@@ -71,13 +78,6 @@ class VirtualInspection(nn.Module):
         return self.on_waveform(
             self.spectrogram.invert(power_of(self.spectrogram, db), self.phasor, self.length)
         )
-
-
-def power_of(spectrogram: nn.Module, db: torch.Tensor) -> torch.Tensor:
-    """Power whose level is ``db``; what a front end added before its logarithm is taken off again."""
-    power = 10 ** (db / 10)
-    added = 0.0 if getattr(spectrogram.settings, "clamped", True) else spectrogram.settings.offset
-    return (power - added).clamp_min(0) if added else power
 
 
 class PictureAsSound:
@@ -157,7 +157,7 @@ class CarriedBatch(SpectrogramBatch):
         """The complex STFT, which ``invert`` takes."""
         return self.carrier
 
-    def __getitem__(self, index: slice | list[int]) -> CarriedBatch:
+    def __getitem__(self, index: slice) -> CarriedBatch:
         return CarriedBatch(
             *(x[index] for x in (self.db, self.power, self.phase)), self.length, self.carrier[index]
         )

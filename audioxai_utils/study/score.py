@@ -90,7 +90,7 @@ def _stored(path: Path) -> pd.DataFrame | None:
 
 def _key(classifier: Classifier, block, attributed: dict, protocols: list[str]) -> str:
     about = [digest(__name__), classifier.digest, *protocols]
-    about += [*block.frame["clip"], *block.frame["label"].astype(str)]
+    about += [*block.frame["clip"], *block.frame["category"], *block.frame["label"].astype(str)]
     found = hashlib.sha256(" ".join(about).encode())
     for waveforms in (block.waveforms, *(block.stems or ())):
         found.update(waveforms.numpy().tobytes())

@@ -232,6 +232,18 @@ def test_marks_name_the_controls_and_the_metrics_that_fail():
         (lambda s: comparisons.beats_control(s), "lacks the column control"),
         (lambda s: comparisons.beats_control(s, s.assign(control="")), "hold no control"),
         (lambda s: comparisons.beats_control(s, s.assign(control="random", mask="none")), "name no method"),
+        (
+            lambda s: comparisons.beats_control(s, s.assign(control="random", clip=1)),
+            "name no clip of scores",
+        ),
+        (
+            lambda s: comparisons.mean_intervals(s.assign(noise_scenario=np.nan)),
+            "rows without noise_scenario",
+        ),
+        (
+            lambda s: comparisons.mean_intervals(s, best=pd.concat([s, s.assign(mask="minmax")])),
+            "one mask a condition and method",
+        ),
     ],
 )
 def test_wrong_frames_end_in_one_line(call, message):
@@ -367,3 +379,6 @@ def test_masks_that_beat_both_controls_are_counted():
     counted = comparisons.count_beaten(marks).set_index("method")
     assert counted.loc["lime"].to_dict() == {"mel, clean": 2, "mel, white noise": 0}
     assert counted.loc["shap", "mel, clean"] == 0
+    both = pd.concat([marks.assign(protocol=protocol) for protocol in ("paper", "audited")])
+    with pytest.raises(ValueError, match="holds the protocols paper, audited"):
+        comparisons.count_beaten(both)

@@ -201,6 +201,13 @@ def test_si_sdr_at_its_ends():
     assert controls.si_sdr(torch.zeros(4), signal).isnan() and controls.si_sdr(signal, torch.zeros(4)).isnan()
 
 
+@pytest.mark.parametrize("n, level", [(16000, 0.1), (15999, 0.3), (7, 1e-20), (8, 1e20)])
+def test_si_sdr_of_a_constant_is_that_of_silence(n, level):
+    constant, noise = torch.full((2, n), level), torch.randn(2, n, generator=torch.Generator().manual_seed(n))
+    assert controls.si_sdr(constant, noise).isnan().all() and controls.si_sdr(noise, constant).isnan().all()
+    assert controls.si_sdr(constant + level * noise, noise).isfinite().all()
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [

@@ -162,6 +162,20 @@ def test_a_registered_mask_is_built_with_the_others():
         del MASKS["median"]
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-9, 1e-30])
+def test_audited_masks_do_not_depend_on_the_unit_of_the_map(scale):
+    values = attribution()
+    expected = build_masks(values, "audited")
+    for name, mask in build_masks(values * scale, "audited").items():
+        torch.testing.assert_close(mask, expected[name], rtol=0, atol=1e-9, msg=name)
+    assert all(mask.isfinite().all() for mask in build_masks(values * 0, "audited").values())
+
+
+def test_the_largest_of_what_is_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="must not be NaN"):
+        largest(torch.tensor([[1.0, math.nan, 3.0]]), 2)
+
+
 @pytest.mark.parametrize("n_kept", [0, 1, 5, 24, 50])
 def test_of_equal_values_the_first_are_the_largest(n_kept):
     random = np.random.default_rng(n_kept)

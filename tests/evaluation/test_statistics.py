@@ -162,7 +162,24 @@ def test_differences_are_over_the_clips_where_both_are_defined():
     second = np.array([0.0, np.nan, 0.0, 2.0, 2.0])
     result = bootstrap.paired_difference(first, second, n_resamples=500).iloc[0]
     assert result["n"] == 3 and result["difference"] == 2.0
-    assert 1 <= result["low"] < 2 < result["high"] <= 3
+    half = 4.3027 / math.sqrt(3)  # Student's of 1, 2, 3; a resample of the four clips holds now two, now four
+    assert [result["low"], result["high"]] == pytest.approx([2 - half, 2 + half], abs=0.3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 20])
+def test_few_clips_of_noise_decide_nothing_in_95_of_100_cases(n):
+    noise = np.random.default_rng(n).standard_normal((n, 4000))
+    found = bootstrap.paired_difference(noise, np.zeros_like(noise), n_resamples=1000)
+    decided = ((found["low"] > 0) | (found["high"] < 0)).mean()
+    assert 0.02 < decided < (0.06 if n != 6 else 0.08)
+
+
+def test_few_equal_differences_have_no_interval_and_many_have_one_of_no_width():
+    few = bootstrap.paired_difference(np.ones((5, 2)), np.array([[0, 1]] * 5), n_resamples=100)
+    assert few["difference"].tolist() == [1, 0] and few["low"].isna().tolist() == [True, False]
+    assert few.loc[1, ["low", "high"]].tolist() == [0, 0]
+    many = bootstrap.paired_difference(np.ones(6), np.zeros(6), n_resamples=100)
+    assert many[["low", "high"]].to_numpy().tolist() == [[1, 1]]
 
 
 def test_no_interval_from_fewer_than_two_clips():

@@ -227,6 +227,26 @@ def test_undefined_conciseness_is_left_out_of_its_mean_alone():
     assert row["FF"] == pytest.approx(clips["FF"].mean(), rel=1e-12)
 
 
+def test_a_faithfulness_that_a_clip_has_not_got_is_no_mean_and_cannot_win():
+    """A network that answers NaN to silence: the mask that keeps nothing is scored on the easy clips alone."""
+    scores = clip_scores()
+    perfect = (scores["method"] == "saliency") & (scores["mask"] == "bin")
+    scores.loc[perfect, METRICS] = [1.0, 100.0, 100.0, 1.0, 0.0, 1.0, 0.0]
+    scores.loc[perfect & (scores["clip"] != "clip1"), ["FF", "FF_heard"]] = np.nan
+    summary = tables.summarise(scores).query("subset == 'all'")
+    of_mask = summary.query("method == 'saliency' and mask == 'bin'")
+    assert of_mask[["FF", "FF_heard"]].isna().all(axis=None) and of_mask["AD"].notna().all()
+    assert (tables.best_masks(summary).query("method == 'saliency'")["mask"] == "minmax").all()
+
+
+@pytest.mark.parametrize("key", ["protocol", "noise_scenario", "mask"])
+def test_a_row_without_a_name_is_refused_and_not_left_out(key):
+    summary = tables.summarise(clip_scores())
+    summary.loc[summary.index[0], key] = np.nan
+    with pytest.raises(ValueError, match=f"rows without {key}"):
+        tables.best_masks(summary)
+
+
 def test_subset_without_a_clip_keeps_its_rows():
     summary = tables.summarise(clip_scores().assign(correct=True))
     empty = summary[summary["subset"] == "incorrect"]

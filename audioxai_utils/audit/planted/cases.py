@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from ...models.virtual_inspection import power_of
+from ...audio.spectrograms import power_of
 from .plants import PLANTS, Pools, pair_of
 
 VISIBLE = 3.0  # dB by which the plant must change a bin
