@@ -49,6 +49,15 @@ CONCISENESS_METRICS = ("SPS", "COMP")
 STUDY_METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of Tables II-VI
 LOWER_IS_BETTER = ("AD", "COMP")
 YES_OR_NO = {"AI": 100.0, "FidIn": 1.0}  # a clip scores 0 or this
+RANGES = {  # of each metric, heard or not
+    "FF": (-1, 1),
+    "AI": (0, 100),
+    "AG": (0, 100),
+    "FidIn": (0, 1),
+    "AD": (0, 100),
+    "SPS": (0, 1),
+    "COMP": (0, float("inf")),
+}
 
 DURATION = 5.0  # seconds at most; see `datasets.common_length`
 DB_FLOOR = -100.0  # dB; ten times the decadic logarithm of the power floor 1e-10

@@ -1,4 +1,4 @@
-"""Fragility: does an explanation stay what it is when a sound changes by less than can be heard?
+"""Fragility: does an explanation stay what it is when a sound changes by little?
 
 Noise far below the clip is added; where the class stays, the map of the new sound is held against that of the
 old one by rank correlation. White noise, one draw or several at each level, is what a search that knows
@@ -307,7 +307,8 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for keys, part in found[found["held"]].groupby(["method", "change", "level_db"], sort=False):
         clips = part.groupby("clip")["similar"]
-        values = dict(zip(("similar", "similar_low", "similar_high"), mean_with_interval(clips.mean())))
+        bounds = mean_with_interval(clips.mean(), within=(-1, 1))
+        values = dict(zip(("similar", "similar_low", "similar_high"), bounds))
         about = dict(zip(("method", "change", "level_db"), keys))
         rows.append({**about, **values, "worst": clips.min().mean(), "clips": len(clips)})
     columns = ["method", "change", "level_db", "similar", "similar_low", "similar_high", "worst", "clips"]

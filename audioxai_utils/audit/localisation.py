@@ -212,7 +212,7 @@ def _correlated(values: list[np.ndarray], n_resamples: int, seed: int) -> dict[s
     if np.isnan(rho):  # all methods are alike
         return dict.fromkeys(("spearman", "low", "high"), float("nan"))
     drawn = rank_correlation(*(resampled_means(part, n_resamples, seed) for part in values))
-    low, high = interval(drawn[:, None], n_clips)
+    low, high = np.clip(interval(drawn[:, None], n_clips), -1, 1)
     return {"spearman": float(rho), "low": float(low[0]), "high": float(high[0])}
 
 

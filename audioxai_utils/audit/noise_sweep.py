@@ -157,14 +157,8 @@ def _faithfulness(
 
 def _summary(key: tuple[str, str, str], values: np.ndarray, seed: int) -> dict:
     """Mean over clips with its 95 % interval."""
-    n, mean = int((~np.isnan(values)).sum()), bootstrap.column_means(values)
-    yes = {"accuracy": 100.0, **constants.YES_OR_NO}.get(key[-1])
-    if yes:
-        low, high = (yes * bound for bound in bootstrap.share_interval(mean / yes, n))
-    else:
-        low, high = bootstrap.interval(bootstrap.resampled_means(values, seed=seed), n)
-    numbers = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
-    return {**dict(zip(("method", "mask", "metric"), key)), "n": n, **numbers}
+    found = bootstrap.means_with_intervals(pd.DataFrame(values), [key[-1]], seed=seed).iloc[0]
+    return {**dict(zip(("method", "mask", "metric"), key)), **found, "n": int(found["n"])}
 
 
 def summary(swept: pd.DataFrame) -> str:

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..constants import YES_OR_NO
+from ..constants import RANGES, YES_OR_NO
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -183,7 +183,8 @@ def means_with_intervals(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> pd.DataFrame:
-    """`n`, `mean`, `low` and `high` of columns of scores: the bootstrap's, of yes or no Wilson's.
+    """`n`, `mean`, `low` and `high` of columns of scores: the bootstrap's, of yes or no Wilson's; no bound
+    lies where the metric has no values.
 
     Parameters
     ----------
@@ -195,12 +196,16 @@ def means_with_intervals(
     n_clips, mean = values.notna().sum().to_numpy(), column_means(values)
     low, high = interval(resampled_means(values, n_resamples, seed), n_clips, confidence)
     names = pd.Series(metrics).str.removesuffix("_heard")
-    for metric, yes in YES_OR_NO.items():
+    for metric, yes in {"accuracy": 100.0, **YES_OR_NO}.items():
         own = names.eq(metric).to_numpy() & (values.isin([0, yes]) | values.isna()).all().to_numpy()
         low[own], high[own] = (
             yes * bound for bound in share_interval(mean[own] / yes, n_clips[own], confidence)
         )
-    return pd.DataFrame({"n": n_clips, "mean": mean, "low": low, "high": high})
+    least, most = np.array([RANGES.get(name, (-np.inf, np.inf)) for name in names]).T
+    least, most = np.fmin(least, np.fmin.reduce(values)), np.fmax(most, np.fmax.reduce(values))
+    return pd.DataFrame(
+        {"n": n_clips, "mean": mean, "low": np.clip(low, least, most), "high": np.clip(high, least, most)}
+    )
 
 
 def paired_difference(

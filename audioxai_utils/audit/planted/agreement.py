@@ -127,8 +127,12 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
     for rule, values in rule_tables(means, known).items():
         ranked = rank_correlation(values, known)
         row = dict(zip(RULE, rule)) | {"n_cases": int((~np.isnan(ranked)).sum())}
-        for name, of_cases in (("spearman", ranked), ("regret", regrets(values, known))):
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_with_interval(of_cases, plants)))
+        for name, of_cases, within in (
+            ("spearman", ranked, (-1, 1)),
+            ("regret", regrets(values, known), (0, np.inf)),
+        ):
+            found = mean_with_interval(of_cases, plants, within)
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)
 
@@ -152,8 +156,10 @@ def plants_of(frame: pd.DataFrame) -> pd.Series:
     return frame.astype({"case": str, "plant": str}).drop_duplicates("case").set_index("case")["plant"]
 
 
-def mean_with_interval(values: np.ndarray, groups: Sequence | None = None) -> tuple[float, float, float]:
-    """Mean of what is defined and its 95 % interval; NaN where nothing is.
+def mean_with_interval(
+    values: np.ndarray, groups: Sequence | None = None, within: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float, float]:
+    """Mean of what is defined and its 95 % interval ``within`` what can be; NaN where nothing is defined.
 
     With ``groups``, one a value, these are resampled, each with all of its values.
     """
@@ -168,7 +174,7 @@ def mean_with_interval(values: np.ndarray, groups: Sequence | None = None) -> tu
         n = len(names)
         drawn = np.concatenate(list(resample_counts(n, N_RESAMPLES)))[:, codes]  # (resamples, values)
         means = (drawn @ values / drawn.sum(axis=1))[:, None]
-    low, high = interval(means, n)
+    low, high = np.clip(interval(means, n), *within)
     return float(column_means(values)[0]), float(low[0]), float(high[0])
 
 
@@ -237,13 +243,20 @@ def against_the_study(chosen: pd.DataFrame, way: str = WAYS[0]) -> tuple[float, 
     return mean_with_interval((wide[STUDY_WAY] - wide[way]).to_numpy(float), plants)
 
 
-def with_intervals(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Means of columns over the cases of each group with ``_low`` and ``_high``, 95 % over their plants."""
+def with_intervals(
+    frame: pd.DataFrame,
+    by: Sequence[str],
+    values: Sequence[str],
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> pd.DataFrame:
+    """Means of columns over the cases of each group with ``_low`` and ``_high``, 95 % over their plants and
+    ``within`` what can be.
+    """
     rows = []
     for key, part in frame.groupby(list(by), sort=False, observed=True):
         row = dict(zip(by, key))
         for name in values:
-            found = mean_with_interval(part[name].to_numpy(float), part["plant"].astype(str))
+            found = mean_with_interval(part[name].to_numpy(float), part["plant"].astype(str), within)
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
         rows.append(row)
     return pd.DataFrame(rows)
