@@ -9,7 +9,9 @@ from it where the published rule degenerates:
 * ``topK_*`` keeps at most round(k d) bins, and ``topK_*_pos`` only those with L > 0
   (the published ``L+ >= quantile(L+)`` keeps everything once the quantile is 0);
 * ``sigmoid`` and ``sigmoid_pos`` act on L / std(L), since raw attributions are so
-  small that their sigmoid is 0.5 everywhere.
+  small that their sigmoid is 0.5 everywhere;
+* ``minmax``, ``minmax_pos`` and ``pos_thresh_*`` divide by the span alone; published is the
+  span + 1e-8, which makes masks of very small attributions smaller.
 """
 
 from __future__ import annotations
