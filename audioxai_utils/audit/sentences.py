@@ -154,7 +154,7 @@ def audited_sentence(results_dir: Path) -> str | None:
         return f"{text}."
     beaten = table["not_better_than"].fillna("").astype(str).str.strip().ne("").sum()
     number = f"{beaten} of {len(table)}"
-    return f"{text}; {number} methods do not beat a control of the same kept area on every metric."
+    return f"{text}; {number} methods do not surely beat both controls of the same area in FF and AD."
 
 
 SENTENCES = (

@@ -90,9 +90,9 @@ def _doubts(measured: dict[str, float]) -> list[str]:
     if measured["repeats"] < REPEATED:
         said.append("changes with the seed")
     if measured["beats_random"] < MOST:
-        said.append("most masks no better than random bins")
+        said.append("most masks not surely better than random bins")
     if measured["beats_loudest"] < MOST:
-        said.append("most masks no better than the loudest bins")
+        said.append("most masks not surely better than the loudest bins")
     return said
 
 
