@@ -23,18 +23,19 @@ from .audio.reading import as_mono
 from .audio.spectrograms import Spectrogram, SpectrogramBatch, kept_audio
 from .constants import PROTOCOLS, SPECTROGRAMS, check_choice
 from .evaluation.masks import MASKS, build_masks
-from .evaluation.scoring import MaskScorer, score_masks, score_sound
+from .evaluation.scoring import MaskScorer, score_masks, score_sound, warn_of_no_numbers
 from .models.classifier import DOMAINS, AudioClassifier, Bound
 from .models.cnn14 import Cnn14
 from .models.scores import taken
 from .models.virtual_inspection import PictureAsSound
 from .models.wrapping import is_differentiable, unwrapped
-from .numerics import without_autocast
+from .numerics import without_modes
 
 REQUIRED = {
     "background": ", reference clips (n, 1, frequency, time) in dB such as classifier.pictures(waveforms)",
     "decoder": ", the file of one trained for this model, see decoder_training.train_decoder",
 }
+NOTHING = 1e-20  # of attributions, in any unit: rounding of a score that does not change
 # what a network raises in the middle of a method, and says little without its name
 OF_OTHERS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
 
@@ -105,7 +106,7 @@ class Explanation:
         return self.masks[mask]
 
 
-@without_autocast()
+@without_modes()
 def explain(
     classifier: AudioClassifier | nn.Module,
     waveform,
@@ -182,14 +183,15 @@ def explain(
     if check_gradient and METHODS.traits(method).gradients:
         _prove(method, bound, scorer.target)
     attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
-    if not attribution.any():
+    if attribution.abs().max() < NOTHING:
+        attribution = torch.zeros_like(attribution)
         warnings.warn(
             f"{method} is zero everywhere: what it changes of this clip does not change the explained score",
             stacklevel=3,  # the caller's line
         )
     built = build_masks(attribution, protocol, masks or None)
     scores = score_masks(scorer, built, protocol, heard).drop(columns="index").set_index("mask")
-    _warn_of_no_numbers(scores)
+    warn_of_no_numbers(scores)
     return Explanation(
         samples[0],
         classifier.sample_rate,
@@ -205,11 +207,15 @@ def explain(
         name or classifier.classes[int(scorer.target)],
         "heard" if by_sound else "db",
         fill if by_sound else None,
-        None if sound is None else sound[0],
-        None
-        if sound is None
-        else score_sound(scorer, samples, sound, protocol).drop(columns=["index", "mask"]),
+        *_of_sound(scorer, samples, sound, protocol),
     )
+
+
+def _of_sound(scorer: MaskScorer, samples: torch.Tensor, sound: torch.Tensor | None, protocol: str) -> tuple:
+    """(samples,) and scores of what a method keeps without a mask, or None and None."""
+    if sound is None:
+        return None, None
+    return sound[0], score_sound(scorer, samples, sound, protocol).drop(columns=["index", "mask"])
 
 
 def _warn_of_a_cut(bound: Bound) -> None:
@@ -219,18 +225,6 @@ def _warn_of_a_cut(bound: Bound) -> None:
         warnings.warn(
             f"the network hears the first {n_heard} of this clip's {n_frames} frames; cut the clip, or see "
             "explain_recording",
-            stacklevel=4,  # the line that calls explain
-        )
-
-
-def _warn_of_no_numbers(scores: pd.DataFrame) -> None:
-    """Warn where the network's answer to what a mask keeps or removes is NaN."""
-    asked = [name for name in ("p_kept", "p_removed", "FF_heard", "AD_heard") if name in scores]
-    masks = scores.index[scores[asked].isna().any(axis=1)]
-    if len(masks):
-        warnings.warn(
-            f"the network answers NaN to what {', '.join(masks)} keep or remove, as a division by the peak "
-            "of silence does; its scores there are NaN: divide by the peak + 1e-8",
             stacklevel=4,  # the line that calls explain
         )
 

@@ -63,9 +63,10 @@ def tensor_float32(allowed: bool, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def without_autocast() -> Iterator[None]:
-    """No ``torch.autocast`` of the caller's in here, on any device; a network's own inside it stays."""
+def without_modes() -> Iterator[None]:
+    """No ``torch.autocast`` and no inference mode of the caller's in here; a network's own inside it stay."""
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -136,11 +136,18 @@ def weighted_maps(
         score = model(db if graph else db.requires_grad_()).gather(1, target[:, None]).sum()
     if not calls:
         raise ValueError("layer is not called by the model on this clip; name another with layer=")
-    activation = calls[-1][1]
-    as_map(layer, activation, grid)  # refuses before anything is differentiated
-    (gradient,) = torch.autograd.grad(score, activation, allow_unused=True, create_graph=graph)
-    if gradient is None:
+    activations = [each for _, each in calls]
+    as_map(layer, activations[-1], grid)  # refuses before anything is differentiated
+    slopes = torch.autograd.grad(score, activations, allow_unused=True, create_graph=graph)
+    read = [(activation, slope) for activation, slope in zip(activations, slopes) if slope is not None]
+    if not read:
         raise ValueError("the explained score does not read the layer; name another with layer=")
+    if len(read) > 1 or len(activations[-1]) != len(db):
+        raise ValueError(
+            f"layer is called {len(read)} times for {len(db)} clips, with {len(activations[-1])} maps each: "
+            "parts of a clip, and none is of the whole; name another with layer="
+        )
+    ((activation, gradient),) = read
     parts = (activation, gradient) if graph else (activation.detach(), gradient.detach())
     maps, slopes = (as_map(layer, each, grid) for each in parts)
     # (batch, channels, 1, 1)

@@ -19,6 +19,7 @@ import warnings
 import torch
 from torch import nn
 
+from .feature_maps import recorded
 from .gradcam import gradcam
 from .registry import register
 
@@ -40,12 +41,17 @@ def guided_gradcam(
     Raises
     ------
     ValueError
-        The model has no ``nn.ReLU``.
+        The model calls no ``nn.ReLU``.
     """
     from captum.attr import GuidedBackprop
 
-    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
-        raise ValueError("guided_gradcam needs a model whose nonlinearities are nn.ReLU modules; it has none")
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    with torch.no_grad(), recorded(relus) as calls:
+        model(db[:1])
+    if not calls:
+        raise ValueError(
+            "guided_gradcam needs a model whose nonlinearities are nn.ReLU modules; it calls none"
+        )
     cam = gradcam(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
     guided = GuidedBackprop(model)
     maps = []

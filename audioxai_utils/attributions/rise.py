@@ -65,10 +65,16 @@ def rise(
     weighted, shown, total = torch.zeros_like(db), torch.zeros_like(db[:1]), torch.zeros_like(db[:, 0, 0, 0])
     with torch.no_grad():
         size = at_once(batch_size, db.device)
+        # what all masks have in common has no part in the map, and would leave its rounding there
+        whole = [
+            reading.probabilities(fast(db[i : i + 1]))[0, label] for i, label in enumerate(target.tolist())
+        ]
         for masks in random_masks(n_masks, tuple(grid), share, seed, db, size):
             shown += masks.sum(0, keepdim=True)
             for clip, label in enumerate(target.tolist()):
-                p = reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label]  # (masks,)
+                p = (
+                    reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label] - whole[clip]
+                )  # (masks,)
                 weighted[clip] += torch.einsum("n,ncft->cft", p, masks)
                 total[clip] += p.sum()
     return weighted / shown.clamp_min(1e-12) - (total / n_masks).view(-1, 1, 1, 1)

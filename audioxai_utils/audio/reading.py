@@ -50,6 +50,9 @@ def as_mono(waveform, sample_rate: int | None, wanted_rate: int) -> torch.Tensor
         raise ValueError(f"waveform must be (channels, samples); got {got}")
     if not torch.isfinite(samples).all():
         raise ValueError("waveform must be finite; it holds NaN or infinite samples")
+    samples = (
+        samples.float() if samples.dtype.itemsize < 4 else samples
+    )  # half precision is too coarse to resample
     peak = float(samples.abs().max())
     if peak > LOUDEST:
         warnings.warn(
@@ -75,7 +78,8 @@ def _as_tensor(waveform) -> torch.Tensor:
     try:
         if isinstance(waveform, np.ndarray):  # backwards, and of another machine's byte order, too
             waveform = np.ascontiguousarray(waveform, waveform.dtype.newbyteorder("="))
-        return torch.as_tensor(waveform).detach()
+        samples = torch.as_tensor(waveform).detach()
+        return samples.clone() if samples.is_inference() else samples
     except (TypeError, ValueError, RuntimeError) as error:
         pair = isinstance(waveform, tuple) and len(waveform) == 2 and np.ndim(waveform[1]) == 0
         hint = "pass waveform, sample_rate" if pair else "soundfile.read makes such an array"

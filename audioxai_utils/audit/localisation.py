@@ -152,6 +152,8 @@ def si_sdr_gains(scores: pd.DataFrame) -> pd.DataFrame:
     keys = [*CONDITION, "clip"]
     whole = audited.loc[audited["control"] == "all_ones", [*keys, "si_sdr"]]
     both = methods_only(audited).merge(whole, on=keys, suffixes=("", "_whole"))
+    silent = both["si_sdr"].isna() & both["si_sdr_whole"].notna()  # what is kept; the clip has its source
+    both["si_sdr"] = both["si_sdr"].mask(silent, LEAST_SI_SDR)
     floored = [both[name].clip(lower=LEAST_SI_SDR) for name in ("si_sdr", "si_sdr_whole")]
     return both.assign(si_sdr_gain=floored[0] - floored[1]).drop(columns="si_sdr_whole")
 
@@ -234,14 +236,18 @@ def summary(localised: pd.DataFrame, agreed: pd.DataFrame) -> str:
     """
     lines = []
     for pair, here in localised.groupby(CONDITION, sort=False):
-        mass = here[here["method"] != REFERENCE].groupby("method")["mass"].mean()
+        shares = here.pivot(index="clip", columns="method", values="mass")
+        clips = shares.dropna().index  # on which every map has positive relevance
+        here = here[here["clip"].isin(clips)] if len(clips) else here
+        mass = here[here["method"] != REFERENCE].groupby("method", sort=False)["mass"].mean()
         rho = of_condition(agreed, pair).set_index(["measure", "metric"])["spearman"]
         power = here.loc[here["method"] == REFERENCE, "mass"].mean()
+        beside = f"by chance {percent(here['area'].mean())}, the clips' own power {percent(power)}"
+        best = f"{method_label(mass.idxmax())} has the largest share of its relevance on the source"
+        words = [rho_words(rho[name, "FidIn_heard"]) for name in ("mass", "si_sdr_gain")]
         lines.append(
-            f"- {condition_label(*pair)}: {method_label(mass.idxmax())} has most of its relevance on the "
-            f"source ({percent(mass.max())}; by chance {percent(here['area'].mean())}, the clips' own power "
-            f"{percent(power)}). Over the methods the fidelity of the sound goes with that share at "
-            f"{rho_words(rho['mass', 'FidIn_heard'])} and with the SI-SDR gain at "
-            f"{rho_words(rho['si_sdr_gain', 'FidIn_heard'])}."
+            f"- {condition_label(*pair)}: {best} ({percent(mass.max())}; {beside}). Over the methods the "
+            f"fidelity of the sound goes with that share at {words[0]} and with the SI-SDR gain at "
+            f"{words[1]}."
         )
     return "\n".join(lines) or "No clip of this run is a mixture of known parts."

@@ -105,13 +105,13 @@ def rankings(
         sign = -1.0 if lower_is_better(metric) else 1.0
         for name, table in matrices(scores[scores["mask"] == mask], metric).items():
             values = sign * table.to_numpy()
-            mean, n = bootstrap.column_means(values), (~np.isnan(values)).sum(0)
-            low, high = bootstrap.interval(bootstrap.resampled_means(values, N_RESAMPLES), n)
-            ranks = rankdata(-sign * np.round(mean, 12))
-            methods = table.columns.get_level_values("method")
-            found = {"method": methods, "n": n, "mean": mean, "low": low, "high": high, "rank": ranks}
-            rows.append(pd.DataFrame(found).assign(dataset=name, metric=metric))
-    columns = ["dataset", "metric", *found]
+            found = bootstrap.means_with_intervals(
+                pd.DataFrame(values), [metric] * values.shape[1], N_RESAMPLES
+            )
+            found.insert(0, "method", table.columns.get_level_values("method"))
+            found["rank"] = rankdata(-sign * np.round(found["mean"], 12), nan_policy="omit")
+            rows.append(found.assign(dataset=name, metric=metric))
+    columns = ["dataset", "metric", "method", "n", "mean", "low", "high", "rank"]
     return pd.concat([*rows[1:], rows[0]], ignore_index=True)[columns]
 
 
@@ -122,9 +122,8 @@ def _controls(scores: pd.DataFrame, metrics: Sequence[str], mask: str) -> pd.Dat
     rows = []
     for (name, control), part in by_clip.groupby(["dataset", "control"], sort=False, observed=True):
         values = part.dropna(axis=1)
-        low, high = bootstrap.interval(bootstrap.resampled_means(values.to_numpy(), N_RESAMPLES), len(values))
-        found = {"metric": values.columns, "mean": values.mean().to_numpy(), "low": low, "high": high}
-        rows.append(pd.DataFrame(found).assign(dataset=name, method=control, n=len(values), rank=np.nan))
+        found = bootstrap.means_with_intervals(values, values.columns, N_RESAMPLES)
+        rows.append(found.assign(metric=values.columns, dataset=name, method=control, rank=np.nan))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
@@ -289,9 +288,11 @@ def _of_winners(ranked: pd.DataFrame) -> list[str]:
     lines = []
     for metric in ("FidIn", "FidIn_heard"):
         here = ranked[(ranked["metric"] == metric) & ranked["rank"].notna()]
-        best = here.loc[here.groupby("dataset", sort=False, observed=True)["rank"].idxmin()]
+        groups = here.groupby("dataset", sort=False, observed=True)
+        best = here[here["rank"] == groups["rank"].transform("min")]  # those that tie
         said = ", ".join(
-            f"{row.dataset} {method_label(row.method)} ({row.mean:.2f})" for row in best.itertuples()
+            f"{name} {' and '.join(map(method_label, tied['method']))} ({tied['mean'].iloc[0]:.2f})"
+            for name, tied in best.groupby("dataset", sort=False, observed=True)
         )
         lines.append(f"- Best by {column_label(metric)}, at 30 % of the bins: {said}.")
     loudest = ranked[(ranked["metric"] == "FidIn") & (ranked["method"] == "energy")]

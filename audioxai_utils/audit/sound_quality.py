@@ -126,9 +126,15 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _floored(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the depths of a sound that has nothing of its reference: one of them would be the mean."""
+    """Without the depths of a sound that has nothing of its reference, silence among them: one of them would
+    be the mean, and without the silent ones a mask would be judged by its easy clips.
+    """
     ratios = [name for name in ("si_sdr", "sdr") if name in table]
-    return table.assign(**{name: table[name].clip(lower=LEAST_SI_SDR) for name in ratios})
+    keys = [*CONDITION, "clip"]
+    whole = table[keys].merge(table.loc[table["method"] == "all", [*keys, *ratios]], "left", on=keys)[ratios]
+    known = table[ratios].notna() | whole.set_axis(table.index).notna()  # else the clip's stem is silent
+    floored = table[ratios].fillna(LEAST_SI_SDR).clip(lower=LEAST_SI_SDR).where(known)
+    return table.assign(**{name: floored[name] for name in ratios})
 
 
 def smoothing_gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +194,7 @@ def _of_smoothing(gains: pd.DataFrame) -> list[str]:
     if gains.empty:
         return []
     noise = gains[gains["measure"] == "musical_noise"]
-    equal = gains[(gains["measure"] == "FidIn_heard") & (gains["difference"] >= -EQUAL)]
+    equal = gains[(gains["measure"] == "FidIn_heard") & (gains["difference"] >= -EQUAL - 1e-9)]
     softer = noise[noise["high"] < 0]
     both = softer.merge(equal, on=[*CONDITION, "method", "mask"])
     mean = gains.groupby("measure")["difference"].mean()

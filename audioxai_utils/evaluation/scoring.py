@@ -7,6 +7,7 @@ and ``explain`` all score through :func:`score_masks`.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 
 import pandas as pd
@@ -247,6 +248,18 @@ def _frame(name: str, scores: dict[str, torch.Tensor]) -> pd.DataFrame:
     frame.insert(0, "mask", name)
     frame.insert(0, "index", range(len(frame)))
     return frame
+
+
+def warn_of_no_numbers(scores: pd.DataFrame) -> None:
+    """Warn where the network's answer to what a mask keeps or removes is NaN."""
+    asked = [name for name in ("p_kept", "p_removed", "FF_heard", "AD_heard") if name in scores]
+    masks = scores.index[scores[asked].isna().any(axis=1)]
+    if len(masks):
+        warnings.warn(
+            f"the network answers NaN to what {', '.join(masks)} keep or remove, as a division by the peak "
+            "of silence does; its scores there are NaN: divide by the peak + 1e-8",
+            stacklevel=4,  # the line that calls explain
+        )
 
 
 def most_probable(p: torch.Tensor, classes: tuple[str, ...]) -> Iterator[tuple[str, float]]:

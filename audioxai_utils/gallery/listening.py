@@ -19,7 +19,15 @@ import numpy as np
 import pandas as pd
 
 from ..constants import MASK_NAMES, NOISE_SCENARIOS, STUDY_METHODS
-from ..evaluation.bootstrap import CONFIDENCE, N_RESAMPLES, column_means, interval, resampled_means
+from ..evaluation.bootstrap import (
+    CONFIDENCE,
+    EQUAL,
+    FEW,
+    N_RESAMPLES,
+    column_means,
+    interval,
+    resampled_means,
+)
 
 SOMETHING_ELSE = "something else"  # the answer beside the classes
 ORIGINAL = "original"  # "method" of a whole sound, which shows what listeners can tell at best
@@ -167,7 +175,8 @@ def agreement(
         A row per group: ``listeners``, ``sounds``, ``answers``; shares (0 to 1) of the true class, of
         the class that the model predicts for the whole clip (``predicted``, which is the one explained)
         and for this very sound (``predicted_part``), each with ``_low`` and ``_high`` (95 %, over
-        listeners; NaN for fewer than two); ``chance``, what guessing among the choices gives; and
+        listeners; NaN for fewer than two, and where fewer than six are all alike); ``chance``, what guessing
+        among the choices gives; and
         ``alpha``, Krippendorff's alpha of what was heard (1: all agree, 0: as chance).
     """
     answers = _sorted(answers, by)
@@ -227,9 +236,11 @@ def _over_listeners(
     for name in values:
         matrix = values[name].groupby([answers["participant"], group]).mean().unstack()  # (listeners, groups)
         matrix = matrix.to_numpy()
-        low, high = interval(
-            resampled_means(matrix, n_resamples, seed), (~np.isnan(matrix)).sum(0), CONFIDENCE
-        )
+        n = (~np.isnan(matrix)).sum(0)
+        low, high = interval(resampled_means(matrix, n_resamples, seed), n, CONFIDENCE)
+        low, high = np.clip([low, high], *((1, 5) if name == "clear" else (0, 1)))
+        alike = (n < FEW) & (high - low < EQUAL)  # a few who agree are not certain
+        low[alike] = high[alike] = np.nan
         table[[name, f"{name}_low", f"{name}_high"]] = np.stack([column_means(matrix), low, high], axis=1)
     return table
 

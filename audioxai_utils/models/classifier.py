@@ -15,6 +15,7 @@ from ..audio.spectrograms import SpectrogramBatch, get_spectrogram
 from ..constants import SPECTROGRAM_TYPES, check_choice
 from .frontends import PRESETS, LogMel
 from .outputs import (
+    HALF,
     any_of,
     check_columns,
     check_number,
@@ -31,6 +32,7 @@ from .scores import (
     check_rows,
     rows_sum_to_one,
     taken,
+    warn_of_a_second_sigmoid,
     warn_of_probabilities,
 )
 from .silence import check_levels, floor_of
@@ -41,7 +43,6 @@ from .wrapping import BlackBox, as_module, net_device, net_dtype
 
 WAVEFORMS = ("waveform", "(B, N)", "(B, 1, N)", "wav2vec2")
 DOMAINS = ("db", "heard")
-HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -244,14 +245,12 @@ class AudioClassifier:
             check_levels(batch, self.floor)
             return Bound(self.model, self.on_waveform, spectrogram, batch, False)
         model = VirtualInspection(self.on_waveform, spectrogram, batch)
-        if not self.takes_waveform or inspect_as is None:
+        if inspect_as is None:
             model.reading = replace(model.reading, floor=self.floor)
         return Bound(model, self.on_waveform, spectrogram, batch, True)
 
-    # What the outputs are
-
     @torch.no_grad()
-    def look(self, waveform: torch.Tensor) -> None:
+    def look(self, waveform: torch.Tensor, made: bool = False) -> None:
         """Find out from a first sound (batch, samples) what was left open, and refuse what cannot be read."""
         if self._looked:
             return
@@ -265,6 +264,7 @@ class AudioClassifier:
                 columns = plain(given)
             check_rows(plain, given, columns)
             self.head, sums = check_columns(columns, self.head)
+            warn_of_a_second_sigmoid(None if made else self.head, plain, given)  # made of other columns
             self._exclusive = sums and self.head == "probabilities" and rows_sum_to_one(plain, given)
         self.classes = column_names(self.classes, columns.shape[1])
         self._looked = True
@@ -357,7 +357,7 @@ class AudioClassifier:
             inspect_as=self.inspect_as,
         )
         derived.spectrogram = self.spectrogram
-        derived.look(waveform)
+        derived.look(waveform, made=True)
         return derived
 
 

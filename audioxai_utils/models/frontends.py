@@ -211,7 +211,7 @@ class LogMelSpectrogram(Spectrogram):
         else:
             before = (d.n_fft - self.win_length) // 2  # the window lies in the middle
             waveform = overlap_add(frames[:, before : before + self.win_length], window, d.hop_length)
-            waveform = waveform[:, self.win_length // 2 :]
+            waveform = waveform[:, d.n_fft // 2 - before :]
             # a first sample that is not known
             waveform = functional.pad(waveform, (1 if d.pre_emphasis else 0, 0))
         waveform = functional.pad(waveform, (0, length - waveform.shape[1]))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+FAINT = 1e-6  # -log prod(1 - p) below which it is sum p to the last digit
+HALF = (torch.float16, torch.bfloat16)
 ROUNDING = 1e-3  # of a row of probabilities that sums to 1, in half precision too
 
 
@@ -178,12 +180,17 @@ def joint_log_odds(scores: torch.Tensor, columns: list[int], head: str) -> torch
         others = [column for column in range(scores.shape[1]) if column not in columns]
         return chosen.logsumexp(1, keepdim=True) - scores[:, others].logsumexp(1, keepdim=True)
     absent = functional.softplus(chosen).sum(1, keepdim=True)  # -log prod(1 - p)
-    return absent + torch.log(-torch.expm1(-absent))
+    present = torch.log(-torch.expm1(-absent.clamp_min(FAINT)))
+    of_faint = functional.logsigmoid(chosen).logsumexp(
+        1, keepdim=True
+    )  # log sum p, where the other underflows
+    return absent + torch.where(absent < FAINT, of_faint, present)
 
 
 def any_of(raw, columns: list[int], output, head: str, exclusive: bool) -> torch.Tensor:
     """(batch, 1) score that at least one of several classes is there, of what a network returns."""
     scores = pick(raw, output)
+    scores = scores.float() if scores.dtype in HALF else scores
     if head == "probabilities":
         return joint_probability(scores, columns, exclusive)
     return joint_log_odds(scores, columns, head)
@@ -192,7 +199,13 @@ def any_of(raw, columns: list[int], output, head: str, exclusive: bool) -> torch
 def joint_probability(p: torch.Tensor, columns: list[int], exclusive: bool) -> torch.Tensor:
     """(batch, 1) probability that at least one of several classes is there."""
     chosen = p[:, columns]
-    return chosen.sum(1, keepdim=True) if exclusive else 1 - (1 - chosen).prod(1, keepdim=True)
+    return chosen.sum(1, keepdim=True) if exclusive else _any(chosen)
+
+
+def _any(p: torch.Tensor) -> torch.Tensor:
+    """1 - prod(1 - p) of (batch, n), to the last digit of small ones too."""
+    below = p.clamp_max(1 - torch.finfo(p.dtype).eps)
+    return -torch.expm1(torch.log1p(-below).sum(1, keepdim=True))
 
 
 def numbers_of(target, raw, output=None) -> torch.Tensor:

@@ -141,13 +141,32 @@ def rows_sum_to_one(plain: Scores, given: torch.Tensor) -> bool:
     A sure tagger's labels of one clip, .999 and nothing else, do so by chance. Pictures (batch, 1, F, T) or
     waveforms (batch, samples).
     """
+    sums = _of_other_sounds(plain, given).sum(1)
+    return bool(((sums - 1).abs() < ROUNDING)[sums.isfinite()].all())
+
+
+def warn_of_a_second_sigmoid(head: str | None, plain: Scores, given: torch.Tensor) -> None:
+    """Warn where what is read as one logit lies in [0, 1], of other sounds too; one clip's may by chance."""
+    if head != "binary":
+        return
+    scores = torch.cat([plain(given[:1]), _of_other_sounds(plain, given)])
+    scores = scores[scores.isfinite()]
+    if ((scores >= 0) & (scores <= 1)).all():
+        warnings.warn(
+            "the output lies in [0, 1], of other sounds too: head='binary' is for a logit, whose sigmoid is "
+            "taken; give head='probabilities' for what is a probability already",
+            stacklevel=3,
+        )
+
+
+def _of_other_sounds(plain: Scores, given: torch.Tensor) -> torch.Tensor:
+    """A network's columns (6, n) of noise, and of ``given``'s first softer and louder."""
     first, picture = given[:1], given.ndim == 4
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
     others = [10 * noise - 80, 20 * noise - 40] if picture else [noise / 1000, noise / 10]
     others += [first + 10 * n if picture else first * 10 ** (n / 2) for n in (-4, -2, 1, 2)]
-    sums = torch.cat([plain(each).sum(1) for each in others])
-    return bool(((sums - 1).abs() < ROUNDING)[sums.isfinite()].all())
+    return torch.cat([plain(each) for each in others])
 
 
 @torch.no_grad()

@@ -70,8 +70,10 @@ class VirtualInspection(nn.Module):
         self.on_waveform, self.spectrogram, self.length = on_waveform, spectrogram, batch.length
         self.register_buffer("phasor", batch.phasor, persistent=False)
         self.reading = replace(reading_of(on_waveform), floor=getattr(spectrogram, "floor", DB_FLOOR))
-        # the network's maps lie on it
+        # the network's maps lie on it, of as many frames as it is given
         self.shares_axes = getattr(on_waveform, "spectrogram", None) is spectrogram
+        on_picture = getattr(on_waveform, "on_picture", None) if self.shares_axes else None
+        self.n_frames = getattr(on_picture, "n_frames", None)
 
     def forward(self, db: torch.Tensor) -> torch.Tensor:
         """Scores (n, classes) of pictures (n, 1, F, T) in dB."""

@@ -81,7 +81,9 @@ def _as_tensors(output, like: torch.Tensor):
         return torch.from_numpy(np.array(output)).to(like.device)
     if isinstance(output, dict):
         return {key: _as_tensors(value, like) for key, value in output.items()}
-    if isinstance(output, tuple):
+    if isinstance(output, tuple) or (
+        isinstance(output, list) and any(isinstance(each, np.ndarray) for each in output)
+    ):
         return tuple(_as_tensors(value, like) for value in output)
     return output
 

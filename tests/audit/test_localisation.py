@@ -221,7 +221,7 @@ def test_the_points_and_the_summary_are_of_the_localisation(scored):
     means = found[found["method"] != "energy"].groupby("method")["mass"].mean()
     names = {"saliency": "Saliency", "gradcam": "Grad-CAM", "guided_gradcam": "Guided Grad-CAM"}
     assert (
-        text.startswith(f"- mel, white noise: {names[means.idxmax()]} has most")
+        text.startswith(f"- mel, white noise: {names[means.idxmax()]} has the largest share")
         and f"({100 * means.max():.0f} %; " in text
     )
 
@@ -230,3 +230,14 @@ def test_a_correlation_with_what_is_constant_is_none():
     """As on few clips whose class every sound keeps; it was a ρ of nan."""
     assert rho_words(0.801) == "ρ = 0.80" and rho_words(-1.0) == "ρ = -1.00"
     assert rho_words(float("nan")) == "no ρ (one of the two is constant)"
+
+
+def test_a_silent_kept_sound_gains_the_least():
+    rows = [
+        {"protocol": "audited", "spectrogram_type": "mel_db", "noise_scenario": "white", "clip": f"c{i}"}
+        | {"method": method, "mask": "", "control": control, "si_sdr": value}
+        for method, control, values in (("", "all_ones", [0.0, 1.0]), ("lime", "", [7.0, np.nan]))
+        for i, value in enumerate(values)
+    ]
+    gains = localisation.si_sdr_gains(pd.DataFrame(rows))
+    assert gains["si_sdr_gain"].tolist() == [7, localisation.LEAST_SI_SDR - 1]

@@ -190,3 +190,25 @@ def test_what_was_published_is_the_whole_grid():
     assert set(constants.STUDY_METHODS) <= set(own["method"])
     controls = scores[scores["control"] != ""]
     assert set(controls["control"]) == {"random", "energy"} and set(controls["mask"]) == {"topK_30_pos"}
+
+
+def test_methods_that_tie_win_together_and_one_without_a_score_costs_no_ranks():
+    scores = pd.DataFrame(
+        [
+            {
+                "dataset": "x",
+                "clip": f"c{i}",
+                "method": method,
+                "mask": other_sounds.EQUAL_AREA,
+                "control": "",
+                "FidIn": value,
+            }
+            for method, value in (("gradcam", 1.0), ("lime", 1.0), ("shap", 0.0), ("saliency", np.nan))
+            for i in range(4)
+        ]
+    )
+    ranked = other_sounds.rankings(scores, ["FidIn"]).set_index("method")
+    assert ranked["rank"].dropna().to_dict() == {"gradcam": 1.5, "lime": 1.5, "shap": 3}
+    assert ranked.loc["shap", "high"] > 0.4 and ranked.loc["lime", "low"] < 0.6  # Wilson's, of four clips
+    both = pd.concat([ranked.assign(metric=metric).reset_index() for metric in ("FidIn", "FidIn_heard")])
+    assert "x Grad-CAM and LIME (1.00)" in other_sounds._of_winners(both)[0]

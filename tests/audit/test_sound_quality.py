@@ -119,3 +119,26 @@ def test_speech_is_measured_where_it_is_asked_for(condition):
     assert kept["minmax_pos"] == pytest.approx(float(expected)) and abs(kept["minmax_pos"]) < 0.999
     means = sound_quality.means(table).set_index("mask")
     assert means.loc["all", "stoi"] == pytest.approx(kept["all"])
+
+
+def test_a_silent_kept_sound_counts_as_one_that_has_nothing_of_its_source():
+    """A mask that is silent on nine clips of ten is not judged by the tenth; a silent source is no measure."""
+    rows = [
+        {
+            "spectrogram_type": "mel_db",
+            "noise_scenario": "white",
+            "clip": f"c{clip}",
+            "method": method,
+            "mask": mask,
+        }
+        | {"si_sdr": value, "FidIn_heard": 0.0, "FF_heard": 0.0, "AD_heard": 0.0, "area": 0.1}
+        for method, mask, values in (
+            ("all", "all", [0.0] * 9 + [np.nan]),
+            ("lime", "bin", [10.0] + [np.nan] * 9),
+            ("lime", "topK_50", [5.0] * 9 + [np.nan]),
+        )
+        for clip, value in enumerate(values)
+    ]
+    means = sound_quality.means(pd.DataFrame(rows)).set_index("mask")["si_sdr"]
+    assert means["bin"] == pytest.approx((10 + 8 * sound_quality.LEAST_SI_SDR) / 9)
+    assert means["topK_50"] == 5 and means["all"] == 0

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from ...constants import STUDY_METRICS
-from ...evaluation.bootstrap import column_means, interval, resample_counts, resampled_means
+from ...evaluation.bootstrap import (
+    column_means,
+    interval,
+    resample_counts,
+    resampled_means,
+    share_interval,
+)
 from ...evaluation.comparisons import lower_is_better
 from ...evaluation.ranks import rank_correlation
 from .fills import HEARD
@@ -175,6 +181,10 @@ def mean_with_interval(
         drawn = np.concatenate(list(resample_counts(n, N_RESAMPLES)))[:, codes]  # (resamples, values)
         means = (drawn @ values / drawn.sum(axis=1))[:, None]
     low, high = np.clip(interval(means, n), *within)
+    if (
+        within == (0, 1) and np.ptp(values) == 0 and values[0] in within
+    ):  # a share: all or none is not certain
+        low, high = share_interval(values[:1], n)
     return float(column_means(values)[0]), float(low[0]), float(high[0])
 
 
