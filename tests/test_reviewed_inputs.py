@@ -171,6 +171,30 @@ def test_a_score_that_does_not_change_has_no_map(method):
     assert not found.attribution.any() and found.scores.loc["bin", "area"] == 0
 
 
+class Pads(nn.Module):
+    """Pads or cuts a picture to so many frames."""
+
+    def __init__(self, n_frames: int) -> None:
+        super().__init__()
+        self.n_frames_inside = n_frames
+
+    def forward(self, x):
+        return functional.pad(x, (0, self.n_frames_inside - x.shape[3]))
+
+
+@pytest.mark.parametrize("n_frames, refused", [(200, True), (80, False), (30, True)])
+def test_a_network_that_pads_or_cuts_a_clip_itself_has_no_map_of_it(n_frames, refused):
+    """Of 65 frames; a fifth more is within what a map's cells blur."""
+    convolutions = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)]
+    net = nn.Sequential(Pads(n_frames), *convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = described(net, head="softmax")
+    if refused:
+        with pytest.raises(ValueError, match="other frames than this clip"):
+            explain(classifier, clip(), RATE, method="gradcam", masks=["bin"])
+    else:
+        assert explain(classifier, clip(), RATE, method="gradcam", masks=["bin"]).attribution.any()
+
+
 class Chunks(nn.Module):
     """A network that reads a clip in four parts, one after another or as so many clips."""
 
@@ -192,7 +216,7 @@ class Chunks(nn.Module):
 @pytest.mark.parametrize("at_once", [False, True])
 def test_maps_of_parts_of_a_clip_are_no_map_of_the_clip(at_once):
     classifier = described(Chunks(at_once), head="softmax")
-    with pytest.raises(ValueError, match="parts of a clip"):
+    with pytest.raises(ValueError, match="parts of a clip, and none"):
         explain(classifier, clip(), RATE, method="gradcam", layer="net.conv", masks=["bin"])
 
 
@@ -201,5 +225,5 @@ def test_guided_backpropagation_wants_relus_that_are_called():
         nn.Conv2d(1, 4, 3), OfPicture(lambda x, w: functional.relu(x).mean((2, 3))[:, :3] * w)
     )
     net[1].idle = nn.ReLU()
-    with pytest.raises(ValueError, match="it calls none"):
+    with pytest.raises(ValueError, match="it calls none of its own"):
         explain(described(net, head="softmax"), clip(), RATE, method="guided_gradcam", masks=["bin"])

@@ -136,7 +136,8 @@ def settle_axes(model: nn.Module, db: torch.Tensor, layer: str) -> None:
             model(clip)
         return outputs[layer]
 
-    model.feature_axes = axes_by_change(activation, db[:1])
+    padded = getattr(model, "n_frames", None) is not None
+    model.feature_axes = axes_by_change(activation, db[:1], padded)
 
 
 def asked(logits: torch.Tensor, recipe: Recipe, draws: torch.Generator) -> torch.Tensor:

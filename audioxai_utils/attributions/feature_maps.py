@@ -17,6 +17,7 @@ AXES = ("frequency", "time")
 KNOWN_AXES = (AXES, AXES[::-1], ("time",), ("frequency",))
 MOST_SPECIAL = 4  # tokens before the patches: class, distillation, registers
 DECIDED = 0.2  # of 4; below it a change of half the input says nothing about a map's axes
+SPANNED = 0.8  # lean of a change that lies in one half of a map
 
 
 @contextmanager
@@ -200,7 +201,9 @@ def declared_axes(model: nn.Module, layer: nn.Module) -> tuple[str, ...] | None:
 
 
 @torch.no_grad()
-def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch.Tensor) -> tuple[str, ...]:
+def axes_by_change(
+    activation: Callable[[torch.Tensor], torch.Tensor], db: torch.Tensor, padded: bool = False
+) -> tuple[str, ...]:
     """What the axes of a layer's map are: along time the map changes where half of the input's frames change.
 
     Where each cell sees the whole clip, a clip of twice the length tells: along time the map grows.
@@ -211,11 +214,14 @@ def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch
         Clips (1, 1, F, T) to the layer's map (1, channels, rows, columns) or (1, channels, length).
     db : torch.Tensor
         A clip (1, 1, F, T).
+    padded : bool
+        Whether the clip is known to be padded or cut in front of the network.
 
     Raises
     ------
     ValueError
-        Changes spread over the whole map, so that it cannot be told.
+        Changes spread over the whole map, so that it cannot be told, or the map is of other frames than the
+        clip: the network pads or cuts it.
     """
     noise = torch.randn(db.shape, generator=torch.Generator().manual_seed(0)).to(db) * (db.std() + 1)
     first = {"frequency": torch.zeros_like(db), "time": torch.zeros_like(db)}  # what lies in the first half
@@ -231,6 +237,9 @@ def axes_by_change(activation: Callable[[torch.Tensor], torch.Tensor], db: torch
         evidence = lean["time"][1] - lean["time"][0] + lean["frequency"][0] - lean["frequency"][1]
         found = AXES if evidence > 0 else AXES[::-1]
     if abs(evidence) >= DECIDED:
+        second = (activation(db + noise * (1 - first["time"])) - before).abs().mean(1)[0]
+        if "time" in found and not padded:
+            _check_span(lean["time"][found.index("time")], second, found.index("time"))
         return found
     found = _axes_by_length(activation, db, before)
     if found is None:
@@ -251,6 +260,15 @@ def _axes_by_length(activation: Callable, db: torch.Tensor, before: torch.Tensor
         return None
     grown = [axis for axis in range(2, before.ndim) if after.shape[axis] > before.shape[axis]]
     return {(2, 3): None, (3,): AXES, (2,): ("time",) if before.ndim == 3 else AXES[::-1]}.get(tuple(grown))
+
+
+def _check_span(lean: float, second: torch.Tensor, axis: int) -> None:
+    """Refuse a map in whose first half both halves of the clip's frames lie, or the first alone."""
+    if not second.any() or (lean > SPANNED and _lean(second, axis) > SPANNED):
+        raise ValueError(
+            "the layer's map is of other frames than this clip: the network pads or cuts it; do that in "
+            "front of it, by LogMel(n_frames=), or use another method"
+        )
 
 
 def _lean(change: torch.Tensor, axis: int) -> float:

@@ -115,9 +115,19 @@ def _axes(
     def activation(db: torch.Tensor) -> torch.Tensor:
         with recorded([layer]) as calls:
             model(db)
+        _check_whole(1, calls[-1][1], len(db))
         return as_map(layer, calls[-1][1], grid)
 
-    return axes_by_change(activation, clip)
+    return axes_by_change(activation, clip, padded=getattr(model, "n_frames", None) is not None)
+
+
+def _check_whole(n_calls: int, maps: torch.Tensor, n_clips: int) -> None:
+    """Refuse the maps of a layer that sees a clip in parts."""
+    if n_calls > 1 or len(maps) != n_clips:
+        raise ValueError(
+            f"layer is called {n_calls} times for {n_clips} clips, with {len(maps)} maps each: parts of a "
+            "clip, and none is of the whole; name another with layer="
+        )
 
 
 def weighted_maps(
@@ -142,11 +152,7 @@ def weighted_maps(
     read = [(activation, slope) for activation, slope in zip(activations, slopes) if slope is not None]
     if not read:
         raise ValueError("the explained score does not read the layer; name another with layer=")
-    if len(read) > 1 or len(activations[-1]) != len(db):
-        raise ValueError(
-            f"layer is called {len(read)} times for {len(db)} clips, with {len(activations[-1])} maps each: "
-            "parts of a clip, and none is of the whole; name another with layer="
-        )
+    _check_whole(len(read), activations[-1], len(db))
     ((activation, gradient),) = read
     parts = (activation, gradient) if graph else (activation.detach(), gradient.detach())
     maps, slopes = (as_map(layer, each, grid) for each in parts)

@@ -49,9 +49,8 @@ def guided_gradcam(
     with torch.no_grad(), recorded(relus) as calls:
         model(db[:1])
     if not calls:
-        raise ValueError(
-            "guided_gradcam needs a model whose nonlinearities are nn.ReLU modules; it calls none"
-        )
+        found = "calls none of its own" if relus else "has none"
+        raise ValueError(f"guided_gradcam needs a model whose nonlinearities are nn.ReLU modules; it {found}")
     cam = gradcam(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
     guided = GuidedBackprop(model)
     maps = []
