@@ -125,7 +125,7 @@ def _importance(surrogate: str, visible: np.ndarray, log_odds: np.ndarray, seed:
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import Ridge
 
-    shown, log_odds = visible.astype(np.float64), log_odds - log_odds[0]
+    shown = visible.astype(np.float64)
     if surrogate == "linear":
         return Ridge(alpha=ALPHA).fit(shown, log_odds).coef_
     forest = RandomForestRegressor(N_TREES, random_state=seed, n_jobs=1).fit(shown, log_odds)
