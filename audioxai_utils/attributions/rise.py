@@ -72,9 +72,8 @@ def rise(
         for masks in random_masks(n_masks, tuple(grid), share, seed, db, size):
             shown += masks.sum(0, keepdim=True)
             for clip, label in enumerate(target.tolist()):
-                p = (
-                    reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label] - whole[clip]
-                )  # (masks,)
+                p = reading.probabilities(fast(masked(db[clip], masks, fill)))[:, label]  # (masks,)
+                p = p - whole[clip]
                 weighted[clip] += torch.einsum("n,ncft->cft", p, masks)
                 total[clip] += p.sum()
     return weighted / shown.clamp_min(1e-12) - (total / n_masks).view(-1, 1, 1, 1)

@@ -343,6 +343,19 @@ def test_plants_are_resampled_with_all_of_their_cases():
     assert each == pytest.approx(alone, abs=0.03)
 
 
+def test_intervals_of_few_plants_lie_within_what_can_be_and_only_shares_are_unsure_of_all():
+    frame = pd.DataFrame(
+        {"plant": ["a", "b", "c"], "auc": [1.0, 0.1, 0.9], "decoy_ratio": [-2.0, 3, 0]}
+        | dict.fromkeys(("average_precision", "warns"), 1.0)
+        | {"of": "x"}
+    )
+    measures = ["auc", "average_precision", "warns", "decoy_ratio"]
+    (row,) = agreement.with_intervals(frame, ["of"], measures).to_dict("records")
+    assert (row["auc_low"], row["auc_high"]) == (0, 1) and row["decoy_ratio_low"] < -3
+    assert row["average_precision_low"] == 1
+    assert 0.4 < row["warns_low"] < 0.5 and row["warns_high"] == pytest.approx(1)
+
+
 # A whole case
 
 

@@ -28,6 +28,17 @@ CONTROL_MAPS = ("random", "level", "energy", "unusual", "oracle")  # maps that n
 CURVES = ("insertion", "deletion")
 STUDY_FILL, STUDY_MASKS = "floor", ("topK_5", "topK_30", "topK_50", "bin", "minmax")
 TRUTH = "average_precision"
+ALL_OR_NOTHING = ("warns", "false_alarm")
+WITHIN = {  # what can be
+    **dict.fromkeys(ALL_OR_NOTHING, (0, 1)),
+    **dict.fromkeys(("auc", "average_precision", "precision", "pointing", "mass", "auc_decoy"), (0, 1)),
+    **dict.fromkeys(("auc_time", "auc_frequency", "truth_share", "decoy_share"), (0, 1)),
+    **dict.fromkeys(
+        (f"control_{name}" for name in ("auc", "average_precision", "mass", "auc_decoy")), (0, 1)
+    ),
+    "regret": (0, np.inf),
+    "spearman": (-1, 1),
+}
 CASE = ("classifier", "plant", "case", "method")
 RULE = ["metric", "mask", "fill"]
 STUDY_WAY = "geometric mean of seven"
@@ -133,11 +144,8 @@ def agreement(points: pd.DataFrame, means: pd.DataFrame, truth: str = TRUTH) -> 
     for rule, values in rule_tables(means, known).items():
         ranked = rank_correlation(values, known)
         row = dict(zip(RULE, rule)) | {"n_cases": int((~np.isnan(ranked)).sum())}
-        for name, of_cases, within in (
-            ("spearman", ranked, (-1, 1)),
-            ("regret", regrets(values, known), (0, np.inf)),
-        ):
-            found = mean_with_interval(of_cases, plants, within)
+        for name, of_cases in (("spearman", ranked), ("regret", regrets(values, known))):
+            found = mean_with_interval(of_cases, plants, WITHIN[name])
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)
@@ -163,11 +171,15 @@ def plants_of(frame: pd.DataFrame) -> pd.Series:
 
 
 def mean_with_interval(
-    values: np.ndarray, groups: Sequence | None = None, within: tuple[float, float] = (-np.inf, np.inf)
+    values: np.ndarray,
+    groups: Sequence | None = None,
+    within: tuple[float, float] = (-np.inf, np.inf),
+    share: bool = False,
 ) -> tuple[float, float, float]:
     """Mean of what is defined and its 95 % interval ``within`` what can be; NaN where nothing is defined.
 
-    With ``groups``, one a value, these are resampled, each with all of its values.
+    With ``groups``, one a value, these are resampled, each with all of its values. A ``share`` is the mean of
+    yes (1) or no (0).
     """
     values, defined = np.asarray(values, float), ~np.isnan(values)
     values = values[defined]
@@ -181,9 +193,7 @@ def mean_with_interval(
         drawn = np.concatenate(list(resample_counts(n, N_RESAMPLES)))[:, codes]  # (resamples, values)
         means = (drawn @ values / drawn.sum(axis=1))[:, None]
     low, high = np.clip(interval(means, n), *within)
-    if (
-        within == (0, 1) and np.ptp(values) == 0 and values[0] in within
-    ):  # a share: all or none is not certain
+    if share and np.ptp(values) == 0:  # all or none of a few is not certain
         low, high = share_interval(values[:1], n)
     return float(column_means(values)[0]), float(low[0]), float(high[0])
 
@@ -253,20 +263,17 @@ def against_the_study(chosen: pd.DataFrame, way: str = WAYS[0]) -> tuple[float, 
     return mean_with_interval((wide[STUDY_WAY] - wide[way]).to_numpy(float), plants)
 
 
-def with_intervals(
-    frame: pd.DataFrame,
-    by: Sequence[str],
-    values: Sequence[str],
-    within: tuple[float, float] = (-np.inf, np.inf),
-) -> pd.DataFrame:
+def with_intervals(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
     """Means of columns over the cases of each group with ``_low`` and ``_high``, 95 % over their plants and
-    ``within`` what can be.
+    within what can be (`WITHIN`).
     """
     rows = []
     for key, part in frame.groupby(list(by), sort=False, observed=True):
         row = dict(zip(by, key))
         for name in values:
-            found = mean_with_interval(part[name].to_numpy(float), part["plant"].astype(str), within)
+            within = WITHIN.get(name, (-np.inf, np.inf))
+            plants = part["plant"].astype(str)
+            found = mean_with_interval(part[name].to_numpy(float), plants, within, name in ALL_OR_NOTHING)
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
         rows.append(row)
     return pd.DataFrame(rows)

@@ -77,7 +77,7 @@ def summarised(found: pd.DataFrame) -> pd.DataFrame:
     found = found[found["method"].map(judged_everywhere(found)).astype(bool)]
     shares = {"warns": found["p"] < LEVEL, "false_alarm": found["p_control"] < LEVEL}
     warns = found.assign(**{name: share.astype(float) for name, share in shares.items()})
-    table = with_intervals(warns, ["method"], list(shares), (0, 1)).set_index("method")
+    table = with_intervals(warns, ["method"], list(shares)).set_index("method")
     needed = found.assign(needed=found["needed"].fillna(np.inf)).groupby("method", sort=False, observed=True)
     table["needed"] = needed["needed"].median()
     return table.sort_values(["warns", "needed"], ascending=[False, True]).reset_index()
