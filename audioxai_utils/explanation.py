@@ -282,8 +282,8 @@ def explain_many(
     -------
     pandas.DataFrame
         ``clip``, ``method``, ``target_name``, ``mask`` and the scores of `explain`; ``seconds`` of the whole
-        explanation; ``refused``: why a clip cannot be read, or a method does not work on it, in a row without
-        scores, else "".
+        explanation; ``n_bins`` and ``n_frames`` of its picture; ``refused``: why a clip cannot be read, or a
+        method does not work on it, in a row without scores, else "".
     """
     if isinstance(methods, str):
         raise TypeError(f"methods must be a list of names; got {methods!r}, pass [{methods!r}]")
@@ -306,6 +306,7 @@ def explain_many(
                 continue
             check = check and not METHODS.traits(name).gradients
             rest = {"target_name": found.target_name, "seconds": time.perf_counter() - started, "refused": ""}
+            rest |= dict(zip(("n_bins", "n_frames"), found.attribution.shape[2:]))
             tables.append(found.scores.reset_index().assign(**head, **rest))
     table = (
         pd.concat(tables, ignore_index=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from audioxai_utils import AudioClassifier, LogMel, explain, explain_many
 from audioxai_utils.audio.reading import as_mono
+from audioxai_utils.evaluation.tables import n_bins_of
 
 pytestmark = pytest.mark.usefixtures("same_weights")
 
@@ -35,6 +36,9 @@ def test_a_table_over_clips_and_methods(tmp_path):
     assert refused["refused"].str.contains("methods that only ask").all() and refused["FF"].isna().all()
     lime = table[table["method"] == "lime"].set_index(["clip", "mask"])
     assert lime["seconds"].gt(0).all() and lime["refused"].eq("").all()
+    picture = classifier.spectrogram(clip()[None]).db.shape[2:]  # what COMP_rel divides by
+    assert lime[["n_bins", "n_frames"]].eq(list(picture)).all(axis=None)
+    assert (n_bins_of(lime) == picture.numel()).all()
     assert lime.loc[("file", "bin"), "p_clip"] == pytest.approx(
         lime.loc[("array", "bin"), "p_clip"], abs=1e-3
     )

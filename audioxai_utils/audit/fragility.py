@@ -46,6 +46,8 @@ TOP = 0.1  # share of the bins from which an attack draws relevance away
 SHARPNESS = 10.0  # of the softplus in the place of a ReLU, which has no second derivative to follow
 PATH_POINTS = (0.125, 0.375, 0.625, 0.875)  # between baseline and clip, midpoints of four parts
 WHITE, ATTACK = "white noise", "attack"
+COLUMNS = ["method", "change", "level_db", "similar", "similar_low", "similar_high", "worst", "clips"]
+COLUMNS += ["both_noise", "both_attack"]
 
 Explain = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -302,17 +304,23 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         method, change, level_db, ``similar``, the mean, with ``_low`` and ``_high`` (95 %, over clips),
-        ``worst``, the mean over clips of the lowest draw, and ``clips`` whose class was held.
+        ``worst``, the mean over clips of the lowest draw, and ``clips`` whose class was held. Of an attack
+        ``both_noise`` and ``both_attack`` are the means over the clips that noise of its level holds too.
     """
-    rows = []
-    for keys, part in found[found["held"]].groupby(["method", "change", "level_db"], sort=False):
+    rows, held = [], found[found["held"]]
+    by_noise = held[held["change"] == WHITE].groupby(["method", "level_db", "clip"])["similar"].mean()
+    for keys, part in held.groupby(["method", "change", "level_db"], sort=False):
         clips = part.groupby("clip")["similar"]
         bounds = mean_with_interval(clips.mean(), within=(-1, 1))
         values = dict(zip(("similar", "similar_low", "similar_high"), bounds))
         about = dict(zip(("method", "change", "level_db"), keys))
-        rows.append({**about, **values, "worst": clips.min().mean(), "clips": len(clips)})
-    columns = ["method", "change", "level_db", "similar", "similar_low", "similar_high", "worst", "clips"]
-    return pd.DataFrame(rows, columns=columns)
+        values |= {"worst": clips.min().mean(), "clips": len(clips)}
+        if about["change"] == ATTACK and (about["method"], about["level_db"]) in by_noise.index:
+            noisy = by_noise.loc[about["method"], about["level_db"]]
+            both = clips.mean().to_frame(ATTACK).join(noisy.rename(WHITE), how="inner").mean()
+            values |= {"both_noise": both[WHITE], "both_attack": both[ATTACK]}
+        rows.append(about | values)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def sentence(table: pd.DataFrame) -> str:
@@ -328,9 +336,10 @@ def sentence(table: pd.DataFrame) -> str:
     said += f" {method_label(noisy.idxmax())} most alike (ρ = {noisy.max():.2f})"
     if len(noisy) > 1:
         said += f" and {method_label(noisy.idxmin())} least (ρ = {noisy.min():.2f})"
-    aimed = loudest[loudest["change"] == ATTACK].set_index("method")["similar"]
-    ends = [name for name in dict.fromkeys((noisy.idxmax(), noisy.idxmin())) if name in aimed]
+    aimed = loudest[loudest["change"] == ATTACK].set_index("method").dropna(subset="both_noise")
+    ends = [name for name in dict.fromkeys((noisy.idxmax(), noisy.idxmin())) if name in aimed.index]
     if ends:
-        fell = (f"{method_label(name)} from {noisy[name]:.2f} to {aimed[name]:.2f}" for name in ends)
-        said += f"; an attack of that level takes {' and '.join(fell)}"
+        falls = ((method_label(name), *aimed.loc[name, ["both_noise", "both_attack"]]) for name in ends)
+        fell = (f"{method} from {before:.2f} to {after:.2f}" for method, before, after in falls)
+        said += f"; of clips that both leave in their class, an attack takes {' and '.join(fell)}"
     return f"{said}."

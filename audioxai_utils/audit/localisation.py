@@ -23,7 +23,7 @@ import torch
 
 from ..evaluation import comparisons
 from ..evaluation.bootstrap import interval, resampled_means
-from ..evaluation.controls import bin_ranks, first_bins, oracle_mask
+from ..evaluation.controls import oracle_mask
 from ..evaluation.frames import CONDITION, methods_only, of_condition
 from ..evaluation.ranks import rank_correlation
 from ..study.clips import is_correct
@@ -60,23 +60,45 @@ def relevance_localisation(
     -------
     dict of (batch,) float64 tensors
         `mass`: share of the positive relevance inside the ideal binary mask; `rank`: share of the K most
-        relevant bins inside it, K being its own bins; `pointing`: relevance-weighted share of the source in
+        relevant bins inside it, K being its own bins and equal ones, such as a superpixel's, counting as any
+        order of them would in the mean; `pointing`: relevance-weighted share of the source in
         the energy, without a threshold; by chance they are `area` (the ideal mask's share of bins), `area`
         again, and `source_share` (of all energy). NaN where there is no positive relevance or no source.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinite relevance.
     """
+    if not attribution.isfinite().all():
+        raise ValueError("attribution must be finite; it holds NaN or infinite values")
     ideal = oracle_mask(source_power, interferer_power).double()
     positive, n_ideal = attribution.double().clamp_min(0), ideal.sum(dim=(1, 2, 3))
     energies = [(positive * power.double()).sum(dim=(1, 2, 3)) for power in (source_power, interferer_power)]
     whole = [power.double().sum(dim=(1, 2, 3)) for power in (source_power, interferer_power)]
-    top = first_bins(bin_ranks(attribution), n_ideal.long()).double()
+    on_top = _on_top(attribution.flatten(1), ideal.flatten(1))
     nothing = torch.where((positive.sum(dim=(1, 2, 3)) > 0) & (n_ideal > 0), 0.0, float("nan"))
     return {
         "mass": (positive * ideal).sum(dim=(1, 2, 3)) / positive.sum(dim=(1, 2, 3)) + nothing,
-        "rank": (top * ideal).sum(dim=(1, 2, 3)) / n_ideal + nothing,
+        "rank": on_top / n_ideal + nothing,
         "pointing": energies[0] / (energies[0] + energies[1]) + nothing,
         "area": ideal.mean(dim=(1, 2, 3)),
         "source_share": whole[0] / (whole[0] + whole[1]),
     }
+
+
+def _on_top(relevance: torch.Tensor, ideal: torch.Tensor) -> torch.Tensor:
+    """How many of the K most relevant bins are ideal, (batch,), of (batch, d) with K ideal bins each; of the
+    bins that are as relevant as the K-th their share.
+    """
+    found = []
+    for values, inside in zip(relevance, ideal):
+        k = int(inside.sum())
+        least = values.kthvalue(len(values) - k + 1).values if k else values.max()
+        above, equal = values > least, values == least
+        left = (k - above.sum()) / equal.sum()
+        found.append(inside[above].sum() + left * inside[equal].sum())
+    return torch.stack(found)
 
 
 # A condition of the study

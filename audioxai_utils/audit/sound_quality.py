@@ -211,6 +211,7 @@ def _of_smoothing(gains: pd.DataFrame) -> list[str]:
     ]
     return [
         f"- Smoothing lowers the musical noise of {len(softer)} of {len(noise)} binary masks (95 %), "
-        f"of {len(both)} of them while no more than {percent(EQUAL)} of the clips lose their class. "
+        f"of {len(both)} of them while the share of clips that keep their class falls by no more than "
+        f"{percent(EQUAL)}. "
         f"On average it changes what is heard by {', '.join(changes)}."
     ]

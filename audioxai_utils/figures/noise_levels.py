@@ -64,7 +64,7 @@ def snr_sweep(table, metric: str = "FidIn"):
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
     )
-    grid[0, 0].legend(loc="lower right", fontsize=7)
+    grid[0, 0].legend(fontsize=7)  # where the curves leave room
     if panels:
         figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside right upper")
     return figure

@@ -268,9 +268,9 @@ def in_words(answers: pd.DataFrame | None) -> str:
             parts.append(
                 f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to "
                 f"{heard['sounds']} sounds): "
-                f"the true class is heard in {heard['true_class']:.0%} of them, the class that the model "
-                f"predicts for the "
-                f"whole clip in {heard['predicted']:.0%}; guessing would give {heard['chance']:.0%}. "
+                f"a listener hears the true class in {heard['true_class']:.0%} of the sounds and the class "
+                f"that the model predicts for the whole clip in {heard['predicted']:.0%}, in the mean over "
+                f"listeners; guessing would give {heard['chance']:.0%}. "
                 f"Clarity is {clear['clear']:.1f} of 5."
                 + (
                     f" Listeners agree with an alpha of {heard['alpha']:.2f}."

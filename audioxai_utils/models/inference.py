@@ -18,6 +18,7 @@ from .untouched import evaluation_copy
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+IN_PLACE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.SiLU)  # nonlinearities that can work so
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest logit, for rounding alone
 ROUNDED = 10  # times that in probability: scores of some thousand are themselves no finer
 
@@ -26,8 +27,8 @@ ROUNDED = 10  # times that in probability: scores of some thousand are themselve
 def inference_copy(model: nn.Module, example: torch.Tensor, dtype: torch.dtype | None = None) -> nn.Module:
     """Copy ``model`` for inference; the model itself is not changed.
 
-    A batch norm that takes a convolution's output is folded into that convolution, and a ReLU
-    after it works in place, where the copy's logits on ``example`` and on noise around it stay
+    A batch norm that takes a convolution's output is folded into that convolution, and a ReLU, hardswish or
+    the like after it works in place, where the copy's logits on ``example`` and on noise around it stay
     the same up to rounding; each pair that changes them is left alone.
 
     Parameters
@@ -117,7 +118,7 @@ def _examples(example: torch.Tensor) -> torch.Tensor:
 
 
 def _sequences(model: nn.Module, examples: torch.Tensor) -> list[tuple[str, str, str | None]]:
-    """Names of (convolution, batch norm, ReLU or None) that hand one tensor on, each called once."""
+    """Names of (convolution, batch norm, nonlinearity or None) that hand one tensor on, each called once."""
     calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []  # holds the tensors, so that identity is unique
     handles = []
     names = {module: name for name, module in model.named_modules()}
@@ -126,7 +127,7 @@ def _sequences(model: nn.Module, examples: torch.Tensor) -> list[tuple[str, str,
         calls.append((names[module], inputs[0], output))
 
     for module in names:
-        if type(module) in (*CONVOLUTIONS, *BATCH_NORMS, nn.ReLU):
+        if type(module) in (*CONVOLUTIONS, *BATCH_NORMS, *IN_PLACE):
             handles.append(module.register_forward_hook(record))
     try:
         model(examples)
@@ -139,8 +140,8 @@ def _sequences(model: nn.Module, examples: torch.Tensor) -> list[tuple[str, str,
     for conv, _, out in calls:
         norm = _next(calls, out, kinds, BATCH_NORMS)
         if kinds[conv] in CONVOLUTIONS and norm and n_calls[conv] == n_calls[norm[0]] == 1:
-            relu = _next(calls, norm[1], kinds, (nn.ReLU,))
-            sequences.append((conv, norm[0], relu[0] if relu and n_calls[relu[0]] == 1 else None))
+            then = _next(calls, norm[1], kinds, IN_PLACE)
+            sequences.append((conv, norm[0], then[0] if then and n_calls[then[0]] == 1 else None))
     return [each for each in sequences if model.get_submodule(each[1]).track_running_stats]
 
 
@@ -170,8 +171,8 @@ def _fold_proved(plain: nn.Module, examples: torch.Tensor, sequences: list) -> n
     if same(folded):
         return folded
     proved = []
-    for conv, norm, relu in sequences:
-        for attempt in dict.fromkeys(((conv, norm, relu), (conv, norm, None))):
+    for conv, norm, then in sequences:
+        for attempt in dict.fromkeys(((conv, norm, then), (conv, norm, None))):
             if same(_folded(plain, [attempt])):
                 proved.append(attempt)
                 break
@@ -181,7 +182,7 @@ def _fold_proved(plain: nn.Module, examples: torch.Tensor, sequences: list) -> n
 
 def _folded(plain: nn.Module, sequences: list) -> nn.Module:
     model = copy.deepcopy(plain)
-    for conv_name, norm_name, relu_name in sequences:
+    for conv_name, norm_name, then_name in sequences:
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
         weight, bias = folded_weights(
             conv.weight,
@@ -195,8 +196,8 @@ def _folded(plain: nn.Module, sequences: list) -> nn.Module:
         conv.weight, conv.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
         parent, _, attribute = norm_name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, nn.Identity())
-        if relu_name:
-            model.get_submodule(relu_name).inplace = True
+        if then_name:
+            model.get_submodule(then_name).inplace = True
     return model
 
 

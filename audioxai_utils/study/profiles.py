@@ -105,6 +105,7 @@ PROFILES = {
             lime_samples=300,
             background_clips=30,
             n_swept=5,
+            n_checked=6,
             snr_db=(-6.0, 0.0, 6.0, 12.0),  # seven take twelve minutes
         ),
         Profile(
@@ -124,6 +125,7 @@ PROFILES = {
             lime_samples=1000,
             background_clips=None,
             n_swept=20,
+            n_checked=20,
             planted=True,
         ),
     )

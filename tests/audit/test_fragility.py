@@ -64,7 +64,9 @@ def test_maps_are_held_against_themselves_and_clips_that_change_class_are_left_o
     worst = quiet[quiet["method"] == "level"].groupby("clip")["similar"].min().mean()
     assert table.loc[("level", -80.0), "worst"] == pytest.approx(worst)
     assert table.loc[("level", -80.0), "clips"] == 2
-    assert np.isfinite(table.drop(columns="change").to_numpy(float)).all()
+    of_an_attack = ["both_noise", "both_attack"]
+    assert table[of_an_attack].isna().all(axis=None)
+    assert np.isfinite(table.drop(columns=["change", *of_an_attack]).to_numpy(float)).all()
 
 
 # The attack
@@ -205,12 +207,22 @@ def test_a_network_without_a_slope_to_follow_is_left_with_noise():
 
 
 def test_the_sentence_names_the_most_and_the_least_alike_and_the_attack():
-    rows = [("saliency", fragility.WHITE, 0.5), ("lime", fragility.WHITE, 0.9), ("saliency", "attack", 0.1)]
-    table = pd.DataFrame(rows, columns=["method", "change", "similar"]).assign(level_db=-30.0)
+    rows = [
+        ("saliency", fragility.WHITE, 0, 0.6, True),
+        ("saliency", fragility.WHITE, 1, 0.2, True),  # which the attack takes out of its class
+        ("lime", fragility.WHITE, 0, 0.9, True),
+        ("saliency", fragility.ATTACK, 0, 0.1, True),
+        ("saliency", fragility.ATTACK, 1, 0.9, False),
+        ("saliency", fragility.ATTACK, 2, 0.8, True),  # which the noise takes
+    ]
+    found = pd.DataFrame(rows, columns=["method", "change", "clip", "similar", "held"]).assign(level_db=-30.0)
+    table = fragility.table(found)
     said = fragility.sentence(table)
+    alone = found[(found["change"] != fragility.ATTACK) | (found["clip"] == 2)]  # no clip that both leave
+    assert fragility.sentence(fragility.table(alone)).endswith("(ρ = 0.40).")
     assert (
         "30 dB below" in said
         and "LIME most alike (ρ = 0.90)" in said
-        and "Saliency from 0.50 to 0.10" in said
+        and "of clips that both leave in their class, an attack takes Saliency from 0.60 to 0.10" in said
     )
     assert fragility.sentence(table[:0]) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_measures_against_loops():
         assert float(found["source_share"][clip]) == pytest.approx(sum(s) / (sum(s) + sum(n)))
 
 
+def test_bins_that_share_the_last_rank_count_in_the_mean_over_their_orders():
+    ideal = torch.tensor([True, False, True, False, True, False])
+    values = torch.tensor([3.0, 3.0, 3.0, 9.0, 1.0, 0.5])  # the third of K = 3 places is one of three bins'
+    power = torch.where(ideal, 1.0, 0.0).double()[None, None, None]
+    found = localisation.relevance_localisation(values.double()[None, None, None], power, 0.5 + 0 * power)
+    means = []
+    for order in itertools.permutations(range(6)):
+        top = sorted(order, key=lambda i: -values[i])[:3]  # a stable sort: equal ones stay in this order
+        means.append(ideal[top].double().mean())
+    assert float(found["rank"]) == pytest.approx(float(torch.stack(means).mean()))
+    assert float(found["rank"]) == pytest.approx(2 * 2 / 3 / 3)
+    with pytest.raises(ValueError, match="finite"):
+        localisation.relevance_localisation(torch.full_like(power, float("nan")), power, power)
+
+
 def test_identities():
     _, target, other = maps(1)
     ideal = (target > other).double()
@@ -54,6 +70,7 @@ def test_identities():
     everything = localisation.relevance_localisation(torch.ones_like(target), target, other)
     torch.testing.assert_close(everything["mass"], everything["area"])
     torch.testing.assert_close(everything["pointing"], everything["source_share"])
+    torch.testing.assert_close(everything["rank"], everything["area"])  # among equal bins none comes first
     nothing = localisation.relevance_localisation(-torch.ones_like(target), target, other)
     assert all(math.isnan(float(value)) for name in ("mass", "rank", "pointing") for value in nothing[name])
     scaled = localisation.relevance_localisation(7.0 * maps(1)[0], target, other)

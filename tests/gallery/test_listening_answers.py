@@ -155,7 +155,7 @@ def test_words_tell_the_figures_or_how_to_come_by_them():
     row = agreement(kept.assign(all=1), ["all"]).iloc[0]
     text = in_words(answers)
     assert f"({len(kept)} answers of 5 listeners to 8 sounds)" in text
-    assert f"the true class is heard in {row['true_class']:.0%}" in text
+    assert f"a listener hears the true class in {row['true_class']:.0%}" in text
     assert f"alpha of {row['alpha']:.2f}" in text and "The whole sounds" in text
     assert "alpha" not in in_words(made_up(1)) and "nan" not in in_words(made_up(1))
     assert "listening.html" in in_words(None) and "folder `listening`" in in_words(None)

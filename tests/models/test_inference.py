@@ -109,6 +109,17 @@ def test_only_what_stays_the_same_is_folded(way, folds):
     assert fast.relu.inplace == (folds and way != "norm_used_twice")
 
 
+@pytest.mark.parametrize("kind", inference.IN_PLACE)
+@pytest.mark.parametrize("way", ["plain", "norm_used_twice"])
+def test_a_nonlinearity_works_in_place_where_nothing_else_reads_its_input(kind, way):
+    model = Small(way).double()
+    model.relu = kind()
+    model.bn.running_mean.fill_(0.7)
+    fast = inference_copy(model, clips(1).double())
+    assert difference(model, fast, clips(3).double()) < 1e-12 and n_norms(fast) == 0
+    assert fast.relu.inplace == (way == "plain") and not model.relu.inplace
+
+
 def test_one_pair_that_cannot_be_folded_does_not_stop_the_others():
     model = nn.Sequential(
         nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU(), Small("weights_read")

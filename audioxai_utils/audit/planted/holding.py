@@ -20,7 +20,7 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
         Means over the clips of each case, from ``published.planted_scores`` or `agreement.metric_means`.
     methods : sequence of str
     mask : str
-        One that keeps or hides bins whole: its area is 1 - SPS.
+        One that keeps or hides bins whole: its area is 1 - SPS where ``scores`` have no column of it.
 
     Returns
     -------
@@ -30,7 +30,9 @@ def held_under_fills(scores: pd.DataFrame, methods=(BASIS,), mask: str = "bin") 
         their plants.
     """
     kept = scores[scores["mask"] == mask]
-    kept = kept.assign(area=1 - kept["SPS"]).astype({"method": str, "fill": str, "case": str})
+    kept = kept.assign(area=kept.get("area", 1 - kept["SPS"])).astype(
+        {"method": str, "fill": str, "case": str}
+    )
     plants = plants_of(kept)
     rows = []
     for method in methods:
