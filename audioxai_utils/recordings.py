@@ -150,7 +150,8 @@ def explain_recording(
     window, hop : float
         Length of a window and the step to the next (s); hop is half a window by default.
     target : str, int or sequence of them, optional
-        Classes that are looked for; None: in each window the most probable one.
+        Classes that are looked for; None: in each window the most probable one, and what a
+        detector of a single label detects.
     n_reasons : int
         Windows that are explained: the most probable ones that do not overlap.
     least : float
@@ -223,7 +224,8 @@ def _scan(
 
 def _columns(classifier: AudioClassifier, target) -> list[int]:
     if target is None:
-        return list(range(len(classifier.classes)))
+        one_label = classifier.reading().one_label
+        return [1] if one_label else list(range(len(classifier.classes)))  # of a detector what it detects
     several: Sequence = target if isinstance(target, (list, tuple)) else [target]
     if not several:
         raise ValueError("target must name classes, or be None for all; got an empty list")

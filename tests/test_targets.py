@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from audioxai_utils import AudioClassifier, LogMel, explain
 from audioxai_utils.attributions import METHODS
+from audioxai_utils.evaluation.masks import MASKS
+from audioxai_utils.models.reading import Reading
 
 FRAME = MEL["hop_length"] / RATE  # s
 
@@ -131,6 +133,39 @@ def test_a_detector_of_one_logit_is_explained_for_and_against():
     torch.testing.assert_close(maps[0], -maps[1])
     several = explain(classifier, clip(), RATE, target=lambda y: y[:, 0], method="saliency", masks=["bin"])
     torch.testing.assert_close(several.attribution, maps[0])
+
+
+@pytest.mark.parametrize("probable", [False, True])
+def test_the_threshold_of_a_single_label_decides_what_is_predicted_and_heard(probable):
+    """Its absence was predicted above a half, and heard above the threshold of its presence."""
+    net = cnn(1).double().eval()
+    p = float(
+        torch.sigmoid(AudioClassifier(net, input=LogMel(**MEL), head="binary").scores(clip()[None])[0, 1])
+    )
+    if probable:
+        net = nn.Sequential(net, nn.Sigmoid())
+    for threshold, predicted in ((p - 0.02, "siren"), (p + 0.02, "not siren")):
+        kind = {"head": "probabilities" if probable else "binary", "threshold": threshold}
+        classifier = AudioClassifier(net, ["siren"], input=LogMel(**MEL), **kind)
+        found = explain(classifier, clip(), RATE, method="occlusion", masks=list(MASKS))
+        assert found.target_name == predicted
+        for target in ("siren", "not siren"):
+            scores = explain(
+                classifier, clip(), RATE, target=target, method="occlusion", masks=list(MASKS)
+            ).scores
+            present = scores["p_kept"] if target == "siren" else 1 - scores["p_kept"]
+            assert scores["FidIn"].tolist() == ((present > threshold) == (target == "siren")).tolist()
+        reading = classifier.reading()
+        assert reading.one_label and reading.predicted(torch.tensor([[1 - p, p]])).item() == (
+            predicted == "siren"
+        )
+
+
+def test_of_several_labels_the_most_probable_is_predicted_whatever_the_threshold():
+    reading = Reading("sigmoid", threshold=0.9)
+    assert reading.predicted(torch.tensor([[0.2, 0.4, 0.3]])).item() == 1 and not reading.one_label
+    assert reading.thresholds(torch.tensor([0, 2])).tolist() == [0.9, 0.9]
+    assert Reading().thresholds(torch.tensor([0])) is None
 
 
 # Likeness of two clips

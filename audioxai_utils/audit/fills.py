@@ -44,9 +44,7 @@ def fill_sensitivity(condition: Condition, best: pd.DataFrame, protocol: str = "
         mask = build_masks(condition.attributions(chosen.method).to(db), protocol, [chosen.mask])[chosen.mask]
         about = {**names, "protocol": protocol, "method": chosen.method, "mask": chosen.mask}
         for name, scorer in zip(FILLS, scorers):
-            scores = faithfulness(
-                scorer.p, *scorer(mask), protocol, scorer.target, classifier.reading.threshold
-            )
+            scores = faithfulness(scorer.p, *scorer(mask), protocol, scorer.target, scorer.threshold)
             means = {metric: float(scores[metric].mean()) for metric in FILL_METRICS}
             rows.append({**about, "fill": name, **means})
     return pd.DataFrame(rows)

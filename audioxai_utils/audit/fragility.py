@@ -91,7 +91,7 @@ def of_condition(condition: Condition, methods: Sequence[str] | None = None, **o
     n_sounds = 1 + per_level * len(options.get("levels", LEVELS))
     found = fragility(
         explain,
-        lambda waveform: classifier.probabilities(waveform).argmax(1),
+        lambda waveform: classifier.reading.predicted(classifier.probabilities(waveform)),
         condition.clips.waveforms,
         methods,
         target=target,

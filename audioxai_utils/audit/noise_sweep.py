@@ -84,7 +84,7 @@ def snr_sweep(
     options, rows = {method: condition.method_options(method) for method in methods}, []
     for number, (scenario, snr, noise) in enumerate(mixtures, 1):
         p = condition.classifier.probabilities(_mixed(test, noise, snr))
-        right = (p.argmax(1).cpu() == test.labels).double()
+        right = (condition.classifier.reading.predicted(p).cpu() == test.labels).double()
         right[test.labels < 0] = torch.nan  # whose label is not known
         values = {("", "", "accuracy"): 100.0 * right.numpy()}
         if best is not None:
@@ -150,8 +150,7 @@ def _faithfulness(
         sound = classifier.taken(method, part, batch)
         found.append(METHODS[method](model, batch.db, target, **options, **sound))
     built = build_masks(torch.cat(found), "audited", [mask])[mask]
-    threshold = classifier.reading.threshold
-    scores = faithfulness(scorer.p, *scorer(built), "audited", scorer.target, threshold)
+    scores = faithfulness(scorer.p, *scorer(built), "audited", scorer.target, scorer.threshold)
     return {(method, mask, metric): scores[metric].double().cpu().numpy() for metric in SWEPT_METRICS}
 
 

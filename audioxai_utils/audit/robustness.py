@@ -149,7 +149,7 @@ def mask_robustness(
     for name, mask in masks.items():
         sounds = scorer.sounds(mask)
         for test, parts in _tested(scorer, mask, sounds, compression):
-            scores = _scores(scorer.p, parts, scorer.target, scorer.reading.threshold)
+            scores = _scores(scorer.p, parts, scorer.target, scorer.threshold)
             rows.append(scores.assign(test=test, mask=name, agrees=True))
         heard = [decibels(sound, scorer.spectrogram) for sound in sounds] if others else []
         scored = apply_mask(scorer.batch.db, mask, scorer.reading.floor)

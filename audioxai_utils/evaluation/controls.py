@@ -150,6 +150,23 @@ def control_masks(
     return {name: first_bins(ranks[name], n_kept).to(mask) for name in ("random", "energy")}
 
 
+def reordered(mask: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """The mask's own values in another order: the largest where ``ranks`` are 0, and so on.
+
+    What `control_masks` is to a binary mask, for which both are the same, this is to a soft one: as large,
+    and as soft.
+
+    Parameters
+    ----------
+    mask : (batch, 1, frequency, time) tensor
+    ranks : long tensor of the same shape
+        One of `control_ranks`.
+    """
+    _check_maps(mask=mask, ranks=ranks)
+    values = mask.flatten(1).sort(dim=1, descending=True).values
+    return values.gather(1, ranks.flatten(1)).view_as(mask)
+
+
 def energy_kept(
     mask: torch.Tensor, source_power: torch.Tensor, interferer_power: torch.Tensor
 ) -> dict[str, torch.Tensor]:

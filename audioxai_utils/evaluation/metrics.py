@@ -42,7 +42,7 @@ def faithfulness(
     p_removed: torch.Tensor,
     protocol: str = "paper",
     target: torch.Tensor | None = None,
-    threshold: float | None = None,
+    threshold: float | torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The five faithfulness scores.
 
@@ -53,7 +53,7 @@ def faithfulness(
     protocol : {"paper", "audited"}
     target : torch.Tensor, optional
         (batch,) classes c that are scored; None: the predicted ones, as in the study.
-    threshold : float, optional
+    threshold : float or (batch,) tensor, optional
         Probability above which a label is heard; None: the classes exclude each other, and the largest is.
 
     Returns
@@ -192,7 +192,7 @@ class Split:
     mask : torch.Tensor
         (batch, 1, frequency, time) in [0, 1].
     protocol : {"paper", "audited"}
-    threshold : float, optional
+    threshold : float or (batch,) tensor, optional
         As in `faithfulness`.
     """
 
@@ -202,7 +202,7 @@ class Split:
     target: torch.Tensor
     mask: torch.Tensor
     protocol: str = "paper"
-    threshold: float | None = None
+    threshold: float | torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

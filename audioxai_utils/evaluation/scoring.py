@@ -101,7 +101,9 @@ class MaskScorer:
         self.reading = reading_of(model)
         whole = (model, batch.db) if waveform is None else (on_waveform, waveform)
         self.p = probabilities(*whole)  # (batch, classes)
-        self.target = scored_class(self.p, target)  # (batch,)
+        predicted = self.reading.predicted(self.p) if target is None else target
+        self.target = scored_class(self.p, predicted)  # (batch,)
+        self.threshold = self.reading.thresholds(self.target)  # (batch,), or None
         generator = torch.Generator().manual_seed(0)
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(
             batch.db.device
@@ -195,7 +197,7 @@ def score_masks(
         scores = _score(scorer, mask, protocol)
         if heard:
             again = faithfulness(
-                scorer.p, *scorer(mask, heard=True), protocol, scorer.target, scorer.reading.threshold
+                scorer.p, *scorer(mask, heard=True), protocol, scorer.target, scorer.threshold
             )
             scores |= {f"{metric}_heard": again[metric] for metric in FAITHFULNESS_METRICS}
         parts.append(_frame(name, scores))
@@ -221,7 +223,7 @@ def score_sound(
     """
     parts = (scorer.p, *scorer.of_sound(kept, waveform - kept).split(len(kept)))
     of_target = (p.gather(1, scorer.target[:, None]).squeeze(1) for p in parts)
-    scores = faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold)
+    scores = faithfulness(*parts, protocol, scorer.target, scorer.threshold)
     return _frame(
         "sound",
         {"target": scorer.target, **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)), **scores},
@@ -234,10 +236,10 @@ def _score(scorer: MaskScorer, mask: torch.Tensor, protocol: str) -> dict[str, t
     return {
         "target": scorer.target,
         **dict(zip(("p_clip", "p_kept", "p_removed"), of_target)),
-        **faithfulness(*parts, protocol, scorer.target, scorer.reading.threshold),
+        **faithfulness(*parts, protocol, scorer.target, scorer.threshold),
         "SPS": sparseness(mask, protocol),
         "COMP": complexity(mask, protocol),
-        **further_scores(Split(*parts, scorer.target, mask, protocol, scorer.reading.threshold)),
+        **further_scores(Split(*parts, scorer.target, mask, protocol, scorer.threshold)),
         "area": kept_area(mask),
         "degenerate": is_constant(mask),
     }

@@ -207,7 +207,7 @@ def _entry(condition: Condition, i: int, scorer: MaskScorer, shown: _Masked) -> 
     classifier, row = condition.classifier, condition.clips.frame.iloc[i]
     kept, removed = (sound[0].cpu().numpy() for sound in scorer.sounds(shown.mask))
     p = torch.cat([scorer.p, *scorer(shown.mask)]).cpu()
-    target = int(p[0].argmax())
+    target = int(scorer.target[0])
     return GalleryEntry(
         clip=row["clip"],
         category=str(row["category"]),

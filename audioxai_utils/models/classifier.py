@@ -88,8 +88,7 @@ class AudioClassifier:
     floor : float, optional
         Level of silence in the picture (dB); None is the front end's own.
     threshold : float
-        Probability above which a label is heard (heads ``sigmoid`` and ``binary``, and independent
-        probabilities).
+        Probability above which a label is heard, unless its classes exclude each other.
     inspect_as : {"stft", "mel", "cqt"}
         The picture of a model of waveforms.
 
@@ -157,7 +156,8 @@ class AudioClassifier:
                 "the scores are not known yet: give head=, or a first sound, classifier.look(waveform)"
             )
         exclusive = self.head == "softmax" or (self.head == "probabilities" and self._exclusive)
-        return Reading(self.head, self.floor, None if exclusive else self.threshold)
+        threshold = None if exclusive else self.threshold
+        return Reading(self.head, self.floor, threshold, self._looked and self._single)
 
     @property
     def model(self) -> nn.Module:
@@ -256,8 +256,7 @@ class AudioClassifier:
             return
         waveform = self.samples(waveform)
         with evaluation_mode(self.parts):
-            if self._prepare is None:
-                self._prepare = self._shape(waveform)
+            self._prepare = self._shape(waveform) if self._prepare is None else self._prepare
             plain = Scores(self.net, self._prepare, self.output, Reading())
             given = waveform if self.takes_waveform else self.spectrogram(waveform).db
             with taken(given):
@@ -265,6 +264,7 @@ class AudioClassifier:
             check_rows(plain, given, columns)
             self.head, sums = check_columns(columns, self.head)
             warn_of_a_second_sigmoid(None if made else self.head, plain, given)  # made of other columns
+            self._single = columns.shape[1] == 1
             self._exclusive = sums and self.head == "probabilities" and rows_sum_to_one(plain, given)
         self.classes = column_names(self.classes, columns.shape[1])
         self._looked = True

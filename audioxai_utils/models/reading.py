@@ -28,6 +28,9 @@ class Reading:
     threshold : float, optional
         A label is heard where its probability is above it; None: where it is the largest, as classes have it
         that exclude each other.
+    one_label : bool
+        The two columns are absence and presence of a single label, as of a ``binary`` head: its absence is
+        heard where its presence is not, and the one that is heard is the predicted one.
 
     Notes
     -----
@@ -40,6 +43,25 @@ class Reading:
     head: str = "softmax"
     floor: float = DB_FLOOR
     threshold: float | None = None
+    one_label: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "one_label", self.one_label or self.head == "binary")
+
+    def predicted(self, p: torch.Tensor) -> torch.Tensor:
+        """Classes (batch,) of probabilities (batch, classes): the largest; of a single label its presence
+        above the threshold.
+        """
+        if self.one_label and self.threshold is not None:
+            return (p[:, 1] > self.threshold).long()
+        return p.argmax(1)
+
+    def thresholds(self, target: torch.Tensor) -> torch.Tensor | None:
+        """Probabilities (batch,) above which classes (batch,) are heard; None: where they are the largest."""
+        if self.threshold is None:
+            return None
+        present = torch.full(target.shape, self.threshold, dtype=torch.float64, device=target.device)
+        return torch.where(target == 0, 1 - present, present) if self.one_label else present
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         """Probabilities (batch, classes) of scores (batch, classes)."""

@@ -123,7 +123,7 @@ class Condition:
     @property
     def targets(self) -> torch.Tensor:
         """The classes that are explained, (n,) long: the predicted ones."""
-        return self.probabilities.argmax(1)
+        return self.classifier.reading.predicted(self.probabilities)
 
     def accuracy(self) -> tuple[float, pd.DataFrame]:
         """Test accuracy (per cent) on the whole test fold, and a row per clip: clip, category, label,
@@ -131,8 +131,9 @@ class Condition:
         """
         found = clips.split_clips(self.study, self.classifier.sample_rate, "test", self.source)
         p = self.classifier.probabilities(found.waveforms).cpu()
+        predicted = self.classifier.reading.predicted(p)[:, None]
         frame = found.frame[["clip", "category", "label"]].assign(
-            predicted=p.argmax(1).numpy(), p=p.amax(1).numpy()
+            predicted=predicted[:, 0].numpy(), p=p.gather(1, predicted)[:, 0].numpy()
         )
         known = frame[frame["label"] >= 0]
         return 100.0 * float((known["label"] == known["predicted"]).mean()), frame
