@@ -49,7 +49,7 @@ CONCISENESS_METRICS = ("SPS", "COMP")
 STUDY_METRICS = ("FF", "AI", "AG", "FidIn", "SPS", "AD", "COMP")  # the order of Tables II-VI
 LOWER_IS_BETTER = ("AD", "COMP")
 YES_OR_NO = {"AI": 100.0, "FidIn": 1.0}  # a clip scores 0 or this
-RANGES = {  # of each metric, heard or not
+RANGES = {  # of each metric, heard or not, and of what stands beside them
     "FF": (-1, 1),
     "AI": (0, 100),
     "AG": (0, 100),
@@ -57,6 +57,10 @@ RANGES = {  # of each metric, heard or not
     "AD": (0, 100),
     "SPS": (0, 1),
     "COMP": (0, float("inf")),
+    "COMP_rel": (0, 1),
+    "area": (0, 1),
+    "degenerate": (0, 1),
+    "seconds": (0, float("inf")),
 }
 
 DURATION = 5.0  # seconds at most; see `datasets.common_length`

@@ -180,8 +180,8 @@ def explain(
         bound.model.reading = replace(bound.model.reading, floor=float(fill))
     by_sound = bound.by_sound or domain == "heard"
     scorer = _scorer(bound, samples, column, fill, by_sound)
-    if check_gradient and METHODS.traits(method).gradients:
-        _prove(method, bound, scorer.target)
+    if METHODS.traits(method).gradients:
+        _prove(method, bound, scorer.target, check_gradient)
     attribution, sound = _attributed(method, bound, scorer.target, samples, fill, options)
     if attribution.abs().max() < NOTHING:
         attribution = torch.zeros_like(attribution)
@@ -245,13 +245,16 @@ def _scorer(
         )
 
 
-def _prove(method: str, bound: Bound, target: torch.Tensor) -> None:
-    """Prove the model's gradient on the clip, and that a method by layers finds the layers it needs."""
-    if is_differentiable(bound.model):  # else the proof says what is missing
+def _prove(method: str, bound: Bound, target: torch.Tensor, check_gradient: bool) -> None:
+    """Refuse a sound without a gradient and a model without the layers that a method needs; where
+    ``check_gradient`` is given, prove the gradient on the clip.
+    """
+    if is_differentiable(bound.model):  # else the proof, or the method, says what is missing
         check_layers(method, bound.model)
     if bound.by_sound and not bound.batch.power.any():
         raise ValueError(f"waveform is silent: a sound of no level has no gradient for {method}")
-    gradient_check(bound.model, bound.batch.db, target)
+    if check_gradient:
+        gradient_check(bound.model, bound.batch.db, target)
 
 
 def explain_many(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,8 @@ class Recording:
         In the order of time.
     mask : str
         Of the kept sounds.
+    folder : Path, optional
+        The folder of recordings that it was found in.
     """
 
     path: Path
@@ -79,16 +81,25 @@ class Recording:
     probabilities: pd.DataFrame
     reasons: list[Reason]
     mask: str
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Its path in the folder, so that it differs from all others there; without one the file's name."""
+        inside = self.folder is not None and self.path.is_relative_to(self.folder)
+        return self.path.relative_to(self.folder).as_posix() if inside else self.path.name
 
     def table(self) -> pd.DataFrame:
-        """A row a reason: file, start, class, p, sound_start, sound_seconds, and the mask's heard scores."""
+        """A row a reason: file (`name`), start, class, p, sound_start, sound_seconds, and the mask's heard
+        scores.
+        """
         rows = []
         for reason in self.reasons:
             scores = reason.explanation.scores.loc[self.mask]
             wanted = ["FidIn_heard", "FF_heard"] if "FF_heard" in scores else ["FidIn", "FF"]
             rows.append(
                 {
-                    "file": self.path.name,
+                    "file": self.name,
                     "start": reason.start,
                     "class": reason.class_name,
                     "p": reason.p,
@@ -164,7 +175,8 @@ def explain_recording(
     TypeError, ValueError, FileNotFoundError
         As `explain`, in one line.
     """
-    classifier, hop = as_classifier(classifier, options.pop("spectrogram", None)), hop or window / 2
+    classifier = as_classifier(classifier, options.pop("spectrogram", None))
+    hop = window / 2 if hop is None else hop
     if n_reasons < 0:
         raise ValueError(f"n_reasons must be 0 or more; got {n_reasons}")
     p, starts, seconds = _scan(classifier, Path(path), window, hop)
@@ -194,7 +206,7 @@ def explain_folder(
     classifier = as_classifier(classifier, options.pop("spectrogram", None))
     for path in sound_files(folder):
         try:
-            yield explain_recording(classifier, path, **options)
+            yield replace(explain_recording(classifier, path, **options), folder=Path(folder))
         except (ValueError, OSError) as refusal:
             if not str(refusal).startswith(f"{shown(path)}: "):
                 raise

@@ -21,6 +21,7 @@ def run(
     n_workers: int,
     stop: float | None = None,
     tell: Callable[[int, int], None] | None = None,
+    late: Callable[[int], None] | None = None,
 ) -> int:
     """Work on every name, each process on the next one left; the number that failed or whose process died.
 
@@ -37,10 +38,12 @@ def run(
     tell : callable, optional
         Given the pieces that are over and all of them whenever one more is; then only a piece in which
         something failed prints its line.
+    late : callable, optional
+        Given the number of pieces that were left out because of ``stop``, where there are any.
     """
     context = multiprocessing.get_context("spawn")
-    taken, over, failed = (context.Value("i", 0) for _ in range(3))
-    given = (list(names), start, one, stop, taken, over, failed, tell is not None)
+    taken, over, failed, left = (context.Value("i", 0) for _ in range(4))
+    given = (list(names), start, one, stop, taken, over, failed, left, tell is not None)
     workers = [context.Process(target=_work, args=given) for _ in range(min(n_workers, len(names)))]
     for worker in workers:
         worker.start()
@@ -51,6 +54,8 @@ def run(
         while tell is not None and reported < over.value:
             reported += 1
             tell(reported, len(names))
+    if late is not None and left.value:
+        late(left.value)
     return failed.value + sum(worker.exitcode != 0 for worker in workers)
 
 
@@ -60,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
 
 
-def _work(names: list[str], start, one, stop: float | None, taken, over, failed, quiet: bool) -> None:
+def _work(names: list[str], start, one, stop: float | None, taken, over, failed, left, quiet: bool) -> None:
     import torch
 
     end_with_parent()
@@ -74,6 +79,8 @@ def _work(names: list[str], start, one, stop: float | None, taken, over, failed,
         name = names[number]
         if stop is not None and time.time() > stop:
             print(f"{name}: left out, the time is over", flush=True)
+            with left.get_lock():
+                left.value += 1
             continue
         try:
             line, went_well = one(state, name)

@@ -99,6 +99,15 @@ def test_a_batch_is_not_averaged_without_a_word():
             explain_many(classifier, samples, ["occlusion"], RATE)
 
 
+def test_a_silent_clip_is_refused_wherever_it_stands():
+    """After the first clip, whose gradient is proved, it was scored: FidIn 1, of nothing."""
+    classifier, clips = any_models.make("waveform (B, N)"), {"sound": clip(), "silent": 0 * clip()}
+    for order in (["sound", "silent"], ["silent", "sound"]):
+        given = {name: clips[name] for name in order}
+        table = explain_many(classifier, given, ["saliency"], RATE, masks=["bin"]).set_index("clip")
+        assert table.loc["sound", "refused"] == "" and "waveform is silent" in table.loc["silent", "refused"]
+
+
 def test_whatever_a_function_raises_is_a_line_of_the_table():
     """A KeyError ended the table."""
     net = any_models.make("NumPy").net

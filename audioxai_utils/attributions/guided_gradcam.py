@@ -2,9 +2,10 @@
 
 Guided backpropagation passes only positive gradients through every ``nn.ReLU``. It sees
 modules alone: a functional ``relu`` would pass its plain gradient, so a model without any
-``nn.ReLU`` is refused. captum's own GuidedGradCam takes the layer's axes as the input's and so
-cannot explain a model that works on transposed spectrograms; here its guided backpropagation
-meets this package's Grad-CAM.
+``nn.ReLU`` is refused. What reaches a ReLU's output is clamped, as in the paper; captum's
+GuidedBackprop clamps what leaves its input, and with it the gradient of a skip path that
+begins there. Its GuidedGradCam takes the layer's axes as the input's and so cannot explain a
+model that works on transposed spectrograms.
 
 References
 ----------
@@ -14,7 +15,8 @@ Grad-CAM, section 3.2: the ReLU of their eq. 2 is taken here, and the upsampling
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from torch import nn
 from .feature_maps import recorded
 from .gradcam import gradcam
 from .registry import register
+from .saliency import input_gradient
 
 
 @register("guided_gradcam", gradients=True, layers=True)
@@ -43,8 +46,6 @@ def guided_gradcam(
     ValueError
         The model calls no ``nn.ReLU``.
     """
-    from captum.attr import GuidedBackprop
-
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     with torch.no_grad(), recorded(relus) as calls:
         model(db[:1])
@@ -52,10 +53,24 @@ def guided_gradcam(
         found = "calls none of its own" if relus else "has none"
         raise ValueError(f"guided_gradcam needs a model whose nonlinearities are nn.ReLU modules; it {found}")
     cam = gradcam(model, db, target, layer=layer, feature_axes=feature_axes, batch_size=batch_size)
-    guided = GuidedBackprop(model)
     maps = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
+    with guided(relus):
         for part, classes in zip(db.split(batch_size), target.split(batch_size)):
-            maps.append(guided.attribute(part.detach().requires_grad_(), target=classes).detach())
+            maps.append(input_gradient(model, part, classes))
     return torch.cat(maps) * cam.clamp_min(0)
+
+
+@contextmanager
+def guided(relus: Iterable[nn.ReLU]) -> Iterator[None]:
+    """Only positive gradients pass these ReLUs in here (Springenberg et al., figure 1, "guided")."""
+
+    def clamp(relu: nn.ReLU, inputs: tuple, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient.clamp_min(0))
+
+    handles = [relu.register_forward_hook(clamp) for relu in relus]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

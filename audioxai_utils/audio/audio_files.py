@@ -168,7 +168,8 @@ class Converted(Forward):
         self.folder = tempfile.TemporaryDirectory()
         wav = Path(self.folder.name) / "decoded.wav"
         # no options in what it is given: a path may begin with a dash
-        line = ["ffmpeg", "-v", "error", "-nostdin", "-i", path.resolve(), "-vn", "-c:a", "pcm_f32le", wav]
+        line = ["ffmpeg", "-v", "error", "-nostdin", "-i", path.resolve(), "-vn", "-c:a", "pcm_f32le"]
+        line += ["-rf64", "auto", wav]  # a WAV's sizes end at 4 GiB
         done = subprocess.run(line, capture_output=True, text=True, check=False, errors="replace")
         if done.returncode or not wav.is_file():
             self.folder.cleanup()
@@ -232,7 +233,7 @@ def check_whole(file: Forward, path: Path, n_read: int, wanted: int | None = Non
     if n_read == 0:
         raise ValueError(f"{shown(path)}: holds no samples")
     looked_into = path.suffix.lower() not in FFMPEG_SUFFIXES
-    lost = missing_part(path, n_read, n_read == wanted) if looked_into else None
+    lost = missing_part(path, file.format, n_read, n_read == wanted) if looked_into else None
     if lost:
         raise ValueError(f"{shown(path)}: decodes only in part ({lost})")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNKNOWN_SIZE = 0x7FFFF000  # what encoders that write into a pipe announce, or more
+IN_DS64, UNKNOWN_LONG = 0xFFFFFFFF, 2**62  # RF64's size of its data chunk; a size of 64 bits that is none
 # Capture, version, flags, position, serial, page, checksum, segments
 OGG_HEADER = struct.Struct("<4sBBqIIIB")
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
@@ -26,13 +27,15 @@ MPEG_BITS = {  # kbit/s of layer III; of MPEG 1, and of the lower rates
 MPEG_SLACK = 3 * 1152  # samples that encoders put around the sound, and decoders take away again
 
 
-def missing_part(path: str | Path, n_samples: int, enough: bool = False) -> str | None:
+def missing_part(path: str | Path, kind: str, n_samples: int, enough: bool = False) -> str | None:
     """What a decoder would leave out of a file, in a few words; None where it is whole or nobody can tell.
 
     Parameters
     ----------
     path : str or Path
-        WAV, AIFF, Ogg and MP3 files are looked into, others are taken as they are.
+        WAV, RF64, AIFF, Ogg and MP3 files are looked into, others are taken as they are.
+    kind : str
+        The format, as the decoder says.
     n_samples : int
         What was decoded of each channel.
     enough : bool
@@ -41,19 +44,26 @@ def missing_part(path: str | Path, n_samples: int, enough: bool = False) -> str 
     with open(path, "rb") as file:
         start = file.read(12)
         file.seek(0)
-        if start[:4] in (b"RIFF", b"RIFX") or start[:4] == b"FORM":
+        if start[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
             return None if enough else _chunks(file, ">" if start[:4] in (b"RIFX", b"FORM") else "<")
         if start[:4] == b"OggS":
             return _ogg_pages(file, enough)
-        return None if enough else _mpeg(file, n_samples)
+        if kind == "MP3" and not enough:  # in other samples chance makes frames
+            return _mpeg(file, n_samples)
+    return None
 
 
 def _chunks(file: BinaryIO, order: str) -> str | None:
-    """RIFF and AIFF: chunks of a name and a size, padded to even bytes."""
-    n_bytes, offset = file.seek(0, 2), 12
+    """RIFF and AIFF: chunks of a name and a size, padded to even bytes; RF64 has its sound's size in ds64."""
+    n_bytes, offset, long = file.seek(0, 2), 12, None
     while offset + 8 <= n_bytes:
         name, size = struct.unpack(f"{order}4sI", _at(file, offset, 8))
-        if name in (b"data", b"SSND") and size < UNKNOWN_SIZE and offset + 8 + size > n_bytes:
+        if name == b"ds64":
+            long = int.from_bytes(_at(file, offset + 16, 8), "little")
+        known = size < UNKNOWN_SIZE
+        if name == b"data" and size == IN_DS64 and long is not None:
+            size, known = long, long < UNKNOWN_LONG
+        if name in (b"data", b"SSND") and known and offset + 8 + size > n_bytes:
             return f"cut off: {n_bytes - offset - 8:,} of {size:,} bytes of sound"
         offset += 8 + size + size % 2
     return None

@@ -17,7 +17,7 @@ import torch
 
 from ..constants import DATASETS, DURATION, NOISE_SCENARIOS, OWN, check_choice, default_data_root
 from . import inputs, stems
-from .audio_files import by_reason, check_file, load_waveform, read_length
+from .audio_files import by_reason, check_file, load_waveform, read_length, read_samples
 from .generated.synthesis import generate_dataset, synthesise_noise
 from .inputs import AUDIO_SUFFIXES, dataset_folder, match_noise
 from .listing import clip_names, read_listing
@@ -124,7 +124,8 @@ def load_dataset(name: str, data_root: str | Path | None = None, progress: bool 
     n_listed = len(table) + len(faults)
     clips, problems = find_files(table, root / "audio", faults)
     clips, classes = _number_classes(clips, root)
-    clips, unused = _used_folds(clips, root)
+    _check_splits(clips, root)
+    clips, unused = used_folds(clips)
     columns = ["clip", "path", "fold", "target", "label", "category"]
     clips, seconds = clips[columns].reset_index(drop=True), common_length(clips["path"])
     dataset = Dataset(name, root, clips, classes, problems + unused, n_listed, seconds)
@@ -193,7 +194,7 @@ def load_noise(
 ) -> torch.Tensor | None:
     """The interferer of a scenario: float32 (seconds * sample_rate,), peak 1; None for ``clean``.
 
-    Its first 5 s, again from their beginning where a clip is longer.
+    Its first 5 s, or all of a shorter recording, again from their beginning where a clip is longer.
 
     Parameters
     ----------
@@ -210,7 +211,7 @@ def load_noise(
     Raises
     ------
     FileNotFoundError, ValueError
-        Unknown scenario, no or several matching files, or a file without sound.
+        Unknown scenario, no or several matching files, or a file without sound in what is used of it.
     """
     if noise_scenario == "clean":
         return None
@@ -224,10 +225,13 @@ def load_noise(
     else:
         noise = torch.from_numpy(synthesise_noise(noise_scenario, sample_rate, seed, DURATION)).float()
         return _repeated(noise, round(seconds * sample_rate))
-    noise = load_waveform(path, sample_rate)
+    samples, rate = read_samples(path, DURATION)
+    length = max(len(samples) / rate, 1 / sample_rate)
+    noise = _repeated(load_waveform(path, sample_rate, seconds=length), round(seconds * sample_rate))
     if not noise.any():
-        raise ValueError(f"{path}: silent in its first {DURATION:g} s, so it cannot serve as noise")
-    return _repeated(noise, round(seconds * sample_rate))
+        used = min(length, seconds)
+        raise ValueError(f"{path}: silent in its first {used:.3g} s, so it cannot serve as noise")
+    return noise
 
 
 def _repeated(noise: torch.Tensor, n_samples: int) -> torch.Tensor:
@@ -311,11 +315,14 @@ def _number_classes(clips: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, tupl
     return clips.assign(label=clips["target"].map(labels)), tuple(categories[target] for target in targets)
 
 
-def _used_folds(clips: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The clips of the five folds, and a line on those of others; each split needs one."""
+def _check_splits(clips: pd.DataFrame, root: Path) -> None:
     for split, folds in SPLITS.items():
         if not clips["fold"].isin(folds).any():
             raise ValueError(f"{root}: no clip that can be used in fold {folds[0]} ({split}); {ROLES}")
+
+
+def used_folds(clips: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The clips of the five folds, and a line on those of others."""
     used = clips["fold"].isin([fold for folds in SPLITS.values() for fold in folds])
     others = sorted(clips.loc[~used, "fold"].unique())
     line = f"{(~used).sum():,} clips: in a fold that is not used ({', '.join(map(str, others))}; {ROLES})"

@@ -89,6 +89,8 @@ def download(
         What came has another size or checksum; it is deleted.
     """
     path = Path(path)
+    if _is_good(path, md5, size):  # where it was installed for all, nobody may write
+        return path
     with locked(path.parent):
         return _download(url, path, md5, size, progress, attempts)
 
@@ -183,11 +185,11 @@ def _download(url: str, path: Path, md5: str | None, size: int | None, progress:
     """`download` for who holds the folder already."""
     import pooch
 
-    known_hash = md5 if md5 is None or ":" in md5 else f"md5:{md5}"
+    if _is_good(path, md5, size):
+        return path
     if path.is_file():
-        if _is_good(path, known_hash, size):
-            return path
         path.unlink()
+    known_hash = _known_hash(md5)
     part = path.with_name(path.name + ".part")
 
     _fetch(url, part, size, progress, attempts)
@@ -208,14 +210,19 @@ def _download(url: str, path: Path, md5: str | None, size: int | None, progress:
     return path
 
 
-def _is_good(path: Path, known_hash: str | None, size: int | None) -> bool:
+def _known_hash(md5: str | None) -> str | None:
+    """Algorithm and checksum, as pooch takes them."""
+    return md5 if md5 is None or ":" in md5 else f"md5:{md5}"
+
+
+def _is_good(path: Path, md5: str | None, size: int | None) -> bool:
     import pooch
 
-    if size is not None and path.stat().st_size != size:
+    if not path.is_file() or (size is not None and path.stat().st_size != size):
         return False
-    if known_hash is None:
+    if md5 is None:
         return True
-    algorithm, expected = known_hash.split(":", 1)
+    algorithm, expected = _known_hash(md5).split(":", 1)
     return pooch.file_hash(str(path), alg=algorithm) == expected.lower()
 
 

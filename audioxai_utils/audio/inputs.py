@@ -88,7 +88,7 @@ def dataset_folder(dataset: str, data_root: str | Path | None = None) -> Path:
 
 
 def dataset_state(folder: str | Path) -> str:
-    """Short hash of the csv's content and of each sound's name, size and time of change.
+    """Short hash of the csv's content and of each sound's and stem's name, size and time of change.
 
     It reads no sound, so it takes milliseconds; a new copy of the same files is a change.
     """
@@ -98,8 +98,11 @@ def dataset_state(folder: str | Path) -> str:
         return ABSENT
     digest = hashlib.sha256(csv.read_bytes() if csv.is_file() else b"")
     audio = folder / "audio" if csv.is_file() else folder  # a user's own may lie in it, or in folders
-    for name in files_below(audio):
-        about = (audio / name).stat()
+    paths = [audio / name for name in files_below(audio)]
+    if csv.is_file():
+        paths += [folder / "stems" / name for name in files_below(folder / "stems")]
+    for path in paths:
+        about, name = path.stat(), os.path.relpath(path, audio)
         digest.update(os.fsencode(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 

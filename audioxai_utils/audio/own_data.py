@@ -8,6 +8,8 @@ explained.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pandas as pd
 from ..constants import OWN
 from . import inputs
 from .audio_files import FFMPEG_SUFFIXES, by_reason, check_file, read_length, shown
-from .datasets import Dataset, find_files
+from .datasets import Dataset, find_files, used_folds
 from .listing import clip_names, read_listing
 
 LONGEST = 30.0  # s of a clip that are heard; `explain_recording` and shorter cuts are for longer ones
@@ -45,6 +47,10 @@ def load_own_dataset(root: str | Path) -> Dataset:
         table, faults = read_listing(root)
         clips, problems = find_files(table, root / "audio", faults)
         n_listed = len(table) + len(faults)
+        used, unused = used_folds(clips)
+        if used.empty:
+            unused = [f"{len(clips):,} clips: all in other folds than 1 to 5, so that all are explained"]
+        clips, problems = clips if used.empty else used, [*problems, *unused]
     else:
         clips, problems, n_listed = _from_folders(root)
     if clips.empty:
@@ -105,4 +111,5 @@ def labelled(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    """Without case, signs between words, and how an accent is written: macOS takes them apart in names."""
+    return " ".join(re.sub("[_-]", " ", unicodedata.normalize("NFKC", name)).casefold().split())

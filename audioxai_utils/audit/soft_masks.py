@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..study.condition import Condition
 
 SOFT = ("minmax", "sigmoid", "minmax_pos", "sigmoid_pos")
-METRICS = ("FF", "AD")  # what goes when the mask is removed, and what stays when it is kept
+JUDGED_BY = ("FF", "AD")  # what goes when the mask is removed, and what stays when it is kept
 BINS, VALUES = "whole bins", "own values"
 PROTOCOL = "audited"
 
@@ -50,7 +50,7 @@ def own_value_scores(condition: Condition) -> pd.DataFrame:
                 clip = [names[i] for i in scores["index"]]
                 parts.append(scores.assign(clip=clip, method=method, control=control))
     found = pd.concat(parts, ignore_index=True).assign(**dict(zip(CONDITION, condition.pair)))
-    return found[[*CONDITION, "clip", "method", "mask", "control", *METRICS]]
+    return found[[*CONDITION, "clip", "method", "mask", "control", *JUDGED_BY]]
 
 
 def against_own_values(condition: Condition) -> pd.DataFrame:
@@ -64,11 +64,11 @@ def against_own_values(condition: Condition) -> pd.DataFrame:
     """
     stored = of_protocol(condition.scores(), PROTOCOL, "scores")
     stored = stored[stored["mask"].isin(SOFT)]
-    own, columns = methods_only(stored), [*CONDITION, "clip", "method", "mask", "control", *METRICS]
+    own, columns = methods_only(stored), [*CONDITION, "clip", "method", "mask", "control", *JUDGED_BY]
     bins = stored.loc[stored["control"].isin(["random", "energy"]), columns]
     kinds = {BINS: bins, VALUES: own_value_scores(condition)}
     tables = [
-        beats_control(own[columns], controls=rows, metrics=METRICS).assign(of=kind)
+        beats_control(own[columns], controls=rows, metrics=JUDGED_BY).assign(of=kind)
         for kind, rows in kinds.items()
     ]
     return pd.concat(tables, ignore_index=True)

@@ -7,6 +7,7 @@ its limits are described in ``bootstrap``. Columns that end in ``_heard`` are me
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -269,6 +270,11 @@ def control_marks(
     -------
     DataFrame
         (protocol,) condition, method, mask and `not_better_than`: "", or ``random (AD), energy (FF, AD)``.
+
+    Raises
+    ------
+    ValueError
+        A mask that was not compared with one of the controls in one of the metrics.
     """
     keys = [*_keys(comparison), "method", "mask"]
     check_columns(comparison, [*keys, "control", "metric", "verdict"], "comparison")
@@ -277,6 +283,10 @@ def control_marks(
     check_columns(rows, keys, "comparison of these metrics and controls")
     marks = []
     for names, part in rows.groupby(keys, sort=False):
+        compared = set(zip(part["control"], part["metric"]))
+        for pair in itertools.product(controls, metrics):
+            if pair not in compared:
+                raise ValueError(f"comparison has no {pair[1]} against {pair[0]} of {' + '.join(names[-2:])}")
         lost = part[part["verdict"] != "better"].groupby("control", sort=False)["metric"]
         failed = {control: [m for m in metrics if m in set(values)] for control, values in lost}
         texts = [f"{control} ({', '.join(failed[control])})" for control in controls if control in failed]

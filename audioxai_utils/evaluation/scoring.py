@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
 
 import pandas as pd
 import torch
@@ -262,9 +261,3 @@ def warn_of_no_numbers(scores: pd.DataFrame) -> None:
             "of silence does; its scores there are NaN: divide by the peak + 1e-8",
             stacklevel=4,  # the line that calls explain
         )
-
-
-def most_probable(p: torch.Tensor, classes: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """(class name, probability) of each row of ``p`` (clips, classes)."""
-    for value, place in zip(*p.max(1)):
-        yield classes[int(place)], float(value)

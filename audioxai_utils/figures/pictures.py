@@ -48,9 +48,16 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
     return _coloured(mask, "gray")
 
 
-def masked_db(db: np.ndarray, mask: np.ndarray, floor: float | None = None) -> np.ndarray:
-    """The kept part as it is scored: the mask on the decibels above the floor (None: the study's)."""
+def masked_db(
+    db: np.ndarray, mask: np.ndarray, floor: float | None = None, by_sound: bool = False
+) -> np.ndarray:
+    """The kept part as it is scored: the mask on the decibels above the floor (None: the study's), or on the
+    power, as a model of waveforms has it (``by_sound``).
+    """
     floor = DB_FLOOR if floor is None else floor
+    if by_sound:
+        with np.errstate(divide="ignore"):  # a mask of 0 leaves the floor
+            return np.maximum(floor, db + 10 * np.log10(mask))
     return (db - floor) * mask + floor
 
 

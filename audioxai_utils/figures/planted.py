@@ -154,7 +154,8 @@ def area_front(front):
     ----------
     front : pandas.DataFrame
         `published.mask_front`. Stars are the study's ``bin`` masks of LIME and Grad-CAM; bars are 95 %
-        intervals over the clips.
+        intervals over the clips, of the lowest of three means that one's own. Another architecture is asked
+        about the clips on which it agrees; the area is the mean over all.
     """
     shown = front[front["grid"].isin(["", "32x64"]) & ~(front["noise"] > 1)]  # the method's own settings
     figure, grid = new_figure(1, 4, (11, 3.0), sharey=True)
@@ -174,7 +175,9 @@ def area_front(front):
             look = {"color": method_colour(method), "fmt": "*", "ms": 9, "elinewidth": 0.7}
             look["label"] = f"{label(method)} + bin"
             ax.errorbar(100 * star["area"], star["FidIn"], yerr=bars, **look)
-        ax.set_title(f"{names[network]}, {'heard' if heard else 'worst fill'}")
+        clips = "/".join(map(str, sorted(here["n_clips"].unique())))
+        asked = "heard" if heard else "the lowest of three fills"
+        ax.set_title(f"{names[network]} ({clips} clips),\n{asked}")
         ax.set(xlabel="mean of the mask (%)", xlim=(0, 100), ylim=(0, 1.03))
         ax.grid(color="#e8e8e8", linewidth=0.6)
     grid[0, 0].set_ylabel("FidIn")

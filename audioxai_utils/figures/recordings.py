@@ -18,6 +18,7 @@ def recording_strip(recording, n_classes: int = MOST_CLASSES, n_reasons: int = M
     """Probability of the classes over time, and under it the explained windows in the order of time.
 
     Frames in the strip are the explained windows; a bar under each picture is what of it is its short sound.
+    Their numbers are those of all reasons, also where not all are drawn.
 
     Parameters
     ----------
@@ -29,9 +30,8 @@ def recording_strip(recording, n_classes: int = MOST_CLASSES, n_reasons: int = M
 
     p = recording.probabilities
     names = list(p.max().sort_values(ascending=False, kind="stable").index[:n_classes])
-    reasons = sorted(
-        sorted(recording.reasons, key=lambda reason: -reason.p)[:n_reasons], key=lambda reason: reason.start
-    )
+    numbered = list(enumerate(recording.reasons, 1))
+    reasons = sorted(sorted(numbered, key=lambda each: -each[1].p)[:n_reasons], key=lambda each: each[0])
     heights = (0.26 * len(names) + 0.9, 2.3 * bool(reasons))
     figure, grid = new_figure(1, 1, (9.4, sum(heights) + 0.3))
     grid[0, 0].remove()
@@ -41,8 +41,8 @@ def recording_strip(recording, n_classes: int = MOST_CLASSES, n_reasons: int = M
     strip = figure.add_subplot(layout[0, :])
     drawn = _strip(strip, recording, p[names], reasons)
     figure.colorbar(drawn, ax=strip, label="probability", pad=0.01, aspect=10)
-    for place, reason in enumerate(reasons):
-        _reason(figure.add_subplot(layout[1, place]), recording, reason, place)
+    for place, (number, reason) in enumerate(reasons):
+        _reason(figure.add_subplot(layout[1, place]), recording, reason, number, labelled=place == 0)
     return figure
 
 
@@ -54,7 +54,7 @@ def _strip(ax, recording, p, reasons):
     drawn = ax.pcolormesh(edges, np.arange(p.shape[1] + 1), p.to_numpy().T, cmap=STRIP, vmin=0, vmax=1)
     ax.set_yticks(np.arange(p.shape[1]) + 0.5, [plain(name) for name in p.columns])
     ax.invert_yaxis()
-    for number, reason in enumerate(reasons, 1):
+    for number, reason in reasons:
         if reason.class_name in p.columns:
             row, left = list(p.columns).index(reason.class_name), reason.start / unit
             frame = {"fill": False, "edgecolor": "white", "linewidth": 1.4}
@@ -62,7 +62,7 @@ def _strip(ax, recording, p, reasons):
             middle = (reason.start + recording.window / 2) / unit
             ax.annotate(str(number), (middle, -0.08), ha="center", va="bottom", annotation_clip=False)
     ax.set(xlim=(0, max(recording.seconds, edges[-1] * unit) / unit), xlabel=f"time ({word})")
-    ax.set_title(plain(recording.path.name), pad=16 if reasons else 6)
+    ax.set_title(plain(recording.name), pad=16 if reasons else 6)
     return drawn
 
 
@@ -72,7 +72,7 @@ def _rectangle(corner, width: float, height: float, **look):
     return Rectangle(corner, width, height, **look)
 
 
-def _reason(ax, recording, reason, place: int) -> None:
+def _reason(ax, recording, reason, number: int, labelled: bool) -> None:
     found = reason.explanation
     db = found.batch.db[0, 0].cpu().numpy()
     attribution = found.attribution[0, 0].cpu().numpy()
@@ -81,7 +81,7 @@ def _reason(ax, recording, reason, place: int) -> None:
     show_attribution(ax, db, attribution, axes)
     ax.set_xticks(axes.time_ticks())
     ax.set_xlabel("time (s)")
-    _label_bins(ax, np.asarray(transform.frequencies.cpu(), dtype=float), labelled=place == 0)
+    _label_bins(ax, np.asarray(transform.frequencies.cpu(), dtype=float), labelled)
     start = reason.sound_start - reason.start
     ax.plot(
         [start, start + len(reason.sound) / recording.sample_rate],
@@ -91,7 +91,7 @@ def _reason(ax, recording, reason, place: int) -> None:
         linewidth=3,
         solid_capstyle="butt",
     )
-    title = f"{place + 1} · {plain(reason.class_name)}\n{_clock(reason.start)}, p {reason.p:.2f}"
+    title = f"{number} · {plain(reason.class_name)}\n{_clock(reason.start)}, p {reason.p:.2f}"
     ax.set_title(title, fontsize=8)
 
 

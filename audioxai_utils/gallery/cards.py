@@ -59,8 +59,8 @@ def entry_html(entry: GalleryEntry, quality: int = 60, compression: float = 0.85
     layers = {
         "spectrogram": pictures.level_picture(db),
         "attribution": pictures.attribution_picture(db, attribution),
-        "kept": pictures.level_picture(pictures.masked_db(db, mask, entry.floor)),
-        "removed": pictures.level_picture(pictures.masked_db(db, 1 - mask, entry.floor)),
+        "kept": pictures.level_picture(pictures.masked_db(db, mask, entry.floor, entry.by_sound)),
+        "removed": pictures.level_picture(pictures.masked_db(db, 1 - mask, entry.floor, entry.by_sound)),
     }
     figures = "".join(
         f'<figure><div class="plot">{pictures.frequency_axis(axes)}<div class="picture"><img alt="{name}" '

@@ -18,7 +18,7 @@ class GalleryEntry:
     Attributes
     ----------
     clip, category : str
-        File stem and true class.
+        File stem and true class, by the model's name where it has the class; "" where it is not known.
     spectrogram_type, noise_scenario, method, mask_name, protocol : str
         Which condition, method and mask of the study.
     db, attribution, mask : array (frequency, time)
@@ -28,11 +28,18 @@ class GalleryEntry:
     sample_rate : int
         Hz, of all three.
     probabilities : mapping of part to (class, probability)
-        Predicted class of original, kept and removed.
+        Predicted class of original, kept and removed, each as the sound that is played.
     scores : mapping
         The seven metrics of this clip; NaN where one is not defined.
     explained : mapping of part to float, optional
-        Probability of the explained class (the one predicted for the original) in each part.
+        Probability of the explained class in each part.
+    explained_class : str, optional
+        None is the one predicted for the original.
+    heard : mapping of part to bool or None, optional
+        Whether the explained class is heard in each part, as FidIn has it (None: no number); without it,
+        where it is the predicted one.
+    by_sound : bool
+        Masks act on the power, and the sound is what is scored; else on the decibels above the floor.
     spectrogram : object, optional
         Gives the axes where ``spectrogram_type`` is not one of the study's.
     tags : sequence of str
@@ -59,6 +66,9 @@ class GalleryEntry:
     degenerate: bool | None = None
     area: float | None = None
     explained: Mapping[str, float] | None = None
+    explained_class: str | None = None
+    heard: Mapping[str, bool | None] | None = None
+    by_sound: bool = False
     spectrogram: object = None
     tags: Sequence[str] = field(default_factory=tuple)
 
@@ -66,6 +76,11 @@ class GalleryEntry:
     def floor(self) -> float | None:
         """Level of silence (dB) of its spectrogram; None is the study's."""
         return getattr(self.spectrogram, "floor", None)
+
+    @property
+    def target_name(self) -> str:
+        """The explained class."""
+        return str(self.probabilities[PARTS[0]][0] if self.explained_class is None else self.explained_class)
 
     @property
     def name(self) -> str:

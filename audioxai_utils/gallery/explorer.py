@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ipywidgets
@@ -17,7 +18,6 @@ import torch
 from ..attributions import METHODS
 from ..audio.datasets import load_noise, load_waveform
 from ..audio.noise import mix
-from ..audio.spectrograms import kept_audio, removed_audio
 from ..constants import (
     DURATION,
     MASK_NAMES,
@@ -27,7 +27,7 @@ from ..constants import (
     STUDY_METRICS,
 )
 from ..evaluation.masks import build_masks
-from ..evaluation.scoring import MaskScorer, most_probable, score_masks
+from ..evaluation.scoring import MaskScorer, score_masks
 from ..explanation import Explanation, explain
 from ..figures.style import template
 from ..models.classifier import AudioClassifier
@@ -35,8 +35,9 @@ from ..models.wrapping import is_differentiable, shows_layers
 from ..numerics import largest
 from ..words import SCENARIO_LABELS, condition_label, method_label
 from .cards import cards_html, entry_html, static_entries
-from .entries import PARTS, GalleryEntry
+from .entries import GalleryEntry
 from .html import escape, readable_size
+from .said import sounds_of
 
 BY_AREA = "by kept area"  # the mask that keeps the largest attributions, as much as the slider says
 OWN_FILE = "your own file"
@@ -55,12 +56,13 @@ def _upload_script() -> ipywidgets.Output:
 
 @dataclass
 class _Live:
-    """What the live part needs for one spectrogram type, and the explanation made last."""
+    """What the live part needs for one spectrogram type, and the explanation made last with its warnings."""
 
     classifier: object
     checked: bool = False
     key: tuple = ()
     explanation: Explanation | None = None
+    warned: list[str] = field(default_factory=list)
 
 
 def area_mask(attribution: torch.Tensor, share: float) -> torch.Tensor:
@@ -223,7 +225,9 @@ class Explorer(ipywidgets.VBox):
         self.status.value, started = "explaining ...", time.perf_counter()
         try:
             self.shown.value = entry_html(self._live_entry())
-            self.status.value = f"Explained in {time.perf_counter() - started:.1f} s."
+            took = f"Explained in {time.perf_counter() - started:.1f} s."
+            warned = [f"<b>Warning:</b> {escape(words)}." for words in self._state(self.kind.value).warned]
+            self.status.value = " ".join([took, *warned])
         except (ValueError, TypeError, OSError) as error:
             self.status.value = f"<b>{escape(error)}</b>"
 
@@ -260,17 +264,19 @@ class Explorer(ipywidgets.VBox):
             options = (
                 {} if self.study is None else self.study.condition(self.kind.value).method_options(method)
             )
-            state.explanation = explain(
-                state.classifier,
-                self._sound(name, data, transform.sample_rate),
-                transform.sample_rate,
-                method=method,
-                check_gradient=not state.checked,
-                masks=MASK_NAMES[
-                    :1
-                ],  # the one that is shown is scored by live_entry, thirteen more take a second
-                **options,
-            )
+            sound = self._sound(name, data, transform.sample_rate)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                state.explanation = explain(
+                    state.classifier,
+                    sound,
+                    transform.sample_rate,
+                    method=method,
+                    check_gradient=not state.checked,
+                    masks=MASK_NAMES[:1],  # live_entry scores the one that is shown; all take a second
+                    **options,
+                )
+            state.warned = list(dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning))
             state.key, state.checked = key, True
         return state.explanation
 
@@ -330,11 +336,9 @@ def live_entry(
     by_sound = {"on_waveform": bound.on_waveform, "waveform": sound} if bound.by_sound else {}
     scorer = MaskScorer(bound.model, transform, batch, torch.tensor([explanation.target]), **by_sound)
     scores = score_masks(scorer, {mask_name: mask}, explanation.protocol).iloc[0]
-    p = torch.cat([scorer.p, *scorer(mask)])
-    classes = classifier.classes
     return GalleryEntry(
         clip=clip,
-        category=f"heard as {classes[explanation.target]}",
+        category=f"heard as {classifier.classes[explanation.target]}",
         spectrogram_type=_kind_of(classifier),
         noise_scenario=noise_scenario,
         method=explanation.method,
@@ -344,10 +348,8 @@ def live_entry(
         attribution=explanation.attribution,
         mask=mask,
         original=explanation.waveform,
-        kept=kept_audio(batch, mask, transform)[0],
-        removed=removed_audio(batch, mask, transform)[0],
         sample_rate=explanation.sample_rate,
-        probabilities=dict(zip(PARTS, most_probable(p.cpu(), classes))),
+        **sounds_of(scorer, mask, classifier.classes),
         scores={name: float(scores[name]) for name in STUDY_METRICS},
         spectrogram=transform,
     )

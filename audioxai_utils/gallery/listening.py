@@ -33,7 +33,8 @@ SOMETHING_ELSE = "something else"  # the answer beside the classes
 ORIGINAL = "original"  # "method" of a whole sound, which shows what listeners can tell at best
 CLARITY = {1: "not at all", 2: "hardly", 3: "fairly", 4: "well", 5: "perfectly"}
 # What the page saves. predicted: class that the model hears in the whole clip (the explained one);
-# predicted_part: in the very sound that was played.
+# predicted_part: in the very sound that was played. silent: the test's sounds that were not played, as they
+# are silent, per method in words.
 TEXTS = (
     "test",
     "participant",
@@ -48,6 +49,7 @@ TEXTS = (
     "mask",
     "protocol",
     "heard",
+    "silent",
 )
 WHOLE_NUMBERS = ("seed", "n_trials", "trial", "n_choices", "clear", "plays")
 COLUMNS = (
@@ -72,8 +74,9 @@ COLUMNS = (
     "plays",
     "seconds",
     "answered",
+    "silent",
 )
-MAY_BE_EMPTY = ("mask", "protocol")  # of a whole sound
+MAY_BE_EMPTY = ("category", "mask", "protocol", "silent")  # of an unlabelled clip, of a whole sound
 SOUND = ["test", "sound", "clip", "spectrogram_type", "noise_scenario", "method", "mask", "protocol"]
 
 
@@ -124,6 +127,7 @@ def _read_file(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise ValueError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]})") from error
+    frame = frame if "silent" in frame else frame.assign(silent="")  # as pages of before wrote them
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise ValueError(
@@ -172,18 +176,19 @@ def agreement(
     Returns
     -------
     pandas.DataFrame
-        A row per group: ``listeners``, ``sounds``, ``answers``; shares (0 to 1) of the true class, of
-        the class that the model predicts for the whole clip (``predicted``, which is the one explained)
-        and for this very sound (``predicted_part``), each with ``_low`` and ``_high`` (95 %, over
-        listeners; NaN for fewer than two, and where fewer than six are all alike); ``chance``, what guessing
-        among the choices gives; and
+        A row per group: ``listeners``, ``sounds``, ``answers``; shares (0 to 1) of the true class (over the
+        sounds of which it is known; NaN where it is of none), of the class that the model predicts for the
+        whole clip (``predicted``, which is the one explained) and for this very sound (``predicted_part``),
+        each with ``_low`` and ``_high`` (95 %, over listeners; NaN for fewer than two, and where fewer than
+        six are all alike); ``chance``, what guessing among the choices gives; and
         ``alpha``, Krippendorff's alpha of what was heard (1: all agree, 0: as chance).
     """
     answers = _sorted(answers, by)
     heard = answers["heard"]
-    values = {"true_class": heard == answers["category"]}
-    values |= {name: heard == answers[name] for name in ("predicted", "predicted_part")}
-    table = _over_listeners(answers, pd.DataFrame(values).astype(float), by, n_resamples, seed)
+    names = {"true_class": "category", "predicted": "predicted", "predicted_part": "predicted_part"}
+    values = pd.DataFrame({name: (heard == answers[truth]).astype(float) for name, truth in names.items()})
+    values["true_class"] = values["true_class"].where(answers["category"] != "")
+    table = _over_listeners(answers, values, by, n_resamples, seed)
     groups = [group for _, group in answers.groupby(list(by), sort=False)]
     table["chance"] = [(1 / group["n_choices"]).mean() for group in groups]
     table["alpha"] = [krippendorff_alpha(_codes(group)) for group in groups]
@@ -267,9 +272,14 @@ def in_words(answers: pd.DataFrame | None) -> str:
             )
             parts.append(
                 f"{name} ({heard['answers']} answers of {heard['listeners']} listeners to "
-                f"{heard['sounds']} sounds): "
-                f"a listener hears the true class in {heard['true_class']:.0%} of the sounds and the class "
-                f"that the model predicts for the whole clip in {heard['predicted']:.0%}, in the mean over "
+                f"{heard['sounds']} sounds): a listener hears "
+                + (
+                    f"the true class in {heard['true_class']:.0%} of the sounds{_where_known(rows)} and "
+                    if np.isfinite(heard["true_class"])
+                    else ""
+                )
+                + f"the class that the model predicts for the whole clip in {heard['predicted']:.0%}, in the "
+                "mean over "
                 f"listeners; guessing would give {heard['chance']:.0%}. "
                 f"Clarity is {clear['clear']:.1f} of 5."
                 + (
@@ -278,7 +288,17 @@ def in_words(answers: pd.DataFrame | None) -> str:
                     else ""
                 )
             )
+    silent = sorted(set(answers["silent"]) - {""}) if "silent" in answers else []
+    if silent:
+        parts.append(
+            f"Silent, not played and so not judged: {'; '.join(silent)} "
+            "(methods are compared on the clips of which they left something to hear)."
+        )
     return " ".join(parts)
+
+
+def _where_known(rows: pd.DataFrame) -> str:
+    return " whose class is known" if rows["category"].eq("").any() else ""
 
 
 def _codes(answers: pd.DataFrame) -> np.ndarray:

@@ -44,8 +44,8 @@ from .players import playback_volumes
 VERDICTS = {
     "class kept by ear": "good",
     "class lost by ear": "bad",
-    "class kept": "good",
-    "class lost": "bad",
+    "class kept as scored": "good",
+    "class lost as scored": "bad",
 }  # tags
 DATA_NAME = "AUDIOXAI_GALLERY"  # of the page's data in its script
 N_STATIC = 24  # cards shown where JavaScript is off
@@ -120,9 +120,9 @@ def _pictures(entry: GalleryEntry, assets: _Assets) -> dict[str, str]:
     }
     if not np.isin(mask, (0, 1)).all():
         for layer, share in (("kept", mask), ("removed", 1 - mask)):
+            level = pictures.masked_db(db, share, entry.floor, entry.by_sound)
             layers[layer] = assets.picture(
-                _digest("level", db, share),
-                lambda share=share: pictures.level_picture(pictures.masked_db(db, share, entry.floor)),
+                _digest("level", level), lambda level=level: pictures.level_picture(level)
             )
     return layers
 
@@ -146,6 +146,7 @@ def _sounds(entry: GalleryEntry, assets: _Assets) -> list[dict]:
         }
         if entry.explained is not None:
             record["explained"] = _number(entry.explained[part])
+        record["heard"] = str(predicted) == entry.target_name if entry.heard is None else entry.heard[part]
         records.append(record)
     return records
 
@@ -169,6 +170,7 @@ def _record(entry: GalleryEntry, assets: _Assets, axes: dict[str, dict]) -> dict
         "id": entry.name,
         "clip": entry.clip,
         "category": entry.category,
+        "explained": entry.target_name,
         "spectrogram": entry.spectrogram_type,
         "scenario": entry.noise_scenario,
         "words": condition_label(entry.spectrogram_type, entry.noise_scenario),

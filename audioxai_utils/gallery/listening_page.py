@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..figures.style import template
 from ..files import atomic_path
+from ..words import method_label
 from .entries import BEST_MASK
 from .html import escape, navigation, page, script_data
 from .listening import CLARITY, COLUMNS, ORIGINAL, SOMETHING_ELSE
@@ -40,8 +42,34 @@ def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
     -------
     list of dict
         file, volume (0 to 1, so that all are equally loud), seconds, and the columns of the answers
-        that are known beforehand. Silent sounds are left out.
+        that are known beforehand. Silent sounds are left out; ``silent`` of each trial says of which
+        methods, in words, as `silent_sounds` counts them.
     """
+    sounds = _sounds(entries, every_mask)
+    audible = [(sound, facts) for sound, facts in sounds if sound["file"]]
+    if not audible:
+        raise ValueError("the gallery must hold a sound that can be heard; all of its kept sounds are silent")
+    cuts = matched_cuts({sound["file"]: sound["lufs"] for sound, _ in audible})
+    silent = ", ".join(f"{method_label(name)} {n}" for name, n in silent_sounds(entries, every_mask).items())
+    return [
+        facts
+        | {"silent": silent}
+        | {name: sound[name] for name in ("file", "seconds")}
+        | {"volume": round(10 ** (cuts[sound["file"]] / 20), 4)}
+        for sound, facts in audible
+    ]
+
+
+def silent_sounds(entries: Sequence[dict], every_mask: bool = False) -> dict[str, int]:
+    """How many kept sounds of each method are silent and not played, of the whole sounds under `ORIGINAL`;
+    methods without any are left out. Parameters as of `trials_of`.
+    """
+    silent = (facts["method"] for sound, facts in _sounds(entries, every_mask) if not sound["file"])
+    return dict(sorted(Counter(silent).items()))
+
+
+def _sounds(entries: Sequence[dict], every_mask: bool) -> list[tuple[dict, dict]]:
+    """The record of each sound that is chosen, silent ones too, and what is known of it."""
     chosen = [entry for entry in entries if BEST_MASK in entry["tags"] and not every_mask] or list(entries)
     trials, wholes = [], {}
     for entry in chosen:
@@ -51,16 +79,7 @@ def trials_of(entries: Sequence[dict], every_mask: bool = False) -> list[dict]:
             whole,
             _facts(entry, whole, ORIGINAL, "", ""),
         )
-    audible = [(sound, facts) for sound, facts in (*trials, *wholes.values()) if sound["file"]]
-    if not audible:
-        raise ValueError("the gallery must hold a sound that can be heard; all of its kept sounds are silent")
-    cuts = matched_cuts({sound["file"]: sound["lufs"] for sound, _ in audible})
-    return [
-        facts
-        | {name: sound[name] for name in ("file", "seconds")}
-        | {"volume": round(10 ** (cuts[sound["file"]] / 20), 4)}
-        for sound, facts in audible
-    ]
+    return [*trials, *wholes.values()]
 
 
 def _facts(entry: dict, sound: dict, method: str, mask: str, protocol: str) -> dict:
@@ -69,7 +88,7 @@ def _facts(entry: dict, sound: dict, method: str, mask: str, protocol: str) -> d
         "sound": sound["file"].partition(".")[0],
         "clip": entry["clip"],
         "category": entry["category"],
-        "predicted": entry["sounds"][0]["class"],
+        "predicted": entry["explained"],
         "predicted_part": sound["class"],
         "spectrogram_type": entry["spectrogram"],
         "noise_scenario": entry["scenario"],
@@ -106,16 +125,17 @@ def write_listening_test(
 
     Returns
     -------
-    dict of ``sounds`` (how many can be played) and ``choices``
+    dict of ``sounds`` (how many can be played), ``choices`` and ``silent`` (`silent_sounds`)
 
     Raises
     ------
     FileNotFoundError, ValueError
         No gallery, nothing to hear, or a class that is called like the answer "something else".
     """
-    trials = trials_of(read_gallery(directory)["entries"], every_mask)
+    entries = read_gallery(directory)["entries"]
+    trials, silent = trials_of(entries, every_mask), silent_sounds(entries, every_mask)
     found = (trial[name] for trial in trials for name in ("category", "predicted", "predicted_part"))
-    choices = sorted({*map(str, classes), *found})
+    choices = sorted({*map(str, classes), *found} - {""})  # the class of a clip may not be known
     if SOMETHING_ELSE in choices:
         raise ValueError(f"no class may be called {SOMETHING_ELSE!r}, which is an answer of its own")
     digest = hashlib.sha256(json.dumps([trials, choices], sort_keys=True).encode()).hexdigest()[:12]
@@ -123,6 +143,7 @@ def write_listening_test(
         "test": digest,
         "trials": trials,
         "choices": choices,
+        "silent": silent,
         "else": SOMETHING_ELSE,
         "clarity": CLARITY,
         "columns": COLUMNS,
@@ -140,4 +161,4 @@ def write_listening_test(
     for name, text in files.items():
         with atomic_path(folder / name) as path:
             path.write_text(text, encoding="utf-8")
-    return {"sounds": len(trials), "choices": len(choices) + 1}
+    return {"sounds": len(trials), "choices": len(choices) + 1, "silent": silent}

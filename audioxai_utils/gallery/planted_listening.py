@@ -102,6 +102,8 @@ def _of_mask(case, clips, scorer, name, attribution, mask, bench) -> Iterator[Ga
             sample_rate=clips.spectrogram.sample_rate,
             probabilities=parts,
             explained=dict(zip(parts, p)),
+            explained_class=words,
+            heard=dict(zip(parts, won)),
             scores=row.to_dict(),
             protocol="audited",
             area=float(mask[i].mean()),

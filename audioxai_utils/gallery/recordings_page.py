@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from ..figures.recordings import recording_strip
 from ..figures.style import template
 from ..files import atomic_path
@@ -16,6 +18,7 @@ from .players import players_html
 
 DPI = 110
 RATE = 32000  # Hz of sounds whose own rate MP3 does not have
+LOST = 0.5  # share of a sound's energy above which a player says what it lacks
 
 
 def recordings_page(
@@ -74,7 +77,7 @@ def _section(recording: Recording) -> str:
         f"{recording.seconds:.1f} s, {len(recording.probabilities)} windows, {n} explained: {words or 'none'}"
     )
     return (
-        f"<h2>{escape(recording.path.name)}</h2><p>{escape(caption)}</p>"
+        f"<h2>{escape(recording.name)}</h2><p>{escape(caption)}</p>"
         f'<img alt="{escape(caption)}" src="data:image/png;base64,{picture}">{_players(recording)}'
     )
 
@@ -86,8 +89,20 @@ def _players(recording: Recording) -> str:
 
     rate, sounds = recording.sample_rate, {}
     for number, reason in enumerate(recording.reasons, 1):
+        words = f"{number}. {reason.class_name}, {reason.sound_start:.1f} s"
         sound = reason.sound.float().cpu()
         if rate not in MP3_RATES:
+            lost = share_above(sound, rate, RATE / 2)
             sound = resample(sound, rate, RATE)
-        sounds[f"{number}. {reason.class_name}, {reason.sound_start:.1f} s"] = sound.numpy()
+            if lost > LOST:
+                words += f"; sounds above {RATE // 2000} kHz: {100 * lost:.0f} % of its energy "
+                words += "are not in this player; the file has them"
+        sounds[words] = sound.numpy()
     return players_html(sounds, rate if rate in MP3_RATES else RATE)
+
+
+def share_above(sound: torch.Tensor, sample_rate: int, frequency: float) -> float:
+    """Share of a sound's (samples,) energy that lies above a frequency (Hz); 0 of silence."""
+    power = torch.fft.rfft(sound.double()).abs().square()
+    above = torch.fft.rfftfreq(len(sound), 1 / sample_rate) > frequency
+    return float(power[above].sum() / power.sum()) if power.any() else 0.0

@@ -8,6 +8,7 @@ convinces comes first.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,14 +18,16 @@ import torch
 from ..constants import MASK_NAMES, STUDY_METRICS
 from ..evaluation.frames import methods_only, of_condition
 from ..evaluation.masks import build_masks
-from ..evaluation.scoring import MaskScorer, most_probable
+from ..evaluation.scoring import MaskScorer
 from ..study.condition import Condition
 from ..study.study import Study
 from ..words import method_label
-from .entries import BEST_MASK, PARTS, GalleryEntry
+from .entries import BEST_MASK, GalleryEntry
+from .html import escape
+from .said import sounds_of
 
 PREFERRED = ("cat", "dog")  # the published Fig. 2 is a cat; ESC-10 has none
-ORDER = "best by ear"
+ORDER, ORDER_AS_SCORED = "best by ear", "best as scored"
 MOST_CLASSES = 15  # of which a clip is shown; the 50 of ESC-50 in five conditions would be 97 MB to send
 
 
@@ -32,7 +35,7 @@ def gallery_clips(
     scores: pd.DataFrame, best: pd.DataFrame, condition: tuple[str, str]
 ) -> dict[str, list[str]]:
     """Clip -> tags: one per class, `MOST_CLASSES` at most, and each method's most and least faithful clip (FF
-    at its best mask).
+    at its best mask; clips without FF are neither). The tags are those of the best mask in ``condition``.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ def gallery_clips(
     clips = here.drop_duplicates("clip").sort_values("clip")
     tags: dict[str, list[str]] = {clip: [] for clip in _spread(clips.groupby("category")["clip"].first())}
     for row in of_condition(best, condition).itertuples():
-        at_mask = here[(here["method"] == row.method) & (here["mask"] == row.mask)]
+        at_mask = here[(here["method"] == row.method) & (here["mask"] == row.mask)].dropna(subset="FF")
         if at_mask.empty:
             continue
         order = at_mask.sort_values("FF", kind="stable")["clip"]
@@ -72,31 +75,52 @@ def figure_clip(scores: pd.DataFrame) -> str:
     return clips.sort_values(["correct", "clip"], ascending=[False, True])["clip"].iloc[0]
 
 
-def by_ear(scored: pd.Series) -> tuple[float, float]:
-    """How faithful an explanation is to the ear, higher is better.
+def is_heard(scores: pd.DataFrame) -> bool:
+    """Whether the sounds of a table were scored, which the protocol ``paper`` does not; one answer for all
+    its rows, of which single ones may be NaN.
+    """
+    return "FidIn_heard" in scores and bool(scores["FidIn_heard"].notna().any())
+
+
+def faithful(scored: pd.Series, heard: bool) -> tuple[float, float]:
+    """How faithful an explanation is, higher is better.
 
     Parameters
     ----------
     scored : Series
         A clip's row of scores at one mask.
+    heard : bool
+        Take the scores of the sounds; else those of the masked spectrogram. See `is_heard`.
 
     Returns
     -------
     tuple of float
-        FidIn (1 where the kept sound still gives the class, else 0), then FF (fall of its probability
-        without it): of the sounds where these were computed, else of the masked spectrogram.
+        FidIn (1 where the kept part still gives the class, else 0), then FF (fall of its probability
+        without it); NaN where the model's answer is no number.
     """
-    suffix = "_heard" if _is_heard(scored) else ""
+    suffix = "_heard" if heard else ""
     return float(scored[f"FidIn{suffix}"]), float(scored[f"FF{suffix}"])
 
 
-def verdict(scored: pd.Series) -> str:
-    """Whether an explanation's kept part still gives the explained class, as a tag."""
-    return f"class {'kept' if by_ear(scored)[0] >= 0.5 else 'lost'}{' by ear' if _is_heard(scored) else ''}"
+def verdict(scored: pd.Series, heard: bool) -> list[str]:
+    """Whether an explanation's kept part still gives the explained class, as a tag; none where that is not
+    known. Parameters as of `faithful`.
+    """
+    kept = faithful(scored, heard)[0]
+    words = "by ear" if heard else "as scored"
+    return [] if math.isnan(kept) else [f"class {'kept' if kept >= 0.5 else 'lost'} {words}"]
 
 
-def _is_heard(scored: pd.Series) -> bool:
-    return pd.notna(scored.get("FidIn_heard", float("nan")))
+def order_words(study: Study) -> str:
+    """What the order of `entries` is: by ear where the sounds of the last protocol were scored."""
+    return ORDER if is_heard(_last_scored(study)) else ORDER_AS_SCORED
+
+
+def _last_scored(study: Study) -> pd.DataFrame:
+    """The methods' scores in the main condition, by the last protocol that was scored."""
+    scores = methods_only(study.main_condition.scores())
+    shown = [name for name in study.settings.protocols if name in set(scores["protocol"])][-1]
+    return scores[scores["protocol"] == shown]
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ class _Shown:
     condition: Condition
     scores: pd.DataFrame
     best: pd.DataFrame
-    tags: dict[str, list[str]]
+    tags: dict[str, list[str]]  # of the clips that are shown
 
     def best_mask(self, method: str, protocol: str) -> str | None:
         """The method's best mask; None where the table has none."""
@@ -135,7 +159,7 @@ def entries(
     study: Study, protocols: list[str] | None = None, n_clips: int | None = None
 ) -> Iterator[GalleryEntry]:
     """Gallery entries of a study, the main condition first; of a clip, the explanation that is most faithful
-    by ear first.
+    first: by ear where the sounds were scored (`order_words`).
 
     Every condition shows the last of ``protocols``; the main condition shows all of them, and all masks of
     its first clips. Clips whose best explanation keeps the class come before those of which every
@@ -157,14 +181,14 @@ def entries(
     if n_clips is not None:
         protocols, tags = [shown], dict(list(tags.items())[:n_clips])
     for condition in sorted(study.conditions, key=lambda condition: condition.pair != deep):
-        here = _Shown(
-            condition, of_condition(scores, condition.pair), of_condition(best, condition.pair), tags
-        )
-        methods = [method for method in condition.methods if method in set(here.scores["method"])]
+        here = of_condition(scores, condition.pair), of_condition(best, condition.pair)
+        methods = [method for method in condition.methods if method in set(here[0]["method"])]
         maps = {method: condition.attributions(method) for method in methods}
-        n_deep = study.settings.sizes.clips_of_all_masks if condition.pair == deep and n_clips is None else 0
         for protocol in reversed(protocols) if condition.pair == deep else [shown]:
-            yield from _of_condition(here, maps, protocol, n_deep if protocol == shown else 0)
+            ranked = condition.pair == deep and protocol == shown  # where the tags were given
+            n_deep = study.settings.sizes.clips_of_all_masks if ranked and n_clips is None else 0
+            own = _Shown(condition, *here, tags if ranked else {clip: [] for clip in tags})
+            yield from _of_condition(own, maps, protocol, n_deep)
 
 
 def _of_condition(
@@ -174,10 +198,11 @@ def _of_condition(
     ``n_deep`` clips.
     """
     rows = here.scores[here.scores["protocol"] == protocol].set_index(["clip", "method", "mask"])
+    heard = is_heard(rows)
     frame, best = here.condition.clips.frame, {method: here.best_mask(method, protocol) for method in maps}
     tagged = [i for i, clip in enumerate(frame["clip"]) if clip in here.tags]
-    ranked = {i: _ranked(rows, frame["clip"].iloc[i], best) for i in tagged}
-    in_order = sorted(tagged, key=lambda i: max(ranked[i].values(), default=(-1.0,)), reverse=True)
+    ranked = {i: _ranked(rows, frame["clip"].iloc[i], best, heard) for i in tagged}
+    in_order = sorted(tagged, key=lambda i: max(ranked[i].values(), default=(-math.inf,)), reverse=True)
     wanted = [(i, method, [best[method]]) for i in in_order for method in ranked[i]]
     wanted += [
         (i, method, [name for name in MASK_NAMES if name != best[method]])
@@ -189,15 +214,26 @@ def _of_condition(
         scorer, own, clip = scorer_of(i), maps[method][i : i + 1], frame["clip"].iloc[i]
         for name, mask in build_masks(own.to(scorer.batch.db), protocol, names).items():
             scored = rows.loc[(clip, method, name)]
-            tags = [tag for tag in here.tags[clip] if tag.endswith(f"({method_label(method)})")]
-            tags += [BEST_MASK, verdict(scored)] if name == best[method] else []
+            tags = []
+            if name == best[method]:
+                tags = [tag for tag in here.tags[clip] if tag.endswith(f"({method_label(method)})")]
+                tags += [BEST_MASK, *verdict(scored, heard)]
             yield _entry(here.condition, i, scorer, _Masked(method, protocol, name, own, mask, scored, tags))
 
 
-def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[str, tuple[float, float]]:
-    """Methods with a best mask, the most faithful on this clip first, with what `by_ear` says of them."""
+def _ranked(
+    rows: pd.DataFrame, clip: str, best: dict[str, str | None], heard: bool
+) -> dict[str, tuple[float, ...]]:
+    """Methods with a best mask, the most faithful on this clip first, with what `faithful` says of them;
+    what is no number counts as least.
+    """
     scored = {
-        method: by_ear(rows.loc[(clip, method, mask)]) for method, mask in best.items() if mask is not None
+        method: tuple(
+            -math.inf if math.isnan(value) else value
+            for value in faithful(rows.loc[(clip, method, mask)], heard)
+        )
+        for method, mask in best.items()
+        if mask is not None
     }
     return dict(sorted(scored.items(), key=lambda item: item[1], reverse=True))
 
@@ -205,12 +241,10 @@ def _ranked(rows: pd.DataFrame, clip: str, best: dict[str, str | None]) -> dict[
 def _entry(condition: Condition, i: int, scorer: MaskScorer, shown: _Masked) -> GalleryEntry:
     """The entry of the ``i``-th clip of a condition and one mask."""
     classifier, row = condition.classifier, condition.clips.frame.iloc[i]
-    kept, removed = (sound[0].cpu().numpy() for sound in scorer.sounds(shown.mask))
-    p = torch.cat([scorer.p, *scorer(shown.mask)]).cpu()
-    target = int(scorer.target[0])
+    known = row["label"] >= 0  # a folder "Dog" is the model's class "dog"
     return GalleryEntry(
         clip=row["clip"],
-        category=str(row["category"]),
+        category=str(classifier.classes[row["label"]] if known else row["category"]),
         spectrogram_type=condition.spectrogram_type,
         noise_scenario=condition.noise_scenario,
         method=shown.method,
@@ -220,11 +254,8 @@ def _entry(condition: Condition, i: int, scorer: MaskScorer, shown: _Masked) -> 
         attribution=shown.attribution[0, 0].numpy(),
         mask=shown.mask[0, 0].cpu().numpy(),
         original=condition.clips.waveforms[i].numpy(),
-        kept=kept,
-        removed=removed,
         sample_rate=classifier.sample_rate,
-        probabilities=dict(zip(PARTS, most_probable(p, classifier.classes))),
-        explained=dict(zip(PARTS, p[:, target].tolist())),
+        **sounds_of(scorer, shown.mask, classifier.classes),
         scores={metric: float(shown.scored[metric]) for metric in STUDY_METRICS},
         correct=None if pd.isna(shown.scored["correct"]) else bool(shown.scored["correct"]),
         degenerate=bool(shown.scored["degenerate"]),
@@ -235,18 +266,26 @@ def _entry(condition: Condition, i: int, scorer: MaskScorer, shown: _Masked) -> 
 
 
 def heard_shares(study: Study) -> pd.Series:
-    """Share of the clips whose kept sound still gives the explained class, per method at its best mask (main
+    """Share of the clips whose kept part still gives the explained class, per method at its best mask (main
     condition).
 
-    By the last protocol that was scored; of the masked spectrogram where the sound was not scored. Highest
-    first.
+    By the last protocol that was scored: of the sound, or where no sound was scored of the masked
+    spectrogram (`shares_in_words` says which). Highest first.
     """
-    pair = study.main_condition.pair
-    scores, best = methods_only(study.main_condition.scores()), of_condition(study.table("best_masks"), pair)
-    shown = [name for name in study.settings.protocols if name in set(scores["protocol"])][-1]
-    rows = scores.merge(best[best["protocol"] == shown][["protocol", "method", "mask"]])
-    shares = rows.assign(kept=[by_ear(row)[0] for _, row in rows.iterrows()]).groupby("method")["kept"].mean()
+    scores, best = _last_scored(study), of_condition(study.table("best_masks"), study.main_condition.pair)
+    rows = scores.merge(best[["protocol", "method", "mask"]])
+    shares = rows.groupby("method")["FidIn_heard" if is_heard(scores) else "FidIn"].mean()
     return shares.sort_values(ascending=False, kind="stable")
+
+
+def shares_in_words(study: Study) -> str:
+    """`heard_shares` as a sentence (Markdown) that says of what they are."""
+    part = "sound" if is_heard(_last_scored(study)) else "part of the spectrogram (no sound was scored)"
+    parts = [f"{method_label(method)} {share:.0%}" for method, share in heard_shares(study).items()]
+    return (
+        f"Of the clips in {escape(study.main_condition.title)}, the {part} that each method keeps at its "
+        f"best mask still gives the model the class: {', '.join(parts)}."
+    )
 
 
 def method_grid_rows(study: Study, clip: str) -> list[dict]:

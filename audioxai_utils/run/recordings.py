@@ -60,7 +60,7 @@ def explained(options: argparse.Namespace, read: list[Path]) -> Iterator[Recordi
         else:
             read.append(each.path)
             heard = ", ".join(f"{r.class_name} at {r.sound_start:.1f} s" for r in each.reasons)
-            print(f"{each.path.name}: {heard or 'nothing is explained'}", flush=True)
+            print(f"{each.name}: {heard or 'nothing is explained'}", flush=True)
             if options.sounds:
                 each.save_sounds(options.sounds)
         yield each

@@ -17,10 +17,11 @@ import torch
 from ..attributions import METHODS
 from ..constants import method_files
 from ..files import atomic_path
+from .callables import code_digest
 from .classifiers import Classifier
 from .sources import digest
 
-RECORDED = ("attribution", "target", "p", "seconds", "key")
+RECORDED = ("attribution", "target", "p", "seconds", "device", "key")
 # clips attributed together; on a GPU the CPU's part of one runs beside another's
 AT_ONCE = {"cpu": 1, "cuda": 64}
 ONE_BY_ONE = 8  # on a CPU, by methods that explain them one by one; a run that is cut off loses so many
@@ -41,7 +42,8 @@ def attribute(classifier: Classifier, clips, method: str, options: dict, folder:
     Yields
     ------
     dict
-        clip, category, seconds, target, p, computed (False where the file was there already).
+        clip, category, seconds (NaN where another device than the classifier's took them), target, p,
+        computed (False where the file was there already).
     """
     if "gradient_error" not in classifier.info:
         raise ValueError("the checkpoint holds no gradient check; run notebook 02_fine_tuning again")
@@ -57,14 +59,15 @@ def attribute(classifier: Classifier, clips, method: str, options: dict, folder:
             with atomic_path(folder / f"{rows[i]['clip']}.npz") as temporary:
                 np.savez(temporary, **records[i])
         for i, (row, record) in enumerate(zip(rows, records)):
-            scalars = {name: record[name].item() for name in ("seconds", "target", "p")}
+            scalars = {"seconds": _seconds(record, classifier)}
+            scalars |= {name: record[name].item() for name in ("target", "p")}
             yield {"clip": row["clip"], "category": row["category"], **scalars, "computed": i in missing}
 
 
 def load_attributions(
     classifier: Classifier, clips, method: str, options: dict, folder: Path
 ) -> tuple[torch.Tensor, list[float]]:
-    """Stored attributions (n, 1, F, T) of the clips, and the seconds each took.
+    """Stored attributions (n, 1, F, T) of the clips, and the seconds each took; NaN on another device.
 
     Raises
     ------
@@ -79,7 +82,12 @@ def load_attributions(
             f"{folder}: {missing} of {len(clips)} attributions are missing; run 03_attributions"
         )
     values = torch.from_numpy(np.stack([record["attribution"] for record in records])[:, None])
-    return values, [float(record["seconds"]) for record in records]
+    return values, [_seconds(record, classifier) for record in records]
+
+
+def _seconds(record: dict, classifier: Classifier) -> float:
+    """What a stored attribution took; NaN where that was on another device than the classifier's."""
+    return float(record["seconds"]) if str(record["device"]) == classifier.device.type else float("nan")
 
 
 def attribution_keys(
@@ -102,7 +110,7 @@ def method_digest(method: str) -> str:
     """Digest of the code that a method's attributions follow from: a changed method computes them anew."""
     if method in method_files():
         return digest(__name__, f"{METHODS.package}.{method_files()[method]}")
-    return digest(__name__, METHODS[method].__module__)
+    return f"{digest(__name__)} {code_digest(METHODS[method])}"
 
 
 def n_at_once(classifier: Classifier, method: str) -> int:
@@ -137,7 +145,8 @@ def attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, opt
     wait()
     seconds = (time.perf_counter() - started) / len(waveforms)
     found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), p.double().cpu().numpy())
-    return [{"attribution": a, "target": t, "p": each, "seconds": np.array(seconds)} for a, t, each in found]
+    alike = {"seconds": np.array(seconds), "device": np.array(classifier.device.type)}
+    return [{"attribution": a, "target": t, "p": each, **alike} for a, t, each in found]
 
 
 def _read(path: Path, key: str) -> dict | None:

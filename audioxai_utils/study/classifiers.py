@@ -186,25 +186,33 @@ def _restored_tagger(content: dict) -> EfficientAT:
     return network
 
 
-def save_own(path: Path, audio: AudioClassifier, spec: str, info: dict) -> None:
-    """Write what is known of a user's classifier; the classifier is made by its own function again."""
-    content = {"network": own_model.NAME, "digest": own_model.own_digest(spec, audio), "info": info}
+def save_own(path: Path, audio: AudioClassifier, spec: str, info: dict, seconds: float | None = None) -> None:
+    """Write what is known of a user's classifier; the classifier is made by its own function again.
+
+    ``seconds`` is the study's clip length (`own_model.answers`).
+    """
+    try:
+        before = load_state(path).get("answers")
+    except (FileNotFoundError, ValueError):  # none yet, or a damaged one
+        before = None
+    said = own_model.answers(audio, seconds, before)
+    digest = own_model.own_digest(spec, audio, said)
+    content = {"network": own_model.NAME, "digest": digest, "answers": said, "info": info}
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
 
-def own_classifier(path: Path, audio: AudioClassifier, spec: str) -> Classifier:
+def own_classifier(path: Path, audio: AudioClassifier, spec: str, seconds: float | None = None) -> Classifier:
     """A user's classifier (which has looked at a sound) with what notebook 02 found out about it."""
-    digest, info = own_model.own_digest(spec, audio), {}
-    if path.is_file():
-        content = load_state(path)
-        if content.get("digest") != digest:
-            raise ValueError(f"{path}: is of another classifier than {spec} returns; {AGAIN}")
-        info = content["info"]
+    content = load_state(path) if path.is_file() else {}
+    digest = own_model.own_digest(spec, audio, own_model.answers(audio, seconds, content.get("answers")))
+    if content and content.get("digest") != digest:
+        raise ValueError(f"{path}: is of another classifier than {spec} returns; {AGAIN}")
     if isinstance(audio.spectrogram, nn.Module):
         audio.spectrogram.name = own_model.NAME
     model = audio.on_waveform if audio.takes_waveform else audio.model
     on_waveform = model if audio.takes_waveform else None
+    info = content.get("info", {})
     return Classifier(model.eval(), audio.spectrogram, audio.classes, info, digest, on_waveform)
 
 

@@ -144,11 +144,16 @@ def explained_clips(
 
 def split_clips(study: Materials, sample_rate: int, split: str, noise_scenario: str = "clean") -> Clips:
     """The clips of a split (``train``, ``validation``, ``test``) that the profile reads."""
+    return load_clips(study, split_frame(study, split), sample_rate, noise_scenario)
+
+
+def split_frame(study: Materials, split: str) -> pd.DataFrame:
+    """The dataset's rows of the clips of a split that the profile reads."""
     frame = study.dataset.split(split)
     per_class = study.settings.sizes.clips_per_class
     if per_class is not None:  # of the test fold too
         frame = frame[frame.groupby(["label", "fold"]).cumcount() < per_class].reset_index(drop=True)
-    return load_clips(study, frame, sample_rate, noise_scenario)
+    return frame
 
 
 def reference_clips(study: Materials, sample_rate: int) -> Clips:

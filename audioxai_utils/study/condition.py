@@ -243,10 +243,8 @@ class Condition:
 
     @property
     def methods(self) -> list[str]:
-        """Methods of the run that have attributions of this condition, the study's own first."""
-        found = [
-            method for method in self.study.settings.explained_by if self.attribution_folder(method).is_dir()
-        ]
+        """Usable methods of the run that have attributions of this condition, the study's own first."""
+        found = [method for method in self.usable_methods if self.attribution_folder(method).is_dir()]
         if not found:
             raise FileNotFoundError(
                 f"{self.attribution_folder('')}: no attributions; run 03_attributions first"

@@ -1,4 +1,4 @@
-"""Decoders of methods that are trained: one file for a classifier, a recipe and a seed."""
+"""Decoders of methods that are trained: one file for a classifier, the clips, a recipe and a seed."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _is_usable(path: Path) -> bool:
 
 
 def decoder_path(study: Materials, classifier: Classifier, method: str) -> Path:
-    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it and its
-    start.
+    """Where a method's decoder is: the name holds a key of the classifier, the recipe, what trains it, the
+    training clips and its start.
     """
     before = METHODS.traits(method).after
     about = [
@@ -72,6 +72,7 @@ def decoder_path(study: Materials, classifier: Classifier, method: str) -> Path:
         str(decoder_recipe(study, method)),
         str(study.settings.seed),
         method_digest(method),
+        study.training_sounds,
     ]
     about += [digest(decoder_training.__name__)]
     about += [decoder_path(study, classifier, before).name] if before else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ from torch import nn
 
 from .. import constants
 from ..audio import inputs
-from ..audio.datasets import Dataset, load_dataset, load_waveforms
+from ..audio.datasets import Dataset, load_dataset, load_waveforms, usable
 from ..audio.own_data import labelled, load_own_dataset
 from ..audio.spectrograms import Spectrogram
 from ..models.classifier import AudioClassifier
 from ..models.training import TrainingRun, train_classifier
+from . import clips
 from .classifiers import Classifier, load_classifier, new_model, own_classifier, save_classifier, save_own
 from .own_model import load_own
 from .pretrained import FINE_TUNING, NETWORK, fine_tune, new_tagger, spectrogram_of, train_probe
@@ -71,14 +73,25 @@ class Materials:
 
     @functools.cached_property
     def own_model(self) -> AudioClassifier:
-        """The user's classifier, after a look at a first sound."""
+        """The user's classifier, after a look at the first sound that can be used."""
         audio, sounds = load_own(self.settings.model, self.device), self._sounds
-        first = sounds.split("test").head(1)
-        waveforms, problems = load_waveforms(first, audio.sample_rate, self.dtype, sounds.seconds)
-        if problems:
-            raise ValueError(problems[0])
-        audio.look(waveforms)
-        return audio
+        frame, problems = sounds.split("test"), []
+        for i in range(len(frame)):
+            row = frame.iloc[i : i + 1]
+            waveforms, problem = load_waveforms(row, audio.sample_rate, self.dtype, sounds.seconds)
+            if usable(waveforms).all():
+                audio.look(waveforms)
+                return audio
+            problems += problem
+        raise ValueError(f"none of the {len(frame)} clips can be used; the first problem: {problems[0]}")
+
+    @functools.cached_property
+    def training_sounds(self) -> str:
+        """Digest of the training clips' files that the profile reads, in their order, and of their length."""
+        found = hashlib.sha256(str(self.dataset.seconds).encode())
+        for path in clips.split_frame(self, "train")["path"]:
+            found.update(inputs.file_digest(path).encode())
+        return found.hexdigest()[:16]
 
     def noise_source(self, noise_scenario: str) -> str:
         """What ``load_noise`` takes for a scenario: its name, or the audio file it stands for."""
@@ -149,14 +162,15 @@ class Materials:
     def save_own(self, info: dict) -> Path:
         """Write what was found out about the user's classifier; its own function makes it again."""
         path = self.checkpoint(constants.OWN)
-        save_own(path, self.own_model, self.settings.model, info)
+        save_own(path, self.own_model, self.settings.model, info, self._sounds.seconds)
         self._classifiers.pop(constants.OWN, None)
         return path
 
     def classifier(self, spectrogram_type: str) -> Classifier:
         """The classifier of a spectrogram type that notebook 02 wrote, loaded once."""
         if spectrogram_type == constants.OWN and spectrogram_type not in self._classifiers:
-            found = own_classifier(self.checkpoint(spectrogram_type), self.own_model, self.settings.model)
+            path, given = self.checkpoint(spectrogram_type), (self.own_model, self.settings.model)
+            found = own_classifier(path, *given, self._sounds.seconds)
             self._classifiers[spectrogram_type] = found
         if spectrogram_type not in self._classifiers:
             path, classes = self.checkpoint(spectrogram_type), self.dataset.classes

@@ -14,10 +14,12 @@ import torch
 
 from ..constants import PROTOCOLS
 from ..evaluation.controls import all_ones, clip_seed, control_masks, control_ranks, energy_kept, oracle_mask
-from ..evaluation.masks import build_masks
+from ..evaluation.masks import MASKS, build_masks
+from ..evaluation.metrics import METRICS
 from ..evaluation.overview import EQUAL
 from ..evaluation.scoring import MaskScorer, score_masks
 from ..files import read_parquet, save_parquet
+from .callables import code_digest
 from .classifiers import Classifier
 from .clips import is_correct
 from .sources import digest
@@ -90,6 +92,8 @@ def _stored(path: Path) -> pd.DataFrame | None:
 
 def _key(classifier: Classifier, block, attributed: dict, protocols: list[str]) -> str:
     about = [digest(__name__), classifier.digest, *protocols]
+    about += [f"{name} {code_digest(rule)}" for name, rule in sorted(MASKS.items())]
+    about += [f"{name} {code_digest(each.rule)} {each.better}" for name, each in sorted(METRICS.items())]
     about += [*block.frame["clip"], *block.frame["category"], *block.frame["label"].astype(str)]
     found = hashlib.sha256(" ".join(about).encode())
     for waveforms in (block.waveforms, *(block.stems or ())):

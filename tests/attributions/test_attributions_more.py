@@ -146,44 +146,6 @@ def test_gradient_shap_draws_all_of_the_background():
     assert torch.allclose(found, POLYNOMIAL.b * -15.0, rtol=0.15)
 
 
-class GuidedReLU(torch.autograd.Function):
-    """relu whose gradient passes where both the input and the incoming gradient are positive."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x.clamp_min(0)
-
-    @staticmethod
-    def backward(context, gradient):
-        (x,) = context.saved_tensors
-        return gradient.clamp_min(0) * (x > 0)
-
-
-class Guided(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return GuidedReLU.apply(x)
-
-
-def test_guided_gradcam_is_guided_gradients_where_gradcam_is_positive(model, db):
-    guided = copy.deepcopy(model).eval()
-    for block in (getattr(guided, f"conv_block{i}") for i in range(1, 7)):
-        block.relu1, block.relu2 = Guided(), Guided()
-    guided.relu = Guided()
-    x = db.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(guided(x).gather(1, TARGET[:, None]).sum(), x)
-    expected = gradient * METHODS["gradcam"](model, db, TARGET).clamp_min(0)
-    assert relative(METHODS["guided_gradcam"](model, db, TARGET, batch_size=1), expected) < 1e-9
-    assert relative(expected, METHODS["saliency"](model, db, TARGET)) > 1e-3
-
-
-def test_guided_gradcam_refuses_what_it_cannot_guide():
-    with pytest.raises(ValueError, match="needs a model whose nonlinearities are nn.ReLU modules"):
-        METHODS["guided_gradcam"](
-            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), torch.zeros(1, 1, 2, 2), TARGET[:1]
-        )
-
-
 # Occlusion, random masks
 
 

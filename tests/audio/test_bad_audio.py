@@ -219,7 +219,7 @@ def test_formats_and_lengths(tmp_path, rate, duration, subtype, channels):
         ("thunder", [], "must be one of clean, white, room, horse or an audio file; got 'thunder'"),
         ("white", [], "expected one audio file with 'white' in its name; found none"),
         ("white", ["white1.wav", "White2.wav"], "found White2.wav, white1.wav"),
-        ("horse", ["horse.wav"], "horse.wav: silent in its first 5 s"),
+        ("horse", ["horse.wav"], "horse.wav: silent in its first 0.0625 s"),
     ],
 )
 def test_bad_noise_is_one_line(tmp_path, scenario, files, words):

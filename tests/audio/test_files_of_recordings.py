@@ -78,8 +78,8 @@ def test_an_mp3_is_looked_into_also_where_no_file_can_be_mapped(tmp_path, monkey
         raise OSError(19, "No such device")
 
     monkeypatch.setattr(containers.mmap, "mmap", refuse)
-    assert containers.missing_part(tmp_path / "a.mp3", 6 * RATE) is None
-    assert "of about" in containers.missing_part(tmp_path / "a.mp3", 3 * RATE)
+    assert containers.missing_part(tmp_path / "a.mp3", "MP3", 6 * RATE) is None
+    assert "of about" in containers.missing_part(tmp_path / "a.mp3", "MP3", 3 * RATE)
 
 
 def test_channels_that_cancel_are_told_by_whatever_reads_them(tmp_path):

@@ -65,7 +65,7 @@ def test_scores_of_own_values_are_those_of_one_clip_at_a_time(scored):
 
 def test_both_kinds_of_control_are_compared_clip_by_clip(scored):
     table = soft_masks.against_own_values(scored)
-    n = len(scored.methods) * len(soft_masks.SOFT) * 2 * len(soft_masks.METRICS)
+    n = len(scored.methods) * len(soft_masks.SOFT) * 2 * len(soft_masks.JUDGED_BY)
     assert table["of"].value_counts().to_dict() == {soft_masks.BINS: n, soft_masks.VALUES: n}
     own = scored.scores()
     own = own[

@@ -220,6 +220,8 @@ def test_marks_name_the_controls_and_the_metrics_that_fail():
     assert marks["saliency"] == "" and marks["lime"] == "random (AD), energy (FF, AD)"
     only_ff = comparisons.control_marks(comparison, metrics=["FF"], controls=["random"])
     assert (only_ff["not_better_than"] == "").all()
+    with pytest.raises(ValueError, match=r"comparison has no AD against energy of lime \+ bin"):
+        comparisons.control_marks(comparison[:-1])  # it counted as beaten
 
 
 @pytest.mark.parametrize(

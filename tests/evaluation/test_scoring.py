@@ -7,7 +7,7 @@ from torch import nn
 from audioxai_utils.audio.spectrograms import get_spectrogram, kept_audio, removed_audio
 from audioxai_utils.evaluation.masks import apply_mask, build_masks
 from audioxai_utils.evaluation.metrics import faithfulness
-from audioxai_utils.evaluation.scoring import MaskScorer, most_probable, probabilities, score_masks
+from audioxai_utils.evaluation.scoring import MaskScorer, probabilities, score_masks
 
 
 class Counting(nn.Module):
@@ -96,11 +96,6 @@ def test_probabilities_use_evaluation_mode_and_put_it_back(case):
     assert model.training
     torch.testing.assert_close(first, probabilities(model, batch.db, chunk=2))
     torch.testing.assert_close(first.sum(1), torch.ones(3, dtype=torch.float64))
-
-
-def test_most_probable_names_the_class():
-    p = torch.tensor([[0.2, 0.8], [0.9, 0.1]], dtype=torch.float64)
-    assert list(most_probable(p, ("cat", "dog"))) == [("dog", 0.8), ("cat", 0.9)]
 
 
 @pytest.mark.parametrize(

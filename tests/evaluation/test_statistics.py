@@ -7,6 +7,7 @@ import math
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -172,6 +173,13 @@ def test_few_clips_of_noise_decide_nothing_in_95_of_100_cases(n):
     found = bootstrap.paired_difference(noise, np.zeros_like(noise), n_resamples=1000)
     decided = ((found["low"] > 0) | (found["high"] < 0)).mean()
     assert 0.02 < decided < (0.06 if n != 6 else 0.08)
+
+
+def test_no_bound_of_few_lies_where_there_are_no_values():
+    values = pd.DataFrame({"area": [0.0, 0.1, 0.9], "seconds": [0.1, 0.2, 9.0], "COMP_rel": [0.2, 0.9, 1.0]})
+    found = bootstrap.means_with_intervals(values, list(values)).set_axis(list(values))
+    assert found["low"].ge(0).all() and found.loc[["area", "COMP_rel"], "high"].le(1).all()
+    assert found.loc["seconds", "high"] > 9
 
 
 def test_few_equal_differences_have_no_interval_and_many_have_one_of_no_width():

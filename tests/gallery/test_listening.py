@@ -35,7 +35,7 @@ def gallery(tmp_path_factory):
     write_gallery(entries(N_CLIPS, mask_names=("topK_30_pos", "topK_5")), folder)
     before = {path.name for path in (folder / "assets").glob("*.mp3")}
     written = write_listening_test(folder, CLASSES, links=LINKS)
-    assert written == {"sounds": N_SOUNDS, "choices": len(CLASSES) + 1}
+    assert written == {"sounds": N_SOUNDS, "choices": len(CLASSES) + 1, "silent": {}}
     assert {
         path.name for path in (folder / "assets").glob("*.mp3")
     } == before  # the gallery's own files are played

@@ -54,6 +54,7 @@ def made_up(n_listeners: int = 5, n_sounds: int = 12, seed: int = 0) -> pd.DataF
                 "plays": 1,
                 "seconds": 3.5,
                 "answered": "2026-01-01T00:00:00.000Z",
+                "silent": "",
             }
         )
     return pd.DataFrame(rows)[list(COLUMNS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from .judge import Effort, joined, judge_to, judged_methods, lighter
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Judge what is not there yet; 1 where a case or a method failed."""
+    """Judge what is not there yet; 1 where a case or a method failed, or is left of those to be joined."""
     given = parsed(arguments)
     parts = Path(given.parts)
     parts.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     names = [case.name for case in bench.counted() if not given.cases or case.name in given.cases]
     names = [name for name in names if name not in given.done]
     stop = time.time() + given.seconds if given.seconds else None
-    n_failed = judge_cases(given.folder, parts, names, effort, given.device, given.workers, stop)
+    working, late = (given.device, given.workers, stop), []
+    n_failed = judge_cases(given.folder, parts, names, effort, *working, late=late.append)
+    if given.join and late:
+        return refuse_to_join(late[0], len(names))
     if given.join:
         join(bench, parts, Path(given.join))
     return int(n_failed > 0)
@@ -78,17 +82,25 @@ def judge_cases(
     n_workers: int = 1,
     stop: float | None = None,
     tell: Callable[[int, int], None] | None = None,
+    late: Callable[[int], None] | None = None,
 ) -> int:
     """Judge the named cases of a folder that ``parts`` does not hold yet; the number in which something
-    failed. ``stop`` and ``tell`` are as in `workers.run`.
+    failed. ``stop``, ``tell`` and ``late`` are as in `workers.run`.
     """
     one = partial(_one, parts=parts, effort=effort, device=device)
-    return run(names, partial(Bench.read, folder), one, n_workers, stop, tell)
+    return run(names, partial(Bench.read, folder), one, n_workers, stop, tell, late)
 
 
 def _one(bench: Bench, name: str, parts: Path, effort: Effort, device: str) -> tuple[str, bool]:
     (case,) = (case for case in bench.cases if case.name == name)
     return judge_to(bench, case, parts, effort, device)
+
+
+def refuse_to_join(n_late: int, n: int) -> int:
+    """Say that a joined table would hold a part of all; 1, as the command's result."""
+    said = f"nothing is joined: {n_late} of {n} were left out, the time is over; run it again to go on"
+    print(said, file=sys.stderr)
+    return 1
 
 
 def join(bench: Bench, parts: Path, out: Path) -> None:

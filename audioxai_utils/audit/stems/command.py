@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...files import save_parquet
 from ...workers import add_options, run
+from ..planted.command import refuse_to_join
 from ..planted.judge import Effort, joined, judged_methods
 from .judge import CLASSES, REFERENCES, WEIGHTS, Stage, judge_to
 from .scenes import SEED, read_scenes, scenes_of, write_scenes
@@ -22,7 +23,7 @@ SLOW = ("extremal_heard",)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Judge what is not there yet; 1 where scenes or a method failed."""
+    """Judge what is not there yet; 1 where scenes or a method failed, or are left of those to be joined."""
     parser = argparse.ArgumentParser(prog="audioxai_utils.audit.stems", description=__doc__)
     parser.add_argument("folder", help="of scenes")
     parser.add_argument("parts", help="folder that gets two files a group of scenes")
@@ -46,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     effort = Effort(given.samples, methods=methods)
     one = partial(judge_to, folder=parts, effort=effort, device=given.device)
     stop = time.time() + given.seconds if given.seconds else None
-    n_failed = run(groups, partial(Stage.read, folder, given.device), one, given.workers, stop)
+    start, late = partial(Stage.read, folder, given.device), []
+    n_failed = run(groups, start, one, given.workers, stop, late=late.append)
+    if given.join and late:
+        return refuse_to_join(late[0], len(groups))
     if given.join:
         save_parquet(joined(parts, "points"), given.join)
     return int(n_failed > 0)

@@ -182,11 +182,14 @@
     const button = make("button", { type: "button", class: "play", "aria-pressed": "false", disabled: silent,
       "data-part": record.part, onclick: () => toggle(card, record.part) }, name);
     card.buttons[record.part] = button;
-    const explained = entry.sounds[0].class;
-    const same = record.class === explained;
-    const belief = make("span", { class: "belief" }, make("b", { class: same ? "same" : "other" }, words(record.class)),
+    const first = record.class === entry.explained; // the colour is of the explained class: heard or not
+    const beside = !first && record.heard; // under a threshold it may be heard beside a more probable one
+    const belief = make("span", { class: "belief" },
+      make("b", { class: beside || record.heard === null ? null : record.heard ? "same" : "other" }, words(record.class)),
       ` ${percent(record.p)}`);
-    if (!same && record.explained !== undefined) belief.append(`, ${words(explained)} ${percent(record.explained)}`);
+    if (beside) belief.append(", ", make("b", { class: "same" }, words(entry.explained)));
+    else if (!first && record.explained !== undefined) belief.append(`, ${words(entry.explained)}`);
+    if (!first && record.explained !== undefined) belief.append(` ${percent(record.explained)}`);
     const gain = make("span", { class: "gain" }, silent ? "silent" : "");
     if (!silent) gain.dataset.gain = record.gain;
     return make("div", { class: "sound" }, button, belief, gain, silent ? null : player(card, record));
