@@ -198,7 +198,7 @@ def attack(
     -------
     Tensor (n, samples)
     """
-    aim, soft = aim or aim_at_saliency, softened(model)
+    aim, soft, reading = aim or aim_at_saliency, softened(model), reading_of(model)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         picture = decibels(waveform, spectrogram).detach()
         relevance, followed = (aim(net, picture, target) for net in (model, soft))
@@ -210,7 +210,8 @@ def attack(
         for step in range(n_steps + 1):
             picture = decibels(waveform + change, spectrogram).detach()
             share = _share(relevance(picture, target, False), chosen)
-            better = (model(picture).argmax(1) == target) & (share < lowest)
+            held = reading.predicted(reading.probabilities(model(picture))) == target
+            better = held & (share < lowest)
             lowest = torch.where(better, share, lowest)
             best = torch.where(better[:, None], waveform + change, best)
             if step < n_steps:

@@ -25,6 +25,7 @@ from ..evaluation.scoring import MaskScorer, decibels, probabilities
 from ..models import training
 from ..models.cnn14 import load_panns_weights
 from ..models.inference import inference_copy
+from ..models.reading import reading_of
 from ..study.classifiers import new_model
 from ..study.profiles import drawn
 from ..words import percent
@@ -154,7 +155,7 @@ def mask_robustness(
         heard = [decibels(sound, scorer.spectrogram) for sound in sounds] if others else []
         scored = apply_mask(scorer.batch.db, mask, scorer.reading.floor)
         for other, (model, p) in others.items():
-            agrees = (p.argmax(1) == scorer.target).cpu().numpy()
+            agrees = (reading_of(model).predicted(p) == scorer.target).cpu().numpy()
             for suffix, parts in (("", scored), (" heard", heard)):
                 scores = _scores(p, _probabilities(model, parts), scorer.target)
                 rows.append(scores.assign(test=other + suffix, mask=name, agrees=agrees))

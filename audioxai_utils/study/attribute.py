@@ -137,14 +137,16 @@ def attributed(classifier: Classifier, waveforms: torch.Tensor, method: str, opt
     models, batches = zip(*(classifier.of(waveform) for waveform in waveforms.split(1)))
     model, db = models[0], torch.cat([batch.db for batch in batches])
     heard = classifier.taken(method, waveforms, batches[0])  # a model of waveforms has one clip
-    p, target = classifier.probabilities(waveforms).max(1)
+    p = classifier.probabilities(waveforms)
+    target = classifier.reading.predicted(p)
     wait = torch.cuda.synchronize if classifier.device.type == "cuda" else (lambda: None)
     wait()
     started = time.perf_counter()
     attribution = METHODS[method](model, db, target, **heard, **options)
     wait()
     seconds = (time.perf_counter() - started) / len(waveforms)
-    found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), p.double().cpu().numpy())
+    own = p.gather(1, target[:, None])[:, 0].double().cpu().numpy()
+    found = zip(attribution[:, 0].cpu().numpy(), target.cpu().numpy(), own)
     alike = {"seconds": np.array(seconds), "device": np.array(classifier.device.type)}
     return [{"attribution": a, "target": t, "p": each, **alike} for a, t, each in found]
 

@@ -181,3 +181,38 @@ def test_the_command_line(folder, tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             command_line.parse(bad)
+
+
+def test_the_threshold_of_a_detector_decides_what_is_explained_and_scored(folder, tmp_path):
+    """Its sounds have p from .02 to .045: by the larger of p and 1 - p all were none of the label."""
+    text = textwrap.dedent("""
+        import audioxai_utils as ax
+
+        def level(waveform):
+            return waveform.square().mean(1, keepdim=True).clamp(0, 1)
+
+        def detector():
+            return ax.AudioClassifier(level, ["loud"], 8000, head="probabilities", threshold=0.03)
+    """)
+    place = tmp_path / "detector"
+    for number, share in enumerate((0.04, 0.09)):  # of the clip; its peak becomes 1
+        path = place / "clips" / "loud" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.sin(np.arange(6000)) * (np.arange(6000) < 6000 * share), RATE)
+    (place / "my_model.py").write_text(text)
+    study = study_of(place, tmp_path, "detector", methods=("occlusion",), n_clips=2, scenarios=("clean",))
+    inspected(study)
+    condition = study.condition("own", "clean")
+    p = condition.probabilities[:, 1]
+    assert p.tolist() == pytest.approx([0.02, 0.045], abs=1e-3) and condition.targets.tolist() == [0, 1]
+    condition.attribute("occlusion")
+    stored = [
+        np.load(file)["target"] for file in sorted(condition.attribution_folder("occlusion").glob("*.npz"))
+    ]
+    assert [int(target) for target in stored] == [0, 1]
+    scores = condition.score_all()
+    assert set(zip(scores["clip"].str[-1], scores["target"])) == {("0", 0), ("1", 1)}
+    _, frame = condition.accuracy()
+    assert frame["predicted"].tolist() == [0, 1] and frame["p"].tolist() == pytest.approx(
+        [0.98, 0.045], abs=1e-3
+    )
