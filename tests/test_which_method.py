@@ -29,7 +29,7 @@ CLAIMS = {
         r"an attack .*? from (\.\d+) to -(\.\d+), saliency's to (\.\d+) ",
         "08_sanity_checks",
         r"leaves Grad-CAM most alike \(ρ = 0(\.\d+)\) and Saliency least \(ρ = 0(\.\d+)\); "
-        r"an attack .*? from 0(\.\d+) to -0(\.\d+) and .*? to 0(\.\d+)\.",
+        r".* an attack .*? from 0(\.\d+) to -0(\.\d+) and .*? to 0(\.\d+)\.",
     ),
     "heard": (
         r"class on (\d+) % of the clips as scored in decibels and on (\d+) % as heard",
