@@ -56,8 +56,8 @@ def faithfulness_against_quality(table, faithfulness: str = "FidIn_heard", measu
         better = "right" if BETTER[measure] == "higher" else "left"
         if better == "left":
             ax.invert_xaxis()
-        cut = (shown["x"] > masks[measure]).any()
-        ax.set(xlabel=f"{AXES[measure]}\n{'or less at the edge; ' * cut}better →")
+        edge = "or less at the edge; " if (shown["x"] > masks[measure]).any() else ""
+        ax.set(xlabel=f"{AXES[measure]}\n{edge}better →")
         ax.grid(color="#e4e4e4", linewidth=0.6)
         ax.set_axisbelow(True)
     grid[0, 0].set_ylabel(
