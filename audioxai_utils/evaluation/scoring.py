@@ -102,7 +102,6 @@ class MaskScorer:
         self.p = probabilities(*whole)  # (batch, classes)
         predicted = self.reading.predicted(self.p) if target is None else target
         self.target = scored_class(self.p, predicted)  # (batch,)
-        self.threshold = self.reading.thresholds(self.target)  # (batch,), or None
         generator = torch.Generator().manual_seed(0)
         self._direction = torch.rand(batch.db[0].numel(), generator=generator, dtype=torch.float64).to(
             batch.db.device
@@ -122,6 +121,11 @@ class MaskScorer:
             )
             self._known[key, heard] = p.split(len(mask))
         return self._known[key, heard]
+
+    @property
+    def threshold(self) -> torch.Tensor | None:
+        """Probabilities (batch,) above which the scored classes are heard; None: where they are the largest."""
+        return self.reading.thresholds(self.target)
 
     def filled(self, fill: float | torch.Tensor) -> MaskScorer:
         """The same clips and classes with another level (dB) in the place of what is masked."""
