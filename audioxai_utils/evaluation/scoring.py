@@ -124,7 +124,7 @@ class MaskScorer:
 
     @property
     def threshold(self) -> torch.Tensor | None:
-        """Probabilities (batch,) above which the scored classes are heard; None: where they are the largest."""
+        """Probabilities (batch,) above which the scored classes are heard; None: where they are largest."""
         return self.reading.thresholds(self.target)
 
     def filled(self, fill: float | torch.Tensor) -> MaskScorer:
