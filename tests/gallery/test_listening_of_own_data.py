@@ -14,12 +14,12 @@ import pytest
 import soundfile
 from browser import Visit, chromium, needs_browser
 from gallery_entries import entries
+from own_study import own_settings
 
 from audioxai_utils.gallery import showcase
 from audioxai_utils.gallery.listening import ORIGINAL, agreement, in_words, read_answers
 from audioxai_utils.gallery.listening_gallery import read_gallery, write_gallery
 from audioxai_utils.gallery.listening_page import PAGE, trials_of, write_listening_test
-from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 
 RATE = 8000
@@ -53,15 +53,7 @@ def own(tmp_path_factory):
         (place / "clips" / category).mkdir(parents=True, exist_ok=True)
         sound = np.sin(2 * np.pi * (300 + 500 * number) * times) + 0.05 * rng.standard_normal(len(times))
         soundfile.write(place / "clips" / category / f"{number}.wav", 0.3 * sound, RATE)
-    settings = Settings(
-        model=f"{place / 'own_waves.py'}:waves",
-        dataset="own",
-        data_root=str(place / "clips"),
-        results_dir=str(place / "results"),
-        device="cpu",
-        methods=("saliency",),
-        scenarios=("clean",),
-    )
+    settings = own_settings(place, "own_waves.py:waves", methods=("saliency",), scenarios=("clean",))
     settings.write(states={})
     study = Study(settings)
     study.save_own({"gradient_error": 0.0, "training_mean": [0.0]})

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from own_study import own_settings
 
 from audioxai_utils.audio.own_data import LONGEST, labelled, load_own_dataset
 from audioxai_utils.run import command_line
 from audioxai_utils.study.own_model import load_own
-from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 
 RATE, SECONDS = 8000, 0.75
@@ -73,14 +73,7 @@ def folder(tmp_path_factory):
 
 
 def study_of(folder, tmp_path, name: str, **options) -> Study:
-    settings = Settings(
-        model=f"{folder / 'my_model.py'}:{name}",
-        dataset="own",
-        data_root=str(folder / "clips"),
-        results_dir=str(tmp_path / name),
-        device="cpu",
-        **options,
-    )
+    settings = own_settings(folder, f"my_model.py:{name}", results_dir=str(tmp_path / name), **options)
     settings.write(states={})
     return Study(settings)
 

@@ -11,13 +11,13 @@ import pytest
 import soundfile
 import tiny_study
 import torch
+from own_study import own_settings
 
 from audioxai_utils.attributions import METHODS
 from audioxai_utils.evaluation.masks import MASKS, register_mask
 from audioxai_utils.evaluation.metrics import METRICS, register_metric
 from audioxai_utils.study import attribute, callables, profiles
 from audioxai_utils.study.decoders import decoder_path
-from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 
 MODEL = """
@@ -61,14 +61,7 @@ def own_study(folder, sounds: list[np.ndarray]) -> Study:
     (folder / "clips").mkdir()
     for i, sound in enumerate(sounds):
         soundfile.write(folder / "clips" / f"{i}.wav", sound, 8000, subtype="FLOAT")
-    settings = Settings(
-        model=f"{folder / 'my_model.py'}:load",
-        dataset="own",
-        data_root=str(folder / "clips"),
-        results_dir=str(folder / "results"),
-        device="cpu",
-    )
-    return Study(settings)
+    return Study(own_settings(folder, "my_model.py:load"))
 
 
 def test_a_bad_first_clip_does_not_end_a_run(tmp_path):

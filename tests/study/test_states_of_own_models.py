@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from own_study import own_settings
 
 from audioxai_utils.study import classifiers, own_model
 from audioxai_utils.study.own_model import answers, load_own, own_digest
-from audioxai_utils.study.settings import Settings
 from audioxai_utils.study.study import Study
 
 MODELS = """
@@ -110,16 +110,8 @@ def digest_of(folder, name: str, seed: int = 0) -> str:
 
 
 def study_of(folder, name: str, methods=("lime",)) -> Study:
-    settings = Settings(
-        model=f"{folder / 'my_model.py'}:{name}",
-        dataset="own",
-        data_root=str(folder / "clips"),
-        results_dir=str(folder / "results"),
-        device="cpu",
-        methods=methods,
-        scenarios=("clean",),
-        n_clips=2,
-    )
+    own = {"methods": methods, "scenarios": ("clean",), "n_clips": 2}
+    settings = own_settings(folder, f"my_model.py:{name}", **own)
     settings.write(states={})
     return Study(settings)
 
